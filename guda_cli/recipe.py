@@ -1,0 +1,312 @@
+"""Recipes: frozen dataclasses read from YAML, with strict keys and `--set a.b=c` overrides.
+
+A recipe fixes everything that decides the numbers: data, model, diffusion, training, unlearning,
+scoring. Paths, devices and worker counts are not part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from guda_cli.errors import RecipeError, unknown
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SOURCES = ("auto", "digits", "folder", "archive", "idx", "cifar-binary")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where the training images are and which groups they belong to."""
+
+    source: str = "auto"  # see SOURCES; auto: by what lies at `path`
+    path: str | None = None
+    root: str = ""  # folder inside `path` that counts as the top, e.g. "train"
+    group: tuple[str, ...] = ("folder",)  # "folder" or metadata column(s)
+    size: int = 32  # pixels a side after preprocessing
+    channels: int = 3  # 1 grey or 3 RGB
+    groups: tuple[str, ...] = ()  # keep only these groups (empty: all)
+    per_group: int | None = None  # at most this many images a group, in order of name
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A diffusers `UNet2DModel`; field names are that class's own."""
+
+    block_out_channels: tuple[int, ...] = (32, 64)
+    layers_per_block: int = 1
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "DownBlock2D")
+    up_block_types: tuple[str, ...] = ("UpBlock2D", "UpBlock2D")
+    norm_num_groups: int = 8
+    attention_head_dim: int | None = 8
+    add_attention: bool = False  # attention in the middle block
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class DiffusionSpec:
+    """The forward process; field names are `DDPMScheduler`'s own."""
+
+    num_train_timesteps: int = 1000
+    beta_schedule: str = "squaredcos_cap_v2"
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool = False
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How the full model and every leave-one-group-out model are trained."""
+
+    epochs: float = 40.0  # passes over the full data set; `steps` wins when given
+    steps: int | None = None
+    batch_size: int = 128
+    lr: float = 1e-3
+    lr_schedule: str = "constant"  # constant | cosine, after the warm-up
+    warmup_steps: int = 50
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema_decay: float = 0.995
+    flip: bool = False  # random horizontal flips
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class UnlearnSpec:
+    """How one group is unlearned from the full model (method.md section 4)."""
+
+    operator: str = "retrack"
+    steps: int = 60
+    batch_size: int = 128
+    lr: float = 3e-4
+    retain: str = "denoise"  # denoise | distill (towards the frozen full model)
+    forget_weight: float = 1.0  # lambda
+    neighbours: int = 10  # K of retrack
+    cap: float | None = None  # limit on ||eps_r - eps|| of each neighbour
+    t_min: float = 0.0  # forget terms below this fraction of T are masked
+    null_groups: int = 4  # random size-matched groups for the null (per size class)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """The Monte-Carlo estimate of the ELBO differences (method.md sections 2-3)."""
+
+    timesteps: int = 50
+    grid: str = "strata"  # strata | stride:N | all
+    draws: int = 2
+    weighting: str = "min-snr:5"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """How query images are drawn from a model."""
+
+    sampler: str = "ddim"  # ddim | ddpm
+    steps: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the numbers of one project."""
+
+    name: str = "unnamed"
+    description: str = ""
+    data: DataSpec = field(default_factory=DataSpec)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    unlearn: UnlearnSpec = field(default_factory=UnlearnSpec)
+    score: ScoreSpec = field(default_factory=ScoreSpec)
+    sample: SampleSpec = field(default_factory=SampleSpec)
+
+
+def to_dict(spec: Any) -> dict[str, Any]:
+    """A recipe or one of its sections as plain JSON-ready values."""
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(spec):
+        value = getattr(spec, f.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        out[f.name] = value
+    return out
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """Build and validate a recipe; unknown keys and wrong types raise RecipeError."""
+    recipe = _build(Recipe, values, "")
+    _validate(recipe)
+    return recipe
+
+
+def parse(text: str, *, where: str = "recipe") -> dict[str, Any]:
+    """YAML text to a mapping; RecipeError on bad YAML or when it is not a mapping."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise RecipeError(f"{where} is not valid YAML", why=str(err)) from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} must be a mapping of sections", why=f"it is a {type(values).__name__}")
+    return values
+
+
+def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, Any]:
+    """`values` with every `a.b=c` of `sets` applied (c is read as YAML)."""
+    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    for item in sets:
+        path, eq, text = item.partition("=")
+        if not eq or not path.strip():
+            raise RecipeError(f"--set {item!r} is not of the form section.key=value")
+        *sections, key = path.strip().split(".")
+        here = values
+        for section in sections:
+            here = here.setdefault(section, {})
+            if not isinstance(here, dict):
+                raise RecipeError(f"--set {path}: {section} is not a section")
+        try:
+            here[key] = yaml.safe_load(text)
+        except yaml.YAMLError as err:
+            raise RecipeError(f"--set {item!r}: the value is not valid YAML", why=str(err)) from None
+    return values
+
+
+def dump(recipe: Recipe) -> str:
+    """The full recipe as YAML that `guda train` reads back."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def resolve_path(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """`values` with a relative `data.path` made absolute against `base`."""
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        path = Path(data["path"]).expanduser()
+        data = {**data, "path": str(path if path.is_absolute() else (base / path).resolve())}
+        values = {**values, "data": data}
+    return values
+
+
+def _build(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise RecipeError(f"section {where or 'recipe'} must be a mapping")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise RecipeError(unknown(f"key in {where or 'the recipe'}", str(key), hints))
+    made = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        made[key] = _convert(hints[key], value, path)
+    return cls(**made)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value if value is not None else {}, path)
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if typing.get_origin(hint) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(typing.get_args(hint)[0], v, path) for v in items)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise RecipeError(f"{path} must be {_TYPE_NAMES.get(hint, hint)}, not {value!r}")
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _choice(path: str, value: str, known: typing.Iterable[str]) -> None:
+    known = tuple(known)
+    if value not in known:
+        raise RecipeError(f"{path}: {unknown('value', value, known)}", why="one of " + ", ".join(known))
+
+
+def _at_least(path: str, value: float | None, least: float) -> None:
+    if value is not None and not (math.isfinite(value) and value >= least):
+        raise RecipeError(f"{path} must be at least {least:g}, not {value!r}")
+
+
+def _above(path: str, value: float | None, bound: float) -> None:
+    if value is not None and not (math.isfinite(value) and value > bound):
+        raise RecipeError(f"{path} must be above {bound:g}, not {value!r}")
+
+
+def _validate(r: Recipe) -> None:
+    _choice("data.source", r.data.source, SOURCES)
+    _at_least("data.size", r.data.size, 1)
+    if r.data.channels not in (1, 3):
+        raise RecipeError(f"data.channels must be 1 or 3, not {r.data.channels}")
+    _at_least("data.per_group", r.data.per_group, 1)
+    _validate_model(r)
+    _choice("diffusion.beta_schedule", r.diffusion.beta_schedule, BETA_SCHEDULES)
+    _choice("diffusion.prediction_type", r.diffusion.prediction_type, PREDICTION_TYPES)
+    _at_least("diffusion.num_train_timesteps", r.diffusion.num_train_timesteps, 2)
+    if r.diffusion.rescale_betas_zero_snr and r.diffusion.prediction_type == "epsilon":
+        raise RecipeError(
+            "diffusion.rescale_betas_zero_snr needs prediction_type v_prediction or sample",
+            why="at zero signal-to-noise a noise prediction says nothing about the image",
+        )
+    t, u, s = r.train, r.unlearn, r.score
+    _above("train.epochs", t.epochs, 0)
+    for path, value in (("train.steps", t.steps), ("train.batch_size", t.batch_size),
+                        ("unlearn.steps", u.steps), ("unlearn.batch_size", u.batch_size),
+                        ("unlearn.neighbours", u.neighbours), ("score.timesteps", s.timesteps),
+                        ("score.draws", s.draws), ("sample.steps", r.sample.steps)):  # fmt: skip
+        _at_least(path, value, 1)
+    for path, rate in (("train.lr", t.lr), ("train.grad_clip", t.grad_clip), ("unlearn.lr", u.lr),
+                       ("unlearn.cap", u.cap)):  # fmt: skip
+        _above(path, rate, 0)
+    for path, value in (("train.weight_decay", t.weight_decay), ("train.warmup_steps", t.warmup_steps),
+                        ("unlearn.forget_weight", u.forget_weight), ("unlearn.null_groups", u.null_groups)):  # fmt: skip
+        _at_least(path, value, 0)
+    if not 0 <= t.ema_decay < 1:
+        raise RecipeError(f"train.ema_decay must be in [0, 1), not {t.ema_decay!r}")
+    if not 0 <= u.t_min < 1:
+        raise RecipeError(f"unlearn.t_min is a fraction of T in [0, 1), not {u.t_min!r}")
+    _choice("train.lr_schedule", t.lr_schedule, ("constant", "cosine"))
+    _choice("unlearn.retain", u.retain, ("denoise", "distill"))
+    _choice("sample.sampler", r.sample.sampler, ("ddim", "ddpm"))
+
+
+def _validate_model(r: Recipe) -> None:
+    m = r.model
+    levels = len(m.block_out_channels)
+    if not levels == len(m.down_block_types) == len(m.up_block_types):
+        raise RecipeError(
+            "model.block_out_channels, down_block_types and up_block_types must be equally long",
+            why=f"they have {levels}, {len(m.down_block_types)} and {len(m.up_block_types)} entries",
+        )
+    for width in m.block_out_channels:
+        if width % m.norm_num_groups:
+            raise RecipeError(f"model.norm_num_groups = {m.norm_num_groups} does not divide {width} channels")
+    if r.data.size % 2 ** (levels - 1):
+        raise RecipeError(
+            f"data.size = {r.data.size} cannot be halved {levels - 1} times",
+            why=f"the model has {levels} levels", fix="choose another size or fewer levels",
+        )  # fmt: skip
