@@ -49,6 +49,7 @@ class ModelSpec:
     attention_head_dim: int | None = 8
     add_attention: bool = False  # attention in the middle block
     dropout: float = 0.0
+    registered: str | None = None  # action key of a model taken over with `guda train --from`
 
 
 @dataclass(frozen=True)

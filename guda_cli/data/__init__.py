@@ -1,0 +1,1 @@
+"""Training images, their groups, and query images. NumPy only; no torch."""

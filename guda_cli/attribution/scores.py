@@ -1,0 +1,101 @@
+"""From ELBO terms to delta-ELBO scores with paired standard errors (method.md section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.schedule import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Score [queries] and its Monte-Carlo standard error [queries]."""
+
+    value: Array
+    se: Array
+
+    def interval(self, level: float = 1.959963984540054) -> tuple[Array, Array]:
+        """The 95 % interval of the Monte-Carlo error."""
+        return self.value - level * self.se, self.value + level * self.se
+
+
+def estimate(terms: Array, grid: Grid, multiplier: Array) -> Estimate:
+    """Weighted sum over timesteps of `terms` [queries, draws, n], mean over draws, and its error.
+
+    With two or more draws the error comes from the spread within each stratum; with one draw from
+    the differences of neighbouring strata, which overstates it.
+    """
+    weighted = terms * (multiplier[grid.timesteps] * grid.widths)[None]
+    draws = weighted.shape[1]
+    value = weighted.mean(axis=1).sum(axis=1)
+    if draws > 1:
+        variance = (weighted.var(axis=1, ddof=1) / draws).sum(axis=1)
+    else:
+        row = weighted[:, 0, : weighted.shape[2] // 2 * 2]
+        variance = ((row[:, 0::2] - row[:, 1::2]) ** 2).sum(axis=1)
+    return Estimate(value, np.sqrt(variance))
+
+
+def delta_elbo(full: Array, without: Array, grid: Grid, multiplier: Array) -> Estimate:
+    """ELBO(full) - ELBO(without the group) from both models' -ELBO terms [queries, draws, n].
+
+    Positive: without the group the model explains the image worse. The terms share their noise, so
+    the error is that of the paired difference (GUDA, eq. of section 3; LOGOA with retrained models).
+    """
+    return estimate(without - full, grid, multiplier)
+
+
+@dataclass(frozen=True)
+class Null:
+    """Student-t prediction of a size-matched random group's score for one query."""
+
+    mean: float
+    sd: float
+    count: int
+
+    def z(self, score: float, se: float) -> float:
+        """How far `score` lies above what a random group of that size scores, in standard deviations.
+
+        The deviation covers the spread of the null scores, the error of their mean and the score's
+        own Monte-Carlo error.
+        """
+        spread = math.sqrt(self.sd**2 * (1.0 + 1.0 / self.count) + se**2)
+        if spread == 0.0:
+            return 0.0 if score == self.mean else math.copysign(math.inf, score - self.mean)
+        return (score - self.mean) / spread
+
+    def p_value(self, z: float) -> float:
+        """One-sided probability of such a z under Student's t with count - 1 degrees of freedom."""
+        from scipy.special import stdtr
+
+        return float(stdtr(self.count - 1, -z))
+
+
+def null_of(scores: Array) -> Null | None:
+    """The null of one query from the scores [m] of m random groups; None with fewer than two."""
+    if len(scores) < 2:
+        return None
+    return Null(float(scores.mean()), float(scores.std(ddof=1)), len(scores))
+
+
+def size_classes(sizes: dict[str, int], spread: float = 1.5) -> dict[str, int]:
+    """The null-group size each group is compared with.
+
+    Groups in order of size fall into classes whose largest is at most `spread` times the smallest;
+    a class is matched by random groups of its geometric mean size.
+    """
+    classes: list[list[str]] = []
+    for group in sorted(sizes, key=lambda name: (sizes[name], name)):
+        if classes and sizes[group] <= spread * sizes[classes[-1][0]]:
+            classes[-1].append(group)
+        else:
+            classes.append([group])
+    out = {}
+    for members in classes:
+        mean = math.exp(sum(math.log(sizes[name]) for name in members) / len(members))
+        out.update(dict.fromkeys(members, max(1, round(mean))))
+    return out

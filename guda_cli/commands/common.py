@@ -1,0 +1,61 @@
+"""What several commands do alike: open the project, show a plan, say what was reused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from guda_cli.console import human_seconds
+from guda_cli.session import Session
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.plan import Step
+    from guda_cli.workflow.project import Project
+
+
+def open_project(session: Session, *, create: bool = False) -> Project:
+    """The current recipe on the session's store."""
+    from guda_cli.workflow.project import Project
+
+    store = session.open_store(create=create)
+    return Project(session.recipe(), store, session.console, wait=session.options.wait)
+
+
+def with_sets(session: Session, *items: str) -> Session:
+    """The session with further `--set` entries, from options that stand for one."""
+    options = dataclasses.replace(session.options, sets=(*session.options.sets, *items))
+    return Session(options, session.console)
+
+
+def show_plan(session: Session, steps: Sequence[Step], title: str) -> None:
+    """Print a plan as a table and as a `guda.plan/1` document."""
+    console = session.console
+    console.data({"schema": "guda.plan/1", "title": title, "steps": [step.to_dict() for step in steps]})
+    rows = [
+        (s.what, s.status, s.why, _count(s.forwards), human_seconds(s.seconds) if s.seconds else "–", (s.key or "")[:10])
+        for s in steps
+    ]
+    columns = ["step", "status", "why", "forward-equivalents", "time", "key"]
+    console.out(console.table(columns, rows, title=title, right=("forward-equivalents", "time")))
+    left = [step for step in steps if step.status != "cached"]
+    if left:
+        known = [step.seconds for step in left if step.seconds is not None]
+        cost = f", about {human_seconds(sum(known))}" if len(known) == len(left) else ""
+        console.out(f"{len(left)} of {len(steps)} steps to do{cost}")
+    else:
+        console.out("nothing to do: every step is in the store")
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def say_done(session: Session, ran: int, total: int, what: str) -> None:
+    """How many steps were run and how many were in the store already."""
+    if ran == 0:
+        session.console.say(f"{what}: nothing to do, all {total} in the store")
+    elif ran < total:
+        session.console.say(f"{what}: {ran} done, {total - ran} reused from the store")
+    else:
+        session.console.say(f"{what}: {ran} done")

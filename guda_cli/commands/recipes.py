@@ -1,0 +1,66 @@
+"""`guda recipes ls|show`: the recipes that come with the program."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from guda_cli.session import Session, command_options, complete_recipe
+
+app = typer.Typer(
+    name="recipes", help="List and show the shipped recipes.", add_completion=False, rich_markup_mode=None
+)
+
+
+@app.callback()
+def _group() -> None:
+    """List and show the shipped recipes."""
+
+
+@app.command("ls")
+@command_options()
+def list_recipes(session: Session) -> None:
+    """List the shipped recipes."""
+    from guda_cli.recipes_lookup import shipped
+
+    rows = [_summary(name) for name in shipped()]
+    session.console.data({"schema": "guda.recipes/1", "recipes": rows})
+    if not session.console.json:
+        cells = [(r["name"], f"{r['size']}x{r['size']}x{r['channels']}", r["description"]) for r in rows]
+        session.console.out(session.console.table(("recipe", "images", "description"), cells))
+
+
+@app.command("show")
+@command_options()
+def show_recipe(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", autocompletion=complete_recipe)],
+) -> None:
+    """Print a shipped recipe as YAML, comments included: guda recipes show folder > my.yaml."""
+    from guda_cli.recipe import to_dict
+    from guda_cli.recipes_lookup import load, shipped_text
+
+    text = shipped_text(name)
+    if session.console.json:
+        recipe = to_dict(load(name)[0])
+        document = {"schema": "guda.recipe/1", "name": name, "recipe": recipe, "text": text}
+        session.console.data(document)
+    else:
+        sys.stdout.write(text)
+
+
+def _summary(name: str) -> dict[str, Any]:
+    from guda_cli.recipe import parse
+    from guda_cli.recipes_lookup import load, shipped_text
+
+    recipe, _ = load(name)
+    return {
+        "name": name,
+        "description": recipe.description,
+        "size": recipe.data.size,
+        "channels": recipe.data.channels,
+        "source": recipe.data.source,
+        "needs_path": recipe.data.source != "digits" and not parse(shipped_text(name))["data"].get("path"),
+    }

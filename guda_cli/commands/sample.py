@@ -1,0 +1,80 @@
+"""`guda sample`: query images from the full model, or from a model that never saw a group."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guda_cli.commands.common import open_project, show_plan
+from guda_cli.errors import DataError, UsageError
+from guda_cli.session import Session, command_options, complete_group
+
+
+@command_options(recipe=True, device=True, dry_run=True, wait=True)
+def sample(
+    session: Session,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the images.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many images.")] = 16,
+    without: Annotated[
+        str | None,
+        typer.Option("--without", metavar="GROUP", help="From the model without this group.", autocompletion=complete_group),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="With --without: guda or logo.")] = "guda",
+    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim or ddpm [the recipe's].")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps [the recipe's].")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed; image i depends on it and on i [the recipe's].")] = None,
+) -> None:  # fmt: skip
+    """Draw images. The same seed gives the same images, however many are asked for, from any model."""
+    from guda_cli.workflow import counterfactuals, sampling
+    from guda_cli.workflow.plan import Planner, Step
+
+    project = open_project(session)
+    full = project.require_full()
+    record = full
+    if without:
+        record = counterfactuals.find(project, method, (without,)).groups[_name(without, dict(project.data.counts))]
+    spec = project.recipe.sample
+    settings = sampling.Settings(
+        count, sampler or spec.sampler, steps or spec.steps, spec.seed if seed is None else seed
+    )
+    if settings.sampler not in ("ddim", "ddpm"):
+        raise UsageError(f"unknown sampler '{settings.sampler}'", why="it is one of ddim, ddpm")
+    action = sampling.action(full, record, settings)
+    if session.options.dry_run:
+        status = "cached" if project.store.lookup(action.key) else "to do"
+        step = Step(action.what, status, "", action.key, action.forwards, None, "guda sample")
+        show_plan(session, [Planner(project).full(), step], "plan: sample")
+        return
+    found = sampling.sample(project, full, record, settings, session.options.device)
+    names = _write(out, sampling.images(project, found), without)
+    ran = found.key in project.ran
+    note = {"images": names, "model": record.outputs["weights"], "without": without, "sampler": settings.sampler,
+            "steps": settings.steps, "seed": settings.seed, "recipe": project.recipe.name}  # fmt: skip
+    _save(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode())
+    session.console.data({"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note})
+    session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
+
+
+def _name(without: str, counts: dict[str, int]) -> str:
+    from guda_cli.workflow import removal
+
+    return removal.of_groups([without], counts)[0].name
+
+
+def _write(out: Path, images: list[bytes], without: str | None) -> list[str]:
+    prefix = f"without-{without.replace('/', '_')}-" if without else ""
+    names = [f"{prefix}{i:05d}.png" for i in range(len(images))]
+    for name, data in zip(names, images, strict=True):
+        _save(out / name, data)
+    return names
+
+
+def _save(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as err:
+        raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix="--out FOLDER") from None

@@ -1,0 +1,32 @@
+"""`guda status`: what the current recipe has, lacks, and what each missing step would cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from guda_cli.commands.common import show_plan
+from guda_cli.session import Session, command_options
+
+
+@command_options(recipe=True)
+def status(
+    session: Session,
+    logo: Annotated[bool, typer.Option("--logo", help="Also list leave-one-group-out models.")] = False,
+) -> None:
+    """Show what the current recipe has and lacks, and what each missing step would cost."""
+    from guda_cli.workflow.plan import Planner
+    from guda_cli.workflow.project import Project
+
+    recipe, source = session.recipe_and_source(default_digits=True)
+    if not session.store_path.exists():
+        session.console.say(f"no store at {session.store_path} yet; guda train makes one")
+        session.console.data({"schema": "guda.plan/1", "title": f"recipe {recipe.name}", "steps": []})
+        return
+    planner = Planner(Project(recipe, session.open_store(create=False), session.console))
+    steps = [planner.dataset(), planner.full()]
+    steps += planner.models("guda", planner.groups() + planner.nulls())
+    if logo:
+        steps += planner.models("logo", planner.groups())
+    show_plan(session, steps, f"recipe {recipe.name} ({source})")

@@ -1,0 +1,284 @@
+"""`guda store ls|show|verify|gc|pin|unpin|export`: the store as a user sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guda_cli.console import human_bytes, human_seconds
+from guda_cli.errors import MissingError
+from guda_cli.session import Session, command_options, complete_key
+
+if TYPE_CHECKING:
+    from store import ActionRecord, Store
+    from store.gc import GcReport
+    from store.verify import VerifyReport
+
+SHORT = 12  # digits of a key that are shown
+
+app = typer.Typer(
+    name="store",
+    help="Look into the store; verify it, clean it, export from it.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+Key = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="Key of a record, or how it begins.", autocompletion=complete_key),
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Look into the store; verify it, clean it, export from it."""
+
+
+@app.command("ls")
+@command_options()
+def list_records(
+    session: Session,
+    operation: Annotated[
+        str | None, typer.Option("--operation", metavar="NAME", help="Only records of this operation.")
+    ] = None,
+) -> None:
+    """List what was made and kept: models, samples, scores, tables."""
+    store = session.open_store(create=False)
+    pins = store.pins()
+    records = [_summary(store, record, pins) for record in store.records(operation)]
+    tables = [] if operation else [_table_summary(table) for table in store.tables()]
+    usage = store.usage()
+    session.console.data(
+        {
+            "schema": "guda.store/1",
+            "store": store.root,
+            "records": records,
+            "tables": tables,
+            "bytes": usage["bytes"],
+        }
+    )
+    if session.console.json:
+        return
+    out, table = session.console.out, session.console.table
+    if not records and not tables:
+        out("nothing in this store" + (f" of operation '{operation}'" if operation else ""))
+        return
+    rows = [_record_row(record) for record in records]
+    out(table(("key", "operation", "what", "size", "age", "pinned"), rows, right=("size", "age")))
+    if tables:
+        rows = [(t["key"][:SHORT], t["rows"], t["segments"], human_bytes(t["bytes"])) for t in tables]
+        out(table(("table", "rows", "segments", "size"), rows, right=("size",)))
+    out(f"{store.root}: {human_bytes(usage['bytes'])} in all")
+
+
+@app.command("show")
+@command_options()
+def show_record(session: Session, key: Key) -> None:
+    """Show one record: what was made, from what, by which command, with which versions."""
+    import yaml
+
+    store = session.open_store(create=False)
+    record = store.resolve(key)
+    details = {**asdict(record), "sizes": _sizes(store, record), "pinned": record.key in store.pins()}
+    session.console.data({"schema": "guda.store-record/1", **details})
+    if not session.console.json:
+        session.console.out(yaml.safe_dump(details, sort_keys=False, allow_unicode=True, width=100).rstrip())
+
+
+@app.command("verify")
+@command_options()
+def verify_store(session: Session) -> None:
+    """Hash everything in the store and quarantine what is damaged.
+
+    Ends with code 5 when something was; the next command that needs it makes it again.
+    """
+    store = session.open_store(create=False)
+    megabytes = 1 << 20
+    total = store.usage()["blobs"]["bytes"] // megabytes
+    with session.console.progress("verifying", total, unit="MB") as bar:
+        report = store.verify(lambda done, _: bar.advance(done // megabytes - bar.done))
+    session.console.data(
+        {
+            "schema": "guda.store-verify/1",
+            "clean": report.clean,
+            "quarantined": not store.read_only,
+            "checked": report.checked,
+            "bytes": report.bytes,
+            "corrupt": [asdict(entry) for entry in report.corrupt],
+            "damaged_records": report.damaged_records,
+            "missing_outputs": [asdict(entry) for entry in report.missing_outputs],
+        }
+    )
+    for line in _verify_lines(report, store):
+        session.console.out(line)
+    if not report.clean:
+        raise typer.Exit(5)
+
+
+@app.command("gc")
+@command_options()
+def collect_garbage(
+    session: Session,
+    force: Annotated[
+        bool, typer.Option("--force", help="Remove it; without this it is only listed.")
+    ] = False,
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="SECONDS", min=0, help="Keep what is younger than this.")
+    ] = 3600.0,
+) -> None:
+    """List, or with --force remove, what neither the current recipe nor a pin nor a running command needs."""
+    from guda_cli.workflow.roots import current_roots
+
+    store = session.open_store(create=False)
+    roots = current_roots(session)
+    if roots is None:
+        session.console.warn("what the current recipe needs cannot be told (guda status); every record stays")
+    keys, tables = roots or ({record.key for record in store.records()}, None)
+    report = store.gc(keys, table_roots=tables, dry_run=not force, grace_seconds=grace)
+    kinds = {
+        name: [asdict(each) for each in getattr(report, name)]
+        for name in ("records", "blobs", "states", "temp")
+    }
+    document = {"schema": "guda.store-gc/1", "removed": force, "bytes": report.bytes, **kinds}
+    session.console.data(document)
+    for line in _gc_lines(report):
+        session.console.out(line)
+
+
+@app.command("pin")
+@command_options()
+def pin_record(
+    session: Session,
+    key: Key,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why it is kept.")] = "",
+) -> None:
+    """Keep a record, and everything it was made from, from being collected."""
+    store = session.open_store(create=False)
+    record = store.resolve(key)
+    store.pin(record.key, note)
+    _tell_pin(session, record.key, pinned=True, note=note)
+
+
+@app.command("unpin")
+@command_options()
+def unpin_record(session: Session, key: Key) -> None:
+    """Take a pin away."""
+    store = session.open_store(create=False)
+    found = [pinned for pinned in store.pins() if pinned.startswith(key.lower())]
+    if len(found) != 1:
+        raise MissingError(
+            f"{len(found) or 'no'} pins begin with '{key}'", fix="guda store ls shows which keys are pinned"
+        )
+    store.unpin(found[0])
+    _tell_pin(session, found[0], pinned=False, note="")
+
+
+@app.command("export")
+@command_options()
+def export_record(
+    session: Session,
+    key: Key,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder to make; must not exist or be empty.")
+    ],
+) -> None:
+    """Write a model as an ordinary diffusers folder that `from_pretrained` opens."""
+    record = session.open_store(create=False).resolve(key)
+    from guda_cli.workflow.export import export_model
+
+    export_model(session, record, folder)
+    session.console.data({"schema": "guda.store-export/1", "key": record.key, "folder": folder.absolute()})
+    session.console.out(str(folder))
+
+
+def _sizes(store: Store, record: ActionRecord) -> dict[str, int | None]:
+    """Bytes of each output; None for one that is gone."""
+    return {
+        name: store.blob_size(digest) if store.has_blob(digest) else None
+        for name, digest in record.outputs.items()
+    }
+
+
+def _summary(store: Store, record: ActionRecord, pins: dict[str, Any]) -> dict[str, Any]:
+    sizes = _sizes(store, record)
+    return {
+        "key": record.key,
+        "operation": record.operation,
+        "what": str(record.provenance.get("what", "")),
+        "bytes": sum(size or 0 for size in sizes.values()),
+        "complete": None not in sizes.values(),
+        "created": record.created,
+        "pinned": record.key in pins,
+    }
+
+
+def _record_row(summary: dict[str, Any]) -> tuple[object, ...]:
+    size = human_bytes(summary["bytes"]) if summary["complete"] else "incomplete"
+    pinned = "yes" if summary["pinned"] else ""
+    what = summary["what"] or None
+    return summary["key"][:SHORT], summary["operation"], what, size, _age(summary["created"]), pinned
+
+
+def _table_summary(table: dict[str, Any]) -> dict[str, Any]:
+    return {"key": table["table"], **{name: table[name] for name in ("spec", "segments", "rows", "bytes")}}
+
+
+def _age(created: str) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return human_seconds(max(0.0, seconds)).split(".")[0].removesuffix(" s") + " s"
+
+
+def _verify_lines(report: VerifyReport, store: Store) -> list[str]:
+    """What a person reads after `guda store verify`."""
+    lines = [f"checked {report.checked} objects, {human_bytes(report.bytes)}"]
+    for entry in report.corrupt:
+        users = [_name(store, key) for key in entry.actions] + [f"table {t[:SHORT]}" for t in entry.tables]
+        lines.append(f"corrupt: {entry.digest[:SHORT]} of {', '.join(users) or 'nothing'}")
+    lines += [f"damaged record: {name}" for name in report.damaged_records]
+    lines += [
+        f"missing: {m.name} {m.digest[:SHORT]} of {_name(store, m.owner)}" for m in report.missing_outputs
+    ]
+    if report.clean:
+        lines.append("everything is as it was written")
+    elif store.read_only:
+        lines.append("the store is read-only, so the damage stays where it is")
+    else:
+        lines.append("what is damaged was put into quarantine; the next command that needs it makes it again")
+    return lines
+
+
+def _name(store: Store, key: str) -> str:
+    record = store.lookup(key)
+    what = record.provenance.get("what") if record else None
+    return f"{what} ({key[:SHORT]})" if what else key[:SHORT]
+
+
+def _gc_lines(report: GcReport) -> list[str]:
+    """What a person reads after `guda store gc`."""
+    kinds: list[tuple[str, Callable[[GcReport], list[Any]]]] = [
+        ("records", lambda r: r.records),
+        ("objects", lambda r: r.blobs),
+        ("resume states", lambda r: r.states),
+        ("temporary files", lambda r: r.temp),
+    ]
+    lines = []
+    for name, of in kinds:
+        found = of(report)
+        if found:
+            lines.append(f"{len(found):>6} {name:<16} {human_bytes(sum(each.bytes for each in found)):>10}")
+    if not lines:
+        return ["nothing to remove"]
+    verb = "would be freed; --force removes it" if report.dry_run else "freed"
+    return [*lines, f"{human_bytes(report.bytes)} {verb}"]
+
+
+def _tell_pin(session: Session, key: str, *, pinned: bool, note: str) -> None:
+    session.console.data({"schema": "guda.store-pin/1", "key": key, "pinned": pinned, "note": note})
+    session.console.out(f"{'pinned' if pinned else 'unpinned'} {key[:SHORT]}")

@@ -1,0 +1,137 @@
+"""`guda train`: the full model, leave-one-group-out models, or a model taken over from diffusers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guda_cli.commands.common import say_done, show_plan
+from guda_cli.errors import UsageError
+from guda_cli.session import RecipeArgument, Session, command_options, complete_group
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.removal import Removal
+
+
+@command_options(recipe=True, device=True, dry_run=True, wait=True)
+def train(
+    session: Session,
+    recipe: RecipeArgument = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="GROUP", help="Train without this group (a+b: without both); repeat for more.",
+                     autocompletion=complete_group),
+    ] = None,
+    each_group: Annotated[bool, typer.Option("--each-group", help="Train once without each group.")] = False,
+    null: Annotated[bool, typer.Option("--null", help="Also train without random sets, for z-values of `logo`.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DIR|HUB_ID", help="Take a diffusers model as the full model: a DDPMPipeline "
+                     "folder, or a UNet2DModel folder with its scheduler given."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="DIR", help="With --from: folder of the scheduler_config.json of a bare UNet."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Train the full model and make the recipe current for this store.
+
+    Without RECIPE the current one is used, or `digits` where nothing is current. Training is resumed where
+    it was interrupted; a model that the store has is not trained again.
+    """
+    from guda_cli.workflow.project import Project
+
+    if source and (without or each_group or null):
+        raise UsageError("--from registers the full model; it does not go with --without, --each-group or --null")
+    if scheduler and not source:
+        raise UsageError("--scheduler goes with --from")
+    found, origin = session.recipe_and_source(recipe, default_digits=True)
+    project = Project(found, session.open_store(), session.console, wait=session.options.wait)
+    fresh = bool(recipe or session.options.recipe) or session.current() is None
+    leave_out = bool(without or each_group or null)
+    if session.options.dry_run:
+        _dry_run(session, project, without or [], each_group, null, leave_out)
+        return
+    if source:
+        project = _register(session, project, source, scheduler)
+    groups = list(project.data.counts)
+    removals = _removals(project, without or [], each_group, null)
+    if fresh or not leave_out:
+        session.make_current(project.recipe, origin, groups)
+    if not source:
+        _run(session, project, removals, leave_out)
+
+
+def _removals(project: Project, without: list[str], each_group: bool, null: bool) -> list[Removal]:
+    from guda_cli.workflow import removal
+
+    data = project.data
+    names = list(data.counts) if each_group else []
+    random = removal.nulls(data.counts, data.images, project.recipe.unlearn.null_groups) if null else []
+    return removal.of_groups([*names, *without], data.counts) + random
+
+
+def _dry_run(session: Session, project: Project, without: list[str], each: bool, null: bool, leave_out: bool) -> None:
+    from guda_cli.workflow import removal
+    from guda_cli.workflow.plan import Planner
+
+    planner = Planner(project)
+    steps = [planner.dataset()]
+    if leave_out:
+        known = planner.data.counts if planner.data else {name.strip(): 1 for name in without}
+        chosen = (planner.groups() if each else []) + removal.of_groups(without, known)
+        steps += planner.models("logo", chosen + (planner.nulls() if null else []))
+    else:
+        steps.append(planner.full())
+    show_plan(session, steps, f"plan: train {project.recipe.name}")
+
+
+def _register(session: Session, project: Project, source: str, scheduler: str | None) -> Project:
+    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.register import register
+
+    record = register(project, source, scheduler)
+    model = dataclasses.replace(project.recipe.model, registered=record.key)
+    session.console.say(f"registered {source} as the full model ({record.key[:10]})")
+    _emit(session, [record.key], ran=0)
+    return Project(dataclasses.replace(project.recipe, model=model), project.store, session.console)
+
+
+def _run(session: Session, project: Project, removals: list[Removal], leave_out: bool) -> None:
+    from guda_cli.workflow.compute import setup
+    from guda_cli.workflow.lazy import LazyJobs
+
+    jobs = LazyJobs(project, lambda: setup(session.options.device))
+    if not leave_out:
+        if project.recipe.model.registered:
+            record = project.require_full()
+        else:
+            record = project.ensure(jobs.full())
+        records = [record]
+    else:
+        full = project.known_full()
+        records = [project.ensure(jobs.without(what, full)) for what in removals]
+    say_done(session, len(project.ran & {r.key for r in records}), len(records), "train")
+    _emit(session, [r.key for r in records], ran=len(project.ran & {r.key for r in records}))
+    for record in records:
+        name = str(record.provenance.get("what", record.operation))
+        session.console.out(f"{record.outputs['weights']}  {name}")
+
+
+def _emit(session: Session, keys: list[str], *, ran: int) -> None:
+    store = session.open_store()
+    records = [record for key in keys if (record := store.lookup(key))]
+    session.console.data(
+        {
+            "schema": "guda.train/1",
+            "ran": ran,
+            "models": [
+                {"what": r.provenance.get("what"), "key": r.key, "weights": r.outputs["weights"],
+                 "seconds": r.provenance.get("wall_seconds"), "forwards": r.provenance.get("forwards")}
+                for r in records
+            ],
+        }
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""`guda unlearn`: one unlearned model a group, from the full model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guda_cli.commands.common import open_project, say_done, show_plan, with_sets
+from guda_cli.errors import UsageError
+from guda_cli.session import GroupOption, Session, command_options
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.removal import Removal
+    from store import ActionRecord
+
+
+@command_options(recipe=True, device=True, dry_run=True, wait=True)
+def unlearn(
+    session: Session,
+    group: GroupOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Every group of the data.")] = False,
+    operator: Annotated[
+        str | None, typer.Option("--operator", metavar="NAME", help="retrack or finetune [the recipe's].")
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null/--no-null", help="Also unlearn random sets of like size, for z-values.")
+    ] = True,
+) -> None:
+    """Unlearn groups from the full model; `a+b` unlearns two together.
+
+    Every group sees the same images, timesteps and noise in the same order, and every unlearned model is
+    checked: loss on the group up, loss on the rest kept. Interrupted work is resumed; what the store has is
+    reused.
+    """
+    from guda_cli.unlearning import catalog
+    from guda_cli.workflow import removal
+
+    if bool(group) == every:
+        raise UsageError("name the groups to unlearn, or --all", fix="guda unlearn --all")
+    if operator:
+        session = with_sets(session, f"unlearn.operator={operator}")
+    project = open_project(session)
+    catalog.settings(project.recipe.unlearn)  # an unknown operator is an error before any work
+    counts = _counts(project, session.options.dry_run)
+    chosen = removal.of_groups(list(counts) if every else list(group or []), counts)
+    if null:
+        images = project.data.images if counts else 0
+        chosen += removal.nulls(counts, images, project.recipe.unlearn.null_groups) if images else []
+    if session.options.dry_run:
+        from guda_cli.workflow.plan import Planner
+
+        planner = Planner(project)
+        show_plan(session, [planner.full(), *planner.models("guda", chosen)], "plan: unlearn")
+        return
+    _run(session, project, chosen)
+
+
+def _counts(project: Project, dry_run: bool) -> dict[str, int]:
+    known = project.known_data()
+    if known is None and dry_run:
+        return {}
+    if known is None:
+        project.require_full()
+    return dict(project.data.counts)
+
+
+def _run(session: Session, project: Project, chosen: list[Removal]) -> None:
+    from guda_cli.workflow.compute import setup
+    from guda_cli.workflow.lazy import LazyJobs
+
+    full = project.require_full()
+    jobs = LazyJobs(project, lambda: setup(session.options.device))
+    if not project.recipe.model.registered:
+        jobs.full()  # so that a damaged full model can be rebuilt
+    pairs: list[tuple[Removal, ActionRecord]] = []
+    with session.console.progress("unlearn", len(chosen), unit="group") as bar:
+        for what in chosen:
+            pairs.append((what, project.ensure(jobs.unlearned(what, full))))
+            bar.advance(1)
+    ran = len(project.ran & {record.key for _, record in pairs})
+    _print(session, pairs, ran)
+    say_done(session, ran, len(pairs), "unlearn")
+
+
+def _print(session: Session, pairs: list[tuple[Removal, ActionRecord]], ran: int) -> None:
+    rows, models = [], []
+    for what, record in pairs:
+        check, removed = record.provenance["check"], record.provenance["images_removed"]
+        verdict = "passed" if check["passed"] else "FAILED: " + check["why"]
+        if what.is_null:
+            verdict = "null"  # a random set is not expected to be forgotten
+        loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
+        rows.append((what.name, removed, *loss, verdict, record.outputs["weights"][:10]))
+        models.append({"group": what.name, "null": what.is_null, "images": removed, "check": check,
+                       "key": record.key, "weights": record.outputs["weights"],
+                       "seconds": record.provenance["wall_seconds"]})  # fmt: skip
+    session.console.data({"schema": "guda.unlearn/1", "ran": ran, "models": models})
+    columns = ["group", "images", "loss on it", "after", "loss on the rest", "after", "check", "digest"]
+    session.console.out(session.console.table(columns, rows))

@@ -1,0 +1,157 @@
+"""Training images with their groups, in memory and as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guda_cli.errors import CorruptError, DataError, unknown
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+_METADATA_KEY = "guda"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N preprocessed images in order of name, and the G groups each belongs to.
+
+    Make one with `make_dataset`, which sorts and computes the digest. `digest` does not cover
+    `notes`, nor where the images lie on disk.
+    """
+
+    images: Pixels
+    """uint8 [N, C, H, W], 0..255."""
+    names: tuple[str, ...]
+    """Unique, sorted: the path below the root, or `group/index` for packed formats."""
+    groups: tuple[str, ...]
+    """Sorted group names."""
+    membership: Mask
+    """bool [N, G]; an image may be in several groups, and is in one at least."""
+    prompts: tuple[str | None, ...]
+    """Text beside each image, where there is any."""
+    digest: str
+    """SHA-256 (hex) over pixels, names, groups, membership and prompts."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about what was ignored or looks odd."""
+
+    def members(self, group: str) -> Mask:
+        """Mask bool [N] of the images in `group`; DataError naming the nearest when there is none."""
+        if group not in self.groups:
+            raise DataError(unknown("group", group, self.groups))
+        column: Mask = self.membership[:, self.groups.index(group)]
+        return column
+
+    def counts(self) -> dict[str, int]:
+        """Number of images in each group."""
+        return {g: int(n) for g, n in zip(self.groups, self.membership.sum(axis=0), strict=True)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def make_dataset(
+    images: Pixels,
+    names: Sequence[str],
+    labels: Sequence[Collection[str]],
+    prompts: Sequence[str | None] | None = None,
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """Build a Dataset from parallel sequences of length N in any order.
+
+    `images` is uint8 [N, C, H, W]; `labels[i]` holds the groups of image i. The result, its digest
+    included, does not depend on the order. ValueError when lengths, types or names do not fit.
+    """
+    texts = list(prompts) if prompts is not None else [None] * len(names)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"images must be uint8 [N, C, H, W], not {images.dtype} {images.shape}")
+    if not len(images) == len(names) == len(labels) == len(texts):
+        raise ValueError("images, names, labels and prompts differ in length")
+    if len(set(names)) != len(names):
+        raise ValueError("names are not unique")
+    order = sorted(range(len(names)), key=names.__getitem__)
+    if order != list(range(len(names))):
+        images = images[order]
+    images = np.ascontiguousarray(images)
+    groups = tuple(sorted({g for label in labels for g in label}))
+    column = {g: j for j, g in enumerate(groups)}
+    membership = np.zeros((len(names), len(groups)), dtype=np.bool_)
+    for row, i in enumerate(order):
+        membership[row, [column[g] for g in labels[i]]] = True
+    sorted_names = tuple(names[i] for i in order)
+    sorted_texts = tuple(texts[i] for i in order)
+    digest = _digest(images, sorted_names, groups, membership, sorted_texts)
+    return Dataset(images, sorted_names, groups, membership, sorted_texts, digest, tuple(notes))
+
+
+def to_bytes(ds: Dataset) -> bytes:
+    """`ds` as a safetensors file; equal data sets give equal bytes. Notes are left out."""
+    from safetensors.numpy import save
+
+    text = _canonical(
+        {
+            "schema": "guda.dataset/1",
+            "digest": ds.digest,
+            "names": ds.names,
+            "groups": ds.groups,
+            "prompts": ds.prompts,
+        }
+    )
+    tensors = {"images": np.ascontiguousarray(ds.images), "membership": np.ascontiguousarray(ds.membership)}
+    data: bytes = save(tensors, metadata={_METADATA_KEY: text})
+    return data
+
+
+def from_bytes(data: bytes) -> Dataset:
+    """The data set written by `to_bytes`; CorruptError when it is damaged or something else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(data)
+        values = _metadata(data)
+        images, membership = tensors["images"], tensors["membership"]
+        names, groups, prompts = (tuple(values[k]) for k in ("names", "groups", "prompts"))
+        digest = str(values["digest"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as err:
+        raise CorruptError("a stored data set cannot be read", why=str(err)) from None
+    if _digest(images, names, groups, membership, prompts) != digest:
+        raise CorruptError("a stored data set is damaged", why="its content does not match its digest")
+    if not images.flags.writeable:
+        images = images.copy()
+    return Dataset(images, names, groups, membership, prompts, digest)
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    values = json.loads(header["__metadata__"][_METADATA_KEY])
+    if not isinstance(values, dict) or values.get("schema") != "guda.dataset/1":
+        raise ValueError("it is not of the schema guda.dataset/1")
+    return values
+
+
+def _canonical(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _digest(
+    images: Pixels,
+    names: tuple[str, ...],
+    groups: tuple[str, ...],
+    membership: Mask,
+    prompts: tuple[str | None, ...],
+) -> str:
+    head = {"shape": images.shape, "names": names, "groups": groups, "prompts": prompts}
+    text = _canonical(head).encode("ascii")
+    sha = hashlib.sha256(b"guda.dataset/1\0" + len(text).to_bytes(8, "little") + text)
+    sha.update(np.ascontiguousarray(membership, dtype=np.uint8).data)
+    sha.update(np.ascontiguousarray(images).data)
+    return sha.hexdigest()

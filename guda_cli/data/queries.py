@@ -1,0 +1,131 @@
+"""Query images: from command-line arguments to preprocessed pixels."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from guda_cli.data.dataset import Pixels
+from guda_cli.data.images import decode, is_image, pixels_digest
+from guda_cli.errors import DataError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One image to attribute; `digest` is of its pixels, so a copy elsewhere has the same."""
+
+    name: str
+    """The path as given."""
+    pixels: Pixels
+    """uint8 [C, H, W]."""
+    digest: str
+    """`pixels_digest(pixels)`."""
+
+
+def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
+    """The image paths meant by `arguments`, in order, each path once.
+
+    An argument is an image; a folder (every image below it, sorted); a glob (`**` crosses folders);
+    or `-`, paths from `stdin`, one a line or separated by NUL. DataError for an argument that is
+    missing or holds no image.
+    """
+    seen: set[str] = set()
+    paths: list[str] = []
+    for path in _all(arguments, stdin):
+        key = os.path.abspath(path)  # noqa: PTH100 - normalises without following links
+        if key not in seen:
+            seen.add(key)
+            paths.append(path)
+    if not paths:
+        raise DataError("no image was given", fix="name an image, a folder, a glob, or - for standard input")
+    return paths
+
+
+def load_query(path: str, size: int, channels: int) -> Query:
+    """Read one query image as uint8 [channels, size, size]; DataError when it cannot be used."""
+    pixels = decode(Path(path), size, channels, path)
+    return Query(path, pixels, pixels_digest(pixels))
+
+
+def load_queries(paths: Iterable[str], size: int, channels: int) -> tuple[list[Query], list[tuple[str, str]]]:
+    """Every readable query, and `(path, reason)` of those that are not; never stops at a bad file."""
+    good: list[Query] = []
+    bad: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            good.append(load_query(path, size, channels))
+        except DataError as err:
+            bad.append((path, err.why or err.message))
+    return good, bad
+
+
+def _all(arguments: Sequence[str], stdin: TextIO | None) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "-":
+            for line in _lines(stdin):
+                yield from _path(line)
+        elif not os.path.lexists(argument) and glob.has_magic(argument):
+            yield from _glob(argument)
+        else:
+            yield from _path(argument)
+
+
+def _lines(stdin: TextIO | None) -> list[str]:
+    if stdin is None:
+        raise DataError("- asks for paths on standard input, and there is none")
+    text = stdin.read()
+    lines = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise DataError(
+            "standard input (-) held no path", fix="write one path a line, or separate them by NUL"
+        )
+    return lines
+
+
+def _glob(pattern: str) -> list[str]:
+    found: list[str] = []
+    for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - keeps the user's spelling
+        if Path(path).is_dir():
+            found += _folder(path)
+        elif is_image(path):
+            found.append(path)
+    if not found:
+        raise DataError(f"no image matches {pattern}", fix="check the pattern; ** crosses folders")
+    return found
+
+
+def _path(path: str) -> list[str]:
+    here = Path(path)
+    try:
+        if here.is_dir():
+            found = _folder(path)
+            if not found:
+                raise DataError(f"the folder {path} holds no image")
+            return found
+        if here.exists():
+            return [path]
+    except (OSError, ValueError) as err:
+        raise DataError(f"cannot look at {path[:200]!r}", why=str(err)) from None
+    raise _missing(here)
+
+
+def _folder(path: str) -> list[str]:
+    found: list[str] = []
+    for folder, subfolders, files in os.walk(path):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
+        found += [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
+    return sorted(found)
+
+
+def _missing(path: Path) -> DataError:
+    try:
+        guess = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+    except OSError:
+        return DataError(f"there is no file {path}", why=f"the folder {path.parent} cannot be read")
+    fix = f"did you mean {path.parent / guess}?" if guess else "check the path"
+    return DataError(f"there is no file {path}", fix=fix)

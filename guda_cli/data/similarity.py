@@ -1,0 +1,53 @@
+"""Nearest training images in pixel space: the plainest guess at a query's group."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from guda_cli.data.dataset import Dataset, Pixels
+
+_TRAIN_VALUES = 1 << 22  # float64 values of training images held at once: 32 MB
+
+
+def nearest_groups(queries: Pixels, ds: Dataset, *, neighbours: int = 5, block: int = 256) -> list[str]:
+    """For each query (uint8 [Q, C, H, W]) the group most frequent among its nearest training images.
+
+    Distance is Euclidean over pixels, exact (integers in float64), ties between images by name.
+    Groups with equally many of the `neighbours` are told apart by the sum of rank weights (K for the
+    nearest, 1 for the last), then by the nearest member. `block` queries are compared at a time.
+    """
+    if queries.shape[1:] != ds.images.shape[1:]:
+        raise ValueError(f"queries are {queries.shape[1:]}, training images {ds.images.shape[1:]}")
+    k = max(1, min(neighbours, len(ds)))
+    found: list[str] = []
+    for start in range(0, len(queries), block):
+        indices = _nearest(queries[start : start + block], ds.images, k)
+        found += [_vote(row, ds) for row in indices]
+    return found
+
+
+def _nearest(queries: Pixels, images: Pixels, k: int) -> npt.NDArray[np.int64]:
+    """Indices [Q, k] of the nearest images, nearest first; equal distances in order of index."""
+    n = len(images)
+    q = queries.reshape(len(queries), -1).astype(np.float64)
+    q_norm = np.einsum("qd,qd->q", q, q)[:, None]
+    rows = max(k, _TRAIN_VALUES // max(1, q.shape[1]))
+    best = np.empty((len(q), 0), dtype=np.int64)
+    for start in range(0, n, rows):
+        x = images[start : start + rows].reshape(-1, q.shape[1]).astype(np.float64)
+        squared = q_norm - 2.0 * (q @ x.T) + np.einsum("nd,nd->n", x, x)
+        keys = squared.astype(np.int64) * n + np.arange(start, start + len(x))  # unique, so no ties
+        best = np.concatenate([best, keys], axis=1)
+        if best.shape[1] > k:
+            best = np.partition(best, k - 1, axis=1)[:, :k]
+    return np.sort(best, axis=1) % n
+
+
+def _vote(indices: npt.NDArray[np.int64], ds: Dataset) -> str:
+    rows = ds.membership[indices]  # [k, G]
+    k = len(indices)
+    weights = np.arange(k, 0, -1) @ rows
+    first = np.where(rows.any(axis=0), rows.argmax(axis=0), k)
+    best = min(range(len(ds.groups)), key=lambda g: (-rows[:, g].sum(), -weights[g], first[g], g))
+    return ds.groups[best]

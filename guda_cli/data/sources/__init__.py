@@ -1,0 +1,63 @@
+"""Where training images come from: folders, archives, IDX, CIFAR's binary release, built-in digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from guda_cli.data.sources.detect import locate
+from guda_cli.data.sources.stamp import fingerprint
+from guda_cli.recipe import DataSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from guda_cli.data.dataset import Dataset
+    from guda_cli.data.sources.tree import Tree
+
+__all__ = ["fingerprint", "read_dataset"]
+
+
+def read_dataset(spec: DataSpec, progress: Callable[[int, int | None], None] | None = None) -> Dataset:
+    """Read, preprocess and group the images of `spec`; `progress(done, total)` is called now and then.
+
+    DataError, saying what to do, for anything that cannot be used.
+    """
+    kind, path = locate(spec)
+    if path is None:
+        from guda_cli.data.sources.digits import read_digits
+
+        return read_digits(spec, progress)
+    if kind == "idx":
+        from guda_cli.data.sources.idx import read_idx
+
+        return read_idx(path, spec, progress)
+    with closing(_open_tree(kind, path)) as tree:
+        return _read_tree(tree, spec, progress)
+
+
+def _open_tree(kind: str, path: Path) -> Tree:
+    if kind == "folder":
+        from guda_cli.data.sources.folder import FolderTree
+
+        return FolderTree(path)
+    from guda_cli.data.sources.archive import open_archive
+
+    return open_archive(path)
+
+
+def _read_tree(tree: Tree, spec: DataSpec, progress: Callable[[int, int | None], None] | None) -> Dataset:
+    """Image files, or CIFAR's batches when asked for or when that is what lies there."""
+    from guda_cli.data.images import is_image
+    from guda_cli.data.sources.cifar import cifar_kind, read_cifar, refuse_pickle
+    from guda_cli.data.sources.imagefolder import read_tree
+
+    if spec.source == "cifar-binary":
+        return read_cifar(tree, spec, progress)
+    kind = None if any(map(is_image, tree.files)) else cifar_kind(tree.files)
+    if kind == "pickle":
+        raise refuse_pickle(tree.where)
+    if kind is not None and spec.source == "auto":
+        return read_cifar(tree, spec, progress)
+    return read_tree(tree, spec, progress)

@@ -1,0 +1,91 @@
+"""What lies at `DataSpec.path`, found by names only: no image library is imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from guda_cli.data.sources.names import clean_root
+from guda_cli.errors import DataError, nearest, unknown
+from guda_cli.recipe import SOURCES, DataSpec
+
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+
+
+@dataclass(frozen=True)
+class IdxFiles:
+    """The files of one IDX data set."""
+
+    images: Path
+    labels: Path
+    classes: Path | None
+
+
+def locate(spec: DataSpec) -> tuple[str, Path | None]:
+    """The kind of source ("digits", "idx", "folder" or "archive") and its path, None for digits.
+
+    A folder or archive may yet turn out to hold CIFAR's binary files. DataError for a path that is
+    missing or of no accepted kind.
+    """
+    if spec.source not in SOURCES:
+        raise DataError(unknown("data.source", spec.source, SOURCES))
+    if spec.source == "digits":
+        return "digits", None
+    if not spec.path:
+        raise DataError(
+            f"data.path is not set, and the source {spec.source} needs one",
+            fix="set data.path to a folder or archive of images, or data.source: digits for built-in data",
+        )
+    path = Path(spec.path).expanduser()
+    top = path / clean_root(spec.root) if path.is_dir() else path
+    if spec.source in ("auto", "idx") and idx_files(top) is not None:
+        return "idx", top
+    if not path.exists():
+        raise _missing(path)
+    if spec.source == "idx":
+        return "idx", top
+    if path.is_dir():
+        if spec.source == "archive":
+            raise DataError(f"{path} is a folder, not an archive", fix="set data.source: folder")
+        return "folder", path
+    if spec.source == "folder":
+        raise DataError(f"{path} is a file, not a folder", fix="set data.source: auto")
+    if spec.source == "auto" and not path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        raise DataError(
+            f"{path} is nothing images are read from",
+            why="accepted are folders, " + ", ".join(ARCHIVE_SUFFIXES) + ", and IDX or CIFAR binary files",
+        )
+    return "archive", path
+
+
+def idx_files(path: Path) -> IdxFiles | None:
+    """The IDX files in the folder `path` (training part), or with the prefix `path`; None when absent."""
+    folder, prefix = (path, "train") if path.is_dir() else (path.parent, path.name)
+    if not path.is_dir() and "-images" in prefix:  # the images file itself
+        prefix = prefix.partition("-images")[0]
+    images = _first(folder, prefix, "images", 3)
+    labels = _first(folder, prefix, "labels", 1)
+    if images is None or labels is None:
+        return None
+    classes = folder / "classes.txt"
+    return IdxFiles(images, labels, classes if classes.is_file() else None)
+
+
+def _first(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:
+    for mark in ("-", "."):  # some mirrors write train-images.idx3-ubyte
+        for suffix in ("", ".gz"):
+            path = folder / f"{prefix}-{what}{mark}idx{dimensions}-ubyte{suffix}"
+            if path.is_file():
+                return path
+    return None
+
+
+def _missing(path: Path) -> DataError:
+    try:
+        guess = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+    except OSError:
+        guess = None
+    fix = (
+        f"did you mean {path.parent / guess}?" if guess else "correct data.path, or pass --set data.path=..."
+    )
+    return DataError(f"there is nothing at {path}", why="data.path names it", fix=fix)

@@ -1,0 +1,193 @@
+"""Image files in a folder or an archive, grouped by folder or by a metadata column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from guda_cli.data.dataset import Dataset, make_dataset
+from guda_cli.data.images import MAX_PIXELS, decode, is_image
+from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
+from guda_cli.data.sources.names import clean_root, few, plural
+from guda_cli.data.sources.selection import select
+from guda_cli.data.sources.tree import Tree
+from guda_cli.errors import DataError, nearest
+from guda_cli.recipe import DataSpec
+
+Progress = Callable[[int, int | None], None]
+
+_MOST_BAD = 5
+
+
+def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> Dataset:
+    """The images of `tree` below `spec.root`, preprocessed and grouped; DataError as documented."""
+    root = clean_root(spec.root)
+    names, notes = _images(tree, root)
+    if not spec.group:
+        raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
+    by_column = spec.group != ("folder",)
+    meta = read_metadata(tree, root, strict=by_column)
+    _check_rows(tree, names, meta, root, notes, by_column=by_column)
+    labels = _labels(tree, names, meta, spec, root)
+    notes += meta.notes
+    chosen = select(labels, spec, notes)
+    images = _decode_all(tree, {name: names[name] for name in chosen}, spec, progress)
+    prompts = [meta.prompt(names[name]) for name in chosen]
+    notes += duplicates(images, chosen)
+    return make_dataset(images, list(chosen), list(chosen.values()), prompts, notes)
+
+
+def _images(tree: Tree, root: str) -> tuple[dict[str, str], list[str]]:
+    """Name below the root -> path in the tree for every image, and notes on what was ignored."""
+    prefix = root + "/" if root else ""
+    inside = [path for path in tree.files if path.startswith(prefix)]
+    if root and not inside:
+        folders = sorted({p[:i] for p in tree.files for i, c in enumerate(p) if c == "/"})
+        guess = nearest(root, folders)
+        raise DataError(
+            f"{tree.where} has no folder '{root}'",
+            why="data.root names the folder that counts as the top",
+            fix=f"did you mean '{guess}'?" if guess else "folders: " + few(folders, 8),
+        )
+    names = {path[len(prefix) :]: path for path in inside if is_image(path)}
+    if not names:
+        what = f"{tree.where}, folder {root}" if root else tree.where
+        raise DataError(f"{what} holds no images", fix="check data.path and data.root")
+    notes = list(tree.notes)
+    other = sorted(p for p in inside if not is_image(p) and p.rpartition("/")[2] not in METADATA_NAMES)
+    if other:
+        ignored = plural(len(other), "file that is no image was", "files that are no images were")
+        notes.append(f"{ignored} ignored ({few(other, 3)})")
+    return names, notes
+
+
+def _check_rows(
+    tree: Tree, names: Mapping[str, str], meta: Metadata, root: str, notes: list[str], *, by_column: bool
+) -> None:
+    """Rows without image and, when grouping by column, images without row."""
+    prefix = root + "/" if root else ""
+    present = set(names.values())
+    absent = sorted(path for path in meta.rows if path.startswith(prefix) and path not in present)
+    if absent and by_column:
+        raise DataError(
+            f"{tree.where}: {plural(len(absent), 'image', 'images')} named in the metadata "
+            f"not found: {few(absent)}",
+            why="file_name is relative to the metadata file",
+            fix="correct file_name, or remove the rows",
+        )
+    if absent:
+        notes.append(
+            f"{plural(len(absent), 'image', 'images')} named in the metadata not found: {few(absent, 3)}"
+        )
+    if not by_column:
+        return
+    if not meta.sources:
+        raise DataError(
+            f"{tree.where} has no metadata.jsonl or metadata.csv",
+            why="data.group names a metadata column",
+            fix="add one with file_name and that column, or set data.group: folder",
+        )
+
+
+def _labels(
+    tree: Tree, names: Mapping[str, str], meta: Metadata, spec: DataSpec, root: str
+) -> dict[str, frozenset[str]]:
+    """Name -> groups."""
+    columns = spec.group
+    for column in columns:
+        if column != "folder":
+            meta.check_column(column)
+    labels: dict[str, frozenset[str]] = {}
+    bare: list[str] = []
+    for name, path in names.items():
+        held: set[str] = set()
+        for column in columns:
+            values = _folder_of(name) if column == "folder" else meta.values(path, column)
+            if not values:
+                bare.append(name)
+                break
+            held.update(values if len(columns) == 1 else [f"{column}={v}" for v in values])
+        else:
+            labels[name] = frozenset(held)
+    if bare:
+        raise _without_group(tree, sorted(bare), spec)
+    _check_single_folder(tree, labels, spec, root)
+    return labels
+
+
+def _folder_of(name: str) -> list[str]:
+    first, slash, _ = name.partition("/")
+    return [first] if slash else []
+
+
+def _without_group(tree: Tree, bare: list[str], spec: DataSpec) -> DataError:
+    count = plural(len(bare), "image has", "images have")
+    if spec.group == ("folder",):
+        return DataError(
+            f"{tree.where}: {count} no group folder: {few(bare)}",
+            why="with data.group: folder, the first folder below data.root is the group",
+            fix="move them into a folder named after their group, or set data.group to a metadata column",
+        )
+    return DataError(
+        f"{tree.where}: {count} no group: {few(bare)}",
+        why=f"there is no metadata row, or nothing in {', '.join(spec.group)}",
+        fix="add them to metadata.jsonl or metadata.csv, or move them away",
+    )
+
+
+def _check_single_folder(tree: Tree, labels: Mapping[str, frozenset[str]], spec: DataSpec, root: str) -> None:
+    """An archive often wraps everything in one folder: say which root would help."""
+    if spec.group != ("folder",) or len({g for held in labels.values() for g in held}) > 1:
+        return
+    only = next(iter(labels)).partition("/")[0]
+    below = {name.split("/")[1] for name in labels if name.count("/") > 1}
+    where = f"{root}/{only}" if root else only
+    fix = f"set data.root: {where}" if below else "put each group's images into a folder of its own"
+    raise DataError(
+        f"{tree.where}: all images lie in one folder, '{where}', so there is only one group",
+        why="attribution compares groups with each other, so it needs two at least",
+        fix=fix,
+    )
+
+
+def _decode_all(
+    tree: Tree, paths: Mapping[str, str], spec: DataSpec, progress: Progress | None
+) -> np.ndarray:
+    """Pixels uint8 [N, C, size, size] in the order of `paths`; up to five bad files in one DataError."""
+    images = np.empty((len(paths), spec.channels, spec.size, spec.size), dtype=np.uint8)
+    row_of = {path: row for row, path in enumerate(paths.values())}
+    limit = min(MAX_PIXELS, tree.max_pixels or MAX_PIXELS)
+    bad: list[str] = []
+    for done, path in enumerate(tree.order(row_of)):
+        if progress is not None and done % 256 == 0:
+            progress(done, len(paths))
+        try:
+            images[row_of[path]] = decode(tree.read(path), spec.size, spec.channels, path, max_pixels=limit)
+        except DataError as err:
+            bad.append(f"{path} ({err.why})")
+            if len(bad) == _MOST_BAD:
+                break
+    if bad:
+        raise DataError(
+            f"{tree.where}: cannot read " + "; ".join(bad),
+            why="a damaged image would change what the model learns, so it is not skipped silently",
+            fix="replace them, delete them, or rename them to begin with a dot, which leaves them out",
+        )
+    if progress is not None:
+        progress(len(paths), len(paths))
+    return images
+
+
+def duplicates(images: np.ndarray, labels: Mapping[str, frozenset[str]]) -> list[str]:
+    """A note when pixel-identical images are in different groups; `images` in the order of `labels`."""
+    first: dict[bytes, str] = {}
+    pairs: list[str] = []
+    for row, name in zip(images, labels, strict=True):
+        other = first.setdefault(row.tobytes(), name)
+        if labels[other] != labels[name]:
+            pairs.append(f"{other} and {name}")
+    if not pairs:
+        return []
+    count = plural(len(pairs), "image is", "images are")
+    return [f"{count} identical to an image of another group after preprocessing ({few(pairs, 2)})"]

@@ -1,0 +1,146 @@
+"""`metadata.jsonl` and `metadata.csv` beside images (Hugging Face ImageFolder convention)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from guda_cli.data.sources.names import few
+from guda_cli.data.sources.tree import Tree
+from guda_cli.errors import DataError, unknown
+
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+PROMPT_COLUMNS = ("prompt", "text", "caption")
+
+
+@dataclass
+class Metadata:
+    """Rows of every metadata file of a tree, by the full path of the image they speak of."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def prompt(self, name: str) -> str | None:
+        """The text of image `name`, from the first prompt column that has one."""
+        row = self.rows.get(name, {})
+        for column in PROMPT_COLUMNS:
+            value = row.get(column)
+            if value is not None:
+                return str(value)
+        return None
+
+    def values(self, name: str, column: str) -> list[str]:
+        """The group values of image `name` in `column`; empty when it has none."""
+        value = self.rows.get(name, {}).get(column)
+        items = value if isinstance(value, list) else [value]
+        return [text for text in map(_text, items) if text]
+
+    def check_column(self, column: str) -> None:
+        """DataError with the nearest name when no row has `column`."""
+        if column not in self.columns:
+            known = [c for c in self.columns if c != "file_name" and c not in PROMPT_COLUMNS]
+            raise DataError(
+                unknown("metadata column", column, [*known, "folder"]),
+                why=f"data.group names columns of {few(self.sources, 2)}, or 'folder'",
+            )
+
+
+def read_metadata(tree: Tree, root: str, *, strict: bool) -> Metadata:
+    """Every metadata file of `tree` whose rows speak of images below `root` ("" for all).
+
+    `strict`: a metadata file without `file_name` is a DataError rather than a note. Where a folder has
+    both kinds of file, metadata.jsonl counts.
+    """
+    meta = Metadata()
+    folders: set[str] = set()
+    for kind in METADATA_NAMES:
+        for path in sorted(tree.files):
+            folder, base = posixpath.split(path)
+            if base != kind or not _related(folder, root):
+                continue
+            if folder in folders:
+                meta.notes.append(f"{path} was ignored: metadata.jsonl beside it counts")
+                continue
+            folders.add(folder)
+            _add_file(meta, tree, path, strict=strict)
+    return meta
+
+
+def _related(folder: str, root: str) -> bool:
+    """Whether metadata in `folder` can speak of images below `root`."""
+    inside = not root or folder == root or folder.startswith(root + "/")
+    return inside or not folder or root.startswith(folder + "/")
+
+
+def _add_file(meta: Metadata, tree: Tree, path: str, *, strict: bool) -> None:
+    where = f"{tree.where}: {path}"
+    folder = posixpath.dirname(path)
+    try:
+        text = tree.read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise DataError(f"{where} is not UTF-8 text", why=str(err)) from None
+    rows = _jsonl(text, where) if path.endswith(".jsonl") else _csv(text, where)
+    meta.sources.append(path)
+    columns = dict.fromkeys(meta.columns)
+    for line, row in rows:
+        file_name = row.get("file_name")
+        if not isinstance(file_name, str) or not file_name:
+            if not strict and line <= 2 and "file_name" not in row:
+                meta.notes.append(f"{path} was ignored: it has no column file_name")
+                return
+            raise DataError(f"{where}, line {line} names no file", why="every row needs file_name")
+        image = posixpath.normpath(posixpath.join(folder, file_name))
+        if file_name.startswith("/") or image.startswith("../"):
+            raise DataError(f"{where}, line {line}: file_name '{file_name}' leads outside")
+        if image in meta.rows:
+            raise DataError(
+                f"{where}, line {line}: {image} has a row already",
+                fix="give it one row; several groups may be a list in metadata.jsonl",
+            )
+        meta.rows[image] = row
+        columns.update(dict.fromkeys(row))
+    meta.columns = list(columns)
+
+
+def _jsonl(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as err:
+            raise DataError(f"{where}, line {number} is not JSON", why=str(err)) from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}, line {number} is not a JSON object")
+        yield number, row
+
+
+def _csv(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise DataError(f"{where}, line {reader.line_num} has more fields than the header")
+            yield reader.line_num, {k: v for k, v in row.items() if v}
+    except csv.Error as err:
+        raise DataError(f"{where}, line {reader.line_num} is not CSV", why=str(err)) from None
+
+
+def _text(value: Any) -> str:
+    """One group value as text: numbers without a needless `.0`, "" for nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (str, int, float)):
+        return str(value).strip()
+    raise DataError(f"a group must be text, a number or a list of these, not {value!r}")

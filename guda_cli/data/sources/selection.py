@@ -1,0 +1,55 @@
+"""Which images of a source take part: `DataSpec.groups` and `DataSpec.per_group`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from guda_cli.data.sources.names import plural
+from guda_cli.errors import DataError, unknown
+from guda_cli.recipe import DataSpec
+
+
+def select(
+    labels: Mapping[str, frozenset[str]], spec: DataSpec, notes: list[str]
+) -> dict[str, frozenset[str]]:
+    """The chosen part of name -> groups, sorted by name.
+
+    With `per_group` the first n by name of every group are taken; an image taken for one of its
+    groups counts in all of them. DataError for an unknown group, or when fewer than two are left.
+    """
+    chosen = _keep_groups(labels, spec.groups)
+    if spec.per_group is not None:
+        chosen = _first(chosen, spec.per_group, notes)
+    groups = sorted({g for held in chosen.values() for g in held})
+    if len(groups) < 2:
+        raise DataError(
+            f"the data have only one group, '{groups[0]}'" if groups else "the data have no group",
+            why="attribution compares groups with each other, so it needs two at least",
+            fix="set data.groups, data.group or data.root so that several groups are left",
+        )
+    return chosen
+
+
+def _keep_groups(labels: Mapping[str, frozenset[str]], keep: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    known = sorted({g for held in labels.values() for g in held})
+    for group in keep:
+        if group not in known:
+            raise DataError("data.groups: " + unknown("group", group, known))
+    wanted = frozenset(keep or known)
+    return {name: labels[name] & wanted for name in sorted(labels) if labels[name] & wanted}
+
+
+def _first(labels: dict[str, frozenset[str]], n: int, notes: list[str]) -> dict[str, frozenset[str]]:
+    taken: dict[str, int] = {}
+    chosen: dict[str, frozenset[str]] = {}
+    for name, held in labels.items():
+        if any(taken.get(g, 0) < n for g in held):
+            chosen[name] = held
+            for g in held:
+                taken[g] = taken.get(g, 0) + 1
+    over = sum(count > n for count in taken.values())
+    if over:
+        notes.append(
+            plural(over, "group has", "groups have") + f" more than {n} images: some are in several groups"
+        )
+    return chosen

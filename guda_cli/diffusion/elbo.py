@@ -1,0 +1,92 @@
+"""Terms of the negative ELBO from one noise prediction (method.md section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_noise, to_sample
+from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.noise import QueryNoise
+from guda_cli.diffusion.schedule import Array, Schedule
+
+
+def term_maps(schedule: Schedule, raw: Tensor, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Per-pixel parts of the t-th term of -ELBO in nats, float64 [N, C, H, W].
+
+    w_t (eps_theta - eps)^2; at zero terminal SNR, where w_T is infinite and the noise is known, the
+    equal (SNR_{t-1} - SNR_t) / 2 (x0 - x0_hat)^2.
+    """
+    shape = (-1,) + (1,) * (x0.dim() - 1)
+    weight = torch.from_numpy(schedule.elbo_weight).to(t.device)[t].view(shape)
+    squared = (to_noise(schedule, raw, x_t, t).double() - noise.double()) ** 2
+    if schedule.abar[-1] > 0:
+        return weight * squared
+    on_image = torch.from_numpy(schedule.x0_weight).to(t.device)[t].view(shape)
+    image = on_image * (to_sample(schedule, raw, x_t, t).double() - x0.double()) ** 2
+    return torch.where(torch.isinf(weight), image, weight * squared)
+
+
+def terms(schedule: Schedule, raw: Tensor, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """`term_maps` summed over pixels: float64 [N]."""
+    if schedule.abar[-1] > 0:  # the common case without a float64 weight map
+        squared = (to_noise(schedule, raw, x_t, t) - noise).double().square_().flatten(1).sum(1)
+        return torch.from_numpy(schedule.elbo_weight).to(t.device)[t] * squared
+    return term_maps(schedule, raw, x_t, x0, noise, t).flatten(1).sum(1)
+
+
+def cells(digests: Sequence[str], grid: Grid) -> list[tuple[int, str, int, int]]:
+    """(image row, digest, t, draw) of every forward, image by image."""
+    steps = grid.timesteps.tolist()
+    return [(i, digest, t, d) for i, digest in enumerate(digests) for d, row in enumerate(steps) for t in row]
+
+
+@torch.inference_mode()
+def image_terms(
+    denoiser: Denoiser, x0: Tensor, digests: Sequence[str], grid: Grid, *, seed: int, batch_size: int
+) -> Array:
+    """-ELBO terms in nats [images, draws, timesteps] of images x0 [N, C, H, W] in [-1, 1].
+
+    Rows of all images fill common batches; each row's noise depends on its image, t and draw alone,
+    so the result does not depend on the packing.
+    """
+    jobs = cells(digests, grid)
+    out = torch.empty(len(jobs), dtype=torch.float64)
+    noises = QueryNoise(seed)
+    buffer = torch.empty(min(batch_size, len(jobs)), *x0.shape[1:])
+    for start in range(0, len(jobs), batch_size):
+        part = jobs[start : start + batch_size]
+        noise = noises.fill(buffer[: len(part)], [(digest, t, d) for _, digest, t, d in part])
+        noise = noise.to(denoiser.device)
+        images = x0[[i for i, *_ in part]].to(denoiser.device)
+        t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
+        x_t = add_noise(denoiser.schedule, images, noise, t)
+        raw = denoiser.predict(x_t, t)
+        out[start : start + len(part)] = terms(denoiser.schedule, raw, x_t, images, noise, t).cpu()
+    draws, n = grid.timesteps.shape
+    return out.view(len(digests), draws, n).numpy()
+
+
+@torch.inference_mode()
+def weighted_map(
+    denoiser: Denoiser, x0: Tensor, digest: str, grid: Grid, multiplier: Array, *, seed: int, batch_size: int
+) -> Array:
+    """sum_t v_t KL_t per pixel [H, W] for one image x0 [C, H, W], channels added, mean over draws."""
+    jobs = cells([digest], grid)
+    noises = QueryNoise(seed)
+    scale = torch.from_numpy(multiplier)
+    widths = torch.from_numpy(grid.widths).repeat(grid.timesteps.shape[0]) / grid.timesteps.shape[0]
+    total = torch.zeros(x0.shape[-2:], dtype=torch.float64)
+    for start in range(0, len(jobs), batch_size):
+        part = jobs[start : start + batch_size]
+        noise = noises.fill(torch.empty(len(part), *x0.shape), [(d, t, k) for _, d, t, k in part])
+        noise = noise.to(denoiser.device)
+        t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
+        images = x0.to(denoiser.device).expand(len(part), *x0.shape)
+        x_t = add_noise(denoiser.schedule, images, noise, t)
+        maps = term_maps(denoiser.schedule, denoiser.predict(x_t, t), x_t, images, noise, t).sum(1).cpu()
+        factor = scale[t.cpu()] * widths[start : start + len(part)]
+        total += (factor.view(-1, 1, 1) * maps).sum(0)
+    return total.numpy()

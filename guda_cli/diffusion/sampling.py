@@ -1,0 +1,58 @@
+"""Drawing images: DDIM (Song et al. 2021, eq. 12) and DDPM as its eta = 1 member."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import Denoiser, to_noise, to_sample
+from guda_cli.diffusion.noise import generator
+
+
+def timesteps(T: int, steps: int) -> list[int]:
+    """`steps` evenly spaced t from T down to 1."""
+    return [int(t) for t in np.unique(np.rint(np.linspace(1, T, min(steps, T))))[::-1]]
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser,
+    shape: tuple[int, int, int],
+    indices: range,
+    *,
+    sampler: str,
+    steps: int,
+    seed: int,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Images [len(indices), C, H, W] in [-1, 1].
+
+    Image i depends on (seed, i) alone: asking for more images, or in other batches, gives the same
+    ones. The predicted clean image is clipped to [-1, 1] at every step, as `DDPMScheduler` does.
+    """
+    schedule, eta = denoiser.schedule, 1.0 if sampler == "ddpm" else 0.0
+    sources = [generator("guda.sample/1", seed, i) for i in indices]
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=g) for g in sources]).to(denoiser.device)
+
+    x = draw()
+    ladder = timesteps(schedule.T, steps)
+    for t, previous in zip(ladder, ladder[1:] + [0], strict=True):
+        level = torch.full((len(x),), t, device=denoiser.device)
+        raw = denoiser.predict(x, level)
+        abar, abar_prev = schedule.abar[t], schedule.abar[previous]
+        if abar > 0:
+            x0 = to_sample(schedule, raw, x, level).clamp(-1, 1)
+            noise = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+        else:  # zero terminal SNR: x_T is the noise
+            x0, noise = to_sample(schedule, raw, x, level).clamp(-1, 1), to_noise(schedule, raw, x, level)
+        variance = eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
+        x = abar_prev**0.5 * x0 + max(1 - abar_prev - variance, 0.0) ** 0.5 * noise
+        if variance > 0:
+            x = x + variance**0.5 * draw()
+        on_step(1)
+    return x.clamp(-1, 1)

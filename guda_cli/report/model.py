@@ -1,0 +1,163 @@
+"""What a report says, as plain values: every renderer reads these and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+SIGN = "Positive: without this group the model explains the image worse, so the group mattered."
+NO_GROUP = "no group stands out"
+Z95 = 1.959963984540054
+
+Pixels = npt.NDArray[np.uint8]
+Map = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """One group's delta-ELBO for one query.
+
+    ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval; ``z``, ``p`` and
+    ``stands_out`` compare with the null of random groups and are None where there is no null.
+    """
+
+    group: str
+    score: float
+    se: float
+    low: float
+    high: float
+    z: float | None = None
+    p: float | None = None
+    stands_out: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class QueryResult:
+    """One query image with its groups, ranked, highest first.
+
+    ``answer`` names the groups that stand out: empty when none does, None when there is no null to
+    tell. ``pixels`` are uint8 ``[C, H, W]``.
+    """
+
+    name: str
+    digest: str
+    looks_like: str | None
+    pixels: Pixels | None
+    scores: tuple[GroupScore, ...]
+    answer: tuple[str, ...] | None
+    elbo_nats: float | None = None
+    bits_per_dim: float | None = None
+    elbo_se: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Did unlearning one group do its work: denoising loss per pixel, full against unlearned model."""
+
+    group: str
+    group_before: float
+    group_after: float
+    rest_before: float
+    rest_after: float
+    passed: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What one step cost; ``forwards`` are forward-equivalents (a backward counts 2)."""
+
+    step: str
+    what: str
+    seconds: float | None
+    forwards: float | None
+    status: str
+    created: str
+
+
+class GroupMean(NamedTuple):
+    """A group's mean score over the queries; ``se`` is None with fewer than two queries."""
+
+    group: str
+    mean: float
+    se: float | None
+
+
+class Summary(NamedTuple):
+    """The fields of `ReportModel` that follow from its queries: pass them with ``**s._asdict()``."""
+
+    mean_scores: tuple[GroupMean, ...]
+    matrix: dict[str, dict[str, float]]
+    matrix_counts: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportModel:
+    """Everything one report shows.
+
+    ``weighting_unit`` is ``nats`` only for ``elbo`` over an unbiased grid, else ``weighted squared error``.
+    ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
+    of which there are ``matrix_counts[row]``.
+    """
+
+    title: str
+    recipe_name: str
+    recipe_yaml: str
+    method: str
+    weighting: str
+    weighting_unit: str
+    grid: str
+    timesteps: int
+    draws: int
+    seed: int
+    created: str
+    groups: tuple[str, ...]
+    group_sizes: Mapping[str, int]
+    queries: tuple[QueryResult, ...]
+    mean_scores: tuple[GroupMean, ...] = ()
+    matrix: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    matrix_counts: Mapping[str, int] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    null: Mapping[str, Any] | None = None
+    costs: tuple[CostRow, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Scores as ``[queries, groups]``; NaN where a query has no score for a group."""
+    column = {group: j for j, group in enumerate(groups)}
+    table = np.full((len(queries), len(groups)), np.nan)
+    for i, query in enumerate(queries):
+        for entry in query.scores:
+            if entry.group in column:
+                table[i, column[entry.group]] = entry.score
+    return table
+
+
+def summarise(queries: Sequence[QueryResult], groups: Sequence[str]) -> Summary:
+    """Mean score of each group over all queries, and over the queries that look like each group.
+
+    The standard error of a mean is that of the spread over queries, not the Monte-Carlo error. Rows of
+    the matrix come in the order of ``groups``; a group that no query looks like has no row.
+    """
+    table = score_table(queries, groups)
+    means = tuple(_mean(group, table[:, j]) for j, group in enumerate(groups))
+    looks = np.array([q.looks_like or "" for q in queries], dtype=object)
+    labels = {q.looks_like for q in queries if q.looks_like}
+    rows = [g for g in groups if g in labels] + sorted(labels - set(groups))
+    matrix = {row: {g: _mean(g, table[looks == row, j]).mean for j, g in enumerate(groups)} for row in rows}
+    counts = {row: int(np.sum(looks == row)) for row in rows}
+    return Summary(means, matrix, counts)
+
+
+def _mean(group: str, values: npt.NDArray[np.float64]) -> GroupMean:
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return GroupMean(group, float("nan"), None)
+    se = float(np.std(known, ddof=1) / np.sqrt(known.size)) if known.size > 1 else None
+    return GroupMean(group, float(np.mean(known)), se)

@@ -1,0 +1,307 @@
+"""What every command needs: the common options, and one `Session` made from them.
+
+A command declares its own parameters only, and takes the session first:
+
+    @command_options(recipe=True, device=True, dry_run=True, wait=True)
+    def unlearn(session: Session, everything: Annotated[bool, typer.Option("--all")] = False) -> None:
+        recipe = session.recipe()
+        store = session.open_store()
+        with session.console.progress("unlearn", total) as bar: ...
+
+`command_options` puts `--store --json --quiet --verbose --debug` (always), `--recipe --set`, `--device`,
+`--dry-run`, `--no-wait` (as asked) behind them, fills `session.options`, and turns whatever the command
+raises into the right message and exit code. The first paragraph of the docstring is the help.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guda_cli.console import Console
+from guda_cli.errors import MissingError
+from guda_cli.failures import report
+
+if TYPE_CHECKING:
+    from guda_cli.recipe import Recipe
+    from store import Store
+
+DEFAULT_RECIPE = "digits"
+CURRENT = "current"  # the store document naming the current recipe
+COMMON_PANEL = "Common options"
+
+
+class Device(enum.StrEnum):
+    """Where the networks run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The common options as given on the command line."""
+
+    store: Path | None = None
+    recipe: str | None = None
+    sets: tuple[str, ...] = ()
+    device: str = "auto"
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    dry_run: bool = False
+    wait: bool = True
+
+
+class Session:
+    """One run of one command: its options, console, store and recipe."""
+
+    def __init__(self, options: Options | None = None, console: Console | None = None) -> None:
+        self.options = options or Options()
+        self.console = console or Console(
+            json=self.options.json, quiet=self.options.quiet, verbose=self.options.verbose
+        )
+        self._store: Store | None = None
+
+    @property
+    def store_path(self) -> Path:
+        """`--store`, else GUDA_STORE, else ./.guda."""
+        return store_path(self.options.store)
+
+    def open_store(self, create: bool = True) -> Store:
+        """The store (opened once); without `create` a missing one raises MissingError."""
+        if self._store is None:
+            from store import Store
+
+            if not create and not self.store_path.exists():
+                raise MissingError(
+                    f"there is no store at {self.store_path}",
+                    fix="guda train makes one; --store DIR or GUDA_STORE names another",
+                )
+            self._store = Store.open(self.store_path, create=create)
+        return self._store
+
+    def recipe(self, name: str | None = None, *, default_digits: bool = False) -> Recipe:
+        """The recipe in force, with `--set` on top.
+
+        `name` (an argument of the command) > `--recipe` > the store's current recipe > `digits`, the last
+        only with `default_digits`.
+        """
+        return self.recipe_and_source(name, default_digits=default_digits)[0]
+
+    def recipe_and_source(
+        self, name: str | None = None, *, default_digits: bool = False
+    ) -> tuple[Recipe, str]:
+        """`recipe()` and where it comes from: a shipped name, or the path of a file."""
+        from guda_cli import recipes_lookup
+
+        name = name or self.options.recipe
+        current = None if name else self.current()
+        if current:
+            values = dict(current["recipe"])
+            return recipes_lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
+        if not name and not default_digits:
+            raise MissingError(
+                "no recipe is current in this store",
+                why=f"nothing has been trained in {self.store_path} yet",
+                fix="guda train [RECIPE] makes a recipe current (guda recipes ls names some)",
+            )
+        name = name or DEFAULT_RECIPE
+        recipe, _ = recipes_lookup.load(name, self.options.sets, Path.cwd())
+        shipped = name in recipes_lookup.shipped()
+        return recipe, name if shipped else str(Path(name).expanduser().resolve())
+
+    def current(self) -> dict[str, Any] | None:
+        """The store's document about the current recipe, or None (also when there is no store)."""
+        from store import StoreMissing
+
+        try:
+            document = self.open_store(create=False).get_document(CURRENT)
+        except (MissingError, StoreMissing):
+            return None
+        return document if document and "recipe" in document else None
+
+    def make_current(self, recipe: Recipe, source: str, groups: Sequence[str] = ()) -> None:
+        """Let later commands use `recipe` without naming it; `groups` serve shell completion."""
+        from guda_cli.recipe import to_dict
+
+        document = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
+        store = self.open_store()
+        if store.get_document(CURRENT) != document:
+            store.set_document(CURRENT, document)
+
+    def tell_notices(self) -> None:
+        """Pass on what the store noticed (quarantined objects), each once."""
+        while self._store is not None and self._store.notices:
+            self.console.warn(self._store.notices.pop(0))
+
+
+def store_path(given: Path | None) -> Path:
+    """The folder of the store: as given, else GUDA_STORE, else ./.guda."""
+    return (given or Path(os.environ.get("GUDA_STORE") or ".guda")).expanduser().absolute()
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Shell completion: names of shipped recipes, and YAML files here."""
+    from guda_cli.recipes_lookup import shipped
+
+    files = [str(path) for path in Path().glob("*.yaml")]
+    return [name for name in shipped() + files if name.startswith(incomplete)]
+
+
+def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Shell completion: groups of the current recipe."""
+    groups = _quietly(lambda: (_completing(ctx).current() or {}).get("groups", []))
+    return [name for name in groups if name.startswith(incomplete)]
+
+
+def complete_key(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Shell completion: keys of records, with what each is."""
+    records = _quietly(lambda: list(_completing(ctx).open_store(create=False).records()))
+    return [
+        (r.key[:12], str(r.provenance.get("what", r.operation)))
+        for r in records
+        if r.key.startswith(incomplete)
+    ]
+
+
+def _completing(ctx: typer.Context) -> Session:
+    return Session(Options(store=ctx.params.get("_store")))
+
+
+def _quietly(find: Callable[[], list[Any]]) -> list[Any]:
+    """What `find` finds; nothing when it fails, for a completion must not spill errors into the prompt."""
+    try:
+        return find()
+    except Exception:  # noqa: BLE001
+        return []
+
+
+# Options for commands to use in their signatures -------------------------------------------------
+
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", autocompletion=complete_recipe
+    ),
+]
+GroupOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group", "-g", metavar="NAME", help="A group; repeat for more.", autocompletion=complete_group
+    ),
+]
+
+# The common options; an underscore keeps their names apart from a command's own parameters --------
+
+
+def set_debug(value: bool) -> bool:
+    """Callback of `--debug`: tracebacks from here on."""
+    if value:
+        os.environ["GUDA_DEBUG"] = "1"
+    return value
+
+
+def _option(name: str, kind: Any, default: Any, info: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        "_" + name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[inspect.Parameter]:
+    """Parameters of the common options a command asked for."""
+    option = functools.partial(typer.Option, show_default=False, rich_help_panel=COMMON_PANEL)
+    made = []
+    if dry_run:
+        text = "Show the plan that would run, and run nothing."
+        made.append(_option("dry_run", bool, False, option("--dry-run", help=text)))
+    if wait:
+        text = "End with code 6 instead of waiting for another process that does the same work."
+        made.append(_option("no_wait", bool, False, option("--no-wait", help=text)))
+    if device:
+        made.append(
+            _option("device", Device, Device.AUTO, option("--device", help="Where networks run [auto]."))
+        )
+    if recipe:
+        text = "A shipped recipe or a YAML file, instead of the current one."
+        info = option("--recipe", metavar="RECIPE", help=text, autocompletion=complete_recipe)
+        made.append(_option("recipe", str | None, None, info))
+        text = "Override one entry of the recipe; repeat for more."
+        made.append(_option("sets", list[str] | None, None, option("--set", metavar="KEY=VALUE", help=text)))
+    text = "Folder of the store [GUDA_STORE, else ./.guda]."
+    made.append(_option("store", Path | None, None, option("--store", metavar="DIR", help=text)))
+    made.append(_option("json", bool, False, option("--json", help="Print JSON instead of text.")))
+    text = "No remarks and no progress on stderr."
+    made.append(_option("quiet", bool, False, option("--quiet", "-q", help=text)))
+    made.append(_option("verbose", bool, False, option("--verbose", "-v", help="More remarks on stderr.")))
+    text = "Tracebacks for errors (also GUDA_DEBUG=1)."
+    made.append(_option("debug", bool, False, option("--debug", help=text, callback=set_debug)))
+    return made
+
+
+def command_options(
+    *, recipe: bool = False, device: bool = False, dry_run: bool = False, wait: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command `f(session, ...)` the common options; see the top of this module.
+
+    A command with `dry_run` does work that an interrupt leaves resumable, and is told so.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        first, *rest = own.parameters.values()
+        if first.name != "session":
+            raise TypeError(f"{command.__name__}: the first parameter must be `session`")
+        params = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in rest]
+        params += _common(recipe=recipe, device=device, dry_run=dry_run, wait=wait)
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            session = Session(_options(given))
+            own_values = {p.name: given[p.name] for p in rest}
+            _guarded(session, lambda: command(session, **own_values), resumable=dry_run)
+
+        run.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in params}
+        del run.__wrapped__
+        return run
+
+    return decorate
+
+
+def _options(given: dict[str, Any]) -> Options:
+    return Options(
+        store=given["_store"],
+        recipe=given.get("_recipe"),
+        sets=tuple(given.get("_sets") or ()),
+        device=str(given.get("_device", Device.AUTO)),
+        json=given["_json"],
+        quiet=given["_quiet"],
+        verbose=given["_verbose"],
+        dry_run=given.get("_dry_run", False),
+        wait=not given.get("_no_wait", False),
+    )
+
+
+def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> None:
+    """Run `work`; whatever it raises becomes a message and an exit code."""
+    try:
+        try:
+            work()
+        finally:
+            session.tell_notices()
+        session.console.flush()
+    except (typer.Exit, typer.Abort, typer.BadParameter, SystemExit):
+        raise
+    except BaseException as err:  # noqa: BLE001 - the outermost frame: everything ends as a message
+        raise typer.Exit(report(err, session.console, resumable=resumable)) from None

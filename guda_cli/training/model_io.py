@@ -1,0 +1,51 @@
+"""Building a `UNet2DModel`, and its weights as safetensors or as a delta against a base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from guda_cli.diffusion.noise import seed_of
+from guda_cli.errors import DataError
+
+Weights = dict[str, Tensor]
+
+
+def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
+    """A `UNet2DModel` of that configuration, weights drawn from `seed`."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    torch.manual_seed(seed_of("guda.init/1", seed))
+    try:
+        model: torch.nn.Module = UNet2DModel.from_config(dict(config))
+    except (TypeError, ValueError) as err:
+        raise DataError("diffusers cannot build this UNet2DModel", why=str(err)) from None
+    return model
+
+
+def to_bytes(weights: Weights) -> bytes:
+    """Weights as safetensors with no metadata, so that equal weights are equal bytes."""
+    return save({name: weights[name].detach().cpu().contiguous() for name in sorted(weights)})
+
+
+def from_bytes(data: bytes) -> Weights:
+    """The inverse of `to_bytes`."""
+    return dict(load(data))
+
+
+def delta(weights: Weights, base: Weights) -> Weights:
+    """The tensors of `weights` that differ from `base` in any bit."""
+    return {name: value for name, value in weights.items() if not torch.equal(value, base[name])}
+
+
+def check_finite(weights: Weights, what: str) -> None:
+    """DataError naming the first tensor of `weights` with a NaN or infinity."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DataError(
+                f"{what} has NaN or infinite weights", why=f"in tensor '{name}'", fix="use an undamaged checkpoint"
+            )

@@ -1,0 +1,67 @@
+"""The order in which training sees images, timesteps and noise: a pure function of (seed, step).
+
+Nothing here has state, so a resumed run needs no random state, and runs that leave a group out draw
+the very same numbers for all other images (method.md section 4, one stream).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.noise import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's draw: image `indices` [B], `t` [B] (1..T), `noise` [B, C, H, W], `flip` [B] bool."""
+
+    indices: Tensor
+    t: Tensor
+    noise: Tensor
+    flip: Tensor
+
+
+class Stream:
+    """Seeded epochs over `count` images, or over those that `keep` [count] marks."""
+
+    def __init__(
+        self, count: int, batch_size: int, T: int, shape: tuple[int, ...], seed: int, *, keep: Tensor | None = None
+    ) -> None:
+        self.count, self.batch_size, self.T, self.shape, self.seed = count, batch_size, T, shape, seed
+        self.keep = keep
+        self.epoch_size = count if keep is None else int(keep.sum())
+        self._epoch: tuple[int, Tensor] | None = None
+
+    def at(self, step: int) -> Batch:
+        """The batch of `step` (0, 1, ...)."""
+        first = step * self.batch_size
+        indices = torch.cat(self._indices(first, first + self.batch_size))
+        g = generator("guda.stream/1", self.seed, step)
+        t = torch.randint(1, self.T + 1, (self.batch_size,), generator=g)
+        flip = torch.rand(self.batch_size, generator=g) < 0.5
+        noise = torch.randn(self.batch_size, *self.shape, generator=g)
+        return Batch(indices, t, noise, flip)
+
+    def _indices(self, first: int, last: int) -> list[Tensor]:
+        parts = []
+        while first < last:
+            epoch, offset = divmod(first, self.epoch_size)
+            stop = min(self.epoch_size, offset + last - first)
+            parts.append(self._permutation(epoch)[offset:stop])
+            first += stop - offset
+        return parts
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = torch.randperm(self.count, generator=generator("guda.epoch/1", self.seed, epoch))
+            self._epoch = (epoch, order if self.keep is None else order[self.keep[order]])
+        return self._epoch[1]
+
+
+def pixels(images: Tensor, batch: Batch, *, flip: bool) -> Tensor:
+    """The batch's images [B, C, H, W] as float32 in [-1, 1] from uint8 `images`."""
+    x = images[batch.indices].float() / 127.5 - 1.0
+    return torch.where(batch.flip.view(-1, 1, 1, 1), x.flip(-1), x) if flip else x

@@ -1,0 +1,55 @@
+"""Training one unconditional model on all images, or on those that remain without a group."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import UNetDenoiser, add_noise, training_target
+from guda_cli.diffusion.schedule import Schedule
+from guda_cli.recipe import TrainSpec
+from guda_cli.training import loop
+from guda_cli.training.model_io import Weights
+from guda_cli.training.state import RunState
+from guda_cli.training.stream import Stream, pixels
+
+
+def total_steps(spec: TrainSpec, images: int) -> int:
+    """Optimiser steps of the full model on `images` images; leave-one-group-out models take as many."""
+    return spec.steps or max(1, math.ceil(spec.epochs * images / spec.batch_size))
+
+
+def train(
+    unet: torch.nn.Module,
+    images: Tensor,
+    schedule: Schedule,
+    spec: TrainSpec,
+    *,
+    keep: Tensor | None = None,
+    resume: RunState | None = None,
+    hooks: loop.Hooks,
+) -> Weights:
+    """Final weights of `unet` trained on uint8 `images` [N, C, H, W] (only where `keep` [N] is True).
+
+    Loss: mean squared error of the model's own prediction type, t uniform (Ho et al. 2020, eq. 14).
+    """
+    stream = Stream(len(images), spec.batch_size, schedule.T, tuple(images.shape[1:]), spec.seed, keep=keep)
+    denoiser = UNetDenoiser(unet, schedule)
+    unet.train()
+
+    def loss_at(step: int) -> Tensor:
+        batch = stream.at(step)
+        x0 = pixels(images, batch, flip=spec.flip).to(denoiser.device)
+        noise, t = batch.noise.to(denoiser.device), batch.t.to(denoiser.device)
+        x_t = add_noise(schedule, x0, noise, t)
+        target = training_target(schedule, x0, noise, t)
+        return torch.nn.functional.mse_loss(denoiser.predict(x_t, t), target)
+
+    settings = loop.LoopSpec(
+        steps=total_steps(spec, len(images)), lr=spec.lr, seed=spec.seed, warmup=spec.warmup_steps,
+        decay_lr=spec.lr_schedule == "cosine", weight_decay=spec.weight_decay, grad_clip=spec.grad_clip,
+        ema=spec.ema_decay,
+    )  # fmt: skip
+    return loop.run(unet, loss_at, settings, resume=resume, hooks=hooks)

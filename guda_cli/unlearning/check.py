@@ -1,0 +1,74 @@
+"""Did unlearning do what it should? Denoising loss on the group and on the rest, before and after."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import Denoiser, add_noise, training_target
+from guda_cli.diffusion.noise import generator
+from guda_cli.diffusion.schedule import Array
+
+SIDE = 512  # loss evaluations a side
+KEPT_WITHIN = 0.05  # the rest's loss may rise by this share
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Mean loss per pixel on the group and on the rest, full model against unlearned model."""
+
+    group_before: float
+    group_after: float
+    rest_before: float
+    rest_after: float
+    passed: bool
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a stored record."""
+        return asdict(self)
+
+
+def evaluation_rows(members: Tensor, side: int = SIDE) -> Tensor:
+    """`side` indices of images where `members` [N] is True, seeded, cycling when there are fewer."""
+    where = members.nonzero().flatten()
+    order = where[torch.randperm(len(where), generator=generator("guda.check/1", "order"))]
+    return order[torch.arange(side) % len(order)]
+
+
+@torch.inference_mode()
+def losses(denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 256) -> Array:
+    """Denoising loss per pixel [len(rows)] of uint8 `images[rows]`; t is stratified, noise is shared."""
+    schedule = denoiser.schedule
+    t = 1 + (torch.arange(len(rows)) * schedule.T) // len(rows)
+    noise = torch.randn(len(rows), *images.shape[1:], generator=generator("guda.check/1", "noise"))
+    out = []
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        x0 = (images[rows[part]].float() / 127.5 - 1.0).to(denoiser.device)
+        level, eps = t[part].to(denoiser.device), noise[part].to(denoiser.device)
+        x_t = add_noise(schedule, x0, eps, level)
+        target = training_target(schedule, x0, eps, level)
+        out.append((denoiser.predict(x_t, level) - target).square().flatten(1).mean(1).double().cpu())
+    return torch.cat(out).numpy()
+
+
+def judge(group: tuple[Array, Array], rest: tuple[Array, Array]) -> CheckResult:
+    """Compare paired losses (before, after): the group's must rise by two standard errors, the rest's keep."""
+    rise = group[1] - group[0]
+    error = float(rise.std(ddof=1)) / np.sqrt(len(rise))
+    forgot = float(rise.mean()) > 2.0 * error
+    kept = float(rest[1].mean()) <= (1.0 + KEPT_WITHIN) * float(rest[0].mean())
+    why = []
+    if not forgot:
+        why.append(f"the group's loss did not rise (change {rise.mean():+.2e}, standard error {error:.1e})")
+    if not kept:
+        why.append(f"the loss on the rest rose by more than {KEPT_WITHIN:.0%}")
+    return CheckResult(
+        float(group[0].mean()), float(group[1].mean()), float(rest[0].mean()), float(rest[1].mean()),
+        forgot and kept, "; ".join(why) or "the group's loss rose, the rest's was kept",
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Every cached step as an action: its operation, version and all that decides its result.
+
+No torch here: a plan, `guda status` and `guda report` need keys, not networks. When the numbers of
+an operation change, its version must go up (a golden test holds that).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from guda_cli.recipe import Recipe, to_dict
+from guda_cli.unlearning import catalog
+from guda_cli.workflow.removal import Removal
+from store import ActionRecord, action_key
+
+VERSIONS = {"dataset": 1, "train": 1, "register": 1, "unlearn": 1, "elbo-table": 1, "score": 1, "sample": 1}
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step to look up or run. `inputs` are blob digests; `forwards` its forward-equivalents."""
+
+    operation: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    what: str
+    forwards: float = 0.0
+    steps: int = 0
+    command: str = ""
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", VERSIONS[self.operation])
+
+    @property
+    def key(self) -> str:
+        """The action's key in the store."""
+        return action_key(self.operation, self.version, self.params, self.inputs)
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """What is known of a dataset without loading it; `blob` is its digest in the store."""
+
+    key: str
+    blob: str
+    counts: Mapping[str, int]
+    images: int
+    shape: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(record: ActionRecord) -> DataRef:
+        """From the record of a `dataset` action."""
+        seen = record.provenance
+        return DataRef(
+            record.key, record.outputs["data"], seen["groups"], seen["images"], tuple(seen["shape"]), tuple(seen["notes"])
+        )
+
+
+def configs(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The diffusers configurations of the recipe's network and noise schedule."""
+    model = to_dict(recipe.model)
+    model.pop("registered")
+    unet = {**model, "sample_size": shape[1], "in_channels": shape[0], "out_channels": shape[0]}
+    scheduler = {**to_dict(recipe.diffusion), "clip_sample": True, "variance_type": "fixed_small"}
+    return {"unet": unet, "scheduler": scheduler}
+
+
+def train_steps(recipe: Recipe, images: int) -> int:
+    """Optimiser steps of one training."""
+    return recipe.train.steps or max(1, math.ceil(recipe.train.epochs * images / recipe.train.batch_size))
+
+
+def train(recipe: Recipe, data: DataRef, removal: Removal | None, full: ActionRecord | None = None) -> Action:
+    """Training the full model (`removal` None) or a leave-one-group-out model.
+
+    A registered full model lends its configuration to the models trained without a group.
+    """
+    steps = train_steps(recipe, data.images)
+    settings = to_dict(recipe.train)
+    settings.pop("epochs")
+    settings["steps"] = steps
+    params: dict[str, Any] = {"train": settings, "without": removal.params if removal else None}
+    inputs = {"dataset": data.blob}
+    if full is not None and full.operation == "register":
+        inputs |= {"config": full.outputs["config"], "betas": full.outputs["betas"]}
+    else:
+        params["configs"] = configs(recipe, data.shape)
+    what = f"model without {removal.name}" if removal else "full model"
+    command = f"guda train --without {removal.name}" if removal and not removal.is_null else "guda train"
+    forwards = 3.0 * steps * recipe.train.batch_size
+    return Action("train", params, inputs, what, forwards, steps, command)
+
+
+def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal) -> Action:
+    """Unlearning `removal` from the full model."""
+    params = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
+    inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
+    command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {removal.name}"
+    forwards = catalog.forwards(recipe.unlearn)
+    return Action("unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command)
+
+
+def elbo_table(model: ActionRecord, grid: Mapping[str, Any], seed: int, compute: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """Key and spec of the table of one model's ELBO terms (the queries are its rows)."""
+    names = ("weights", "config", "betas") if model.operation != "unlearn" else ("weights",)
+    inputs = {name: model.outputs[name] for name in names}
+    if model.operation == "unlearn":
+        inputs |= {f"base-{name}": model.inputs[name] for name in ("weights", "config", "betas")}
+    params = {"grid": dict(grid), "noise_seed": seed, "compute": dict(compute)}
+    version = VERSIONS["elbo-table"]
+    spec = {"operation": "elbo-table", "version": version, "params": params, "inputs": inputs}
+    return action_key("elbo-table", version, params, inputs), spec

@@ -1,0 +1,64 @@
+"""Models out of the store, as ordinary diffusers folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from guda_cli.errors import DataError, UsageError
+from guda_cli.session import Session
+from store import ActionRecord
+
+
+def export_model(session: Session, record: ActionRecord, folder: Path) -> None:
+    """Write a trained, registered or unlearned model as a `DDPMPipeline` folder.
+
+    `DDPMPipeline.from_pretrained(folder)` opens it. UsageError when the record is no model, DataError when
+    the folder exists and is not empty.
+    """
+    if "weights" not in record.outputs:
+        raise UsageError(f"{record.key[:10]} ({record.operation}) is no model", fix="guda store ls shows the models")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not empty", fix="name a new folder")
+    store = session.open_store(create=False)
+    origin = record.inputs if record.operation == "unlearn" else record.outputs
+    config = json.loads(store.read_bytes(origin["config"]))
+    weights = store.read_bytes(record.outputs["weights"])
+    if record.operation == "unlearn":
+        weights = _apply_delta(store.read_bytes(record.inputs["weights"]), weights)
+    try:
+        _write(folder, config, weights)
+    except OSError as err:
+        raise DataError(f"cannot write {folder}", why=err.strerror or str(err)) from None
+
+
+def _apply_delta(base: bytes, delta: bytes) -> bytes:
+    from guda_cli.training import model_io
+
+    return model_io.to_bytes({**model_io.from_bytes(base), **model_io.from_bytes(delta)})
+
+
+def _write(folder: Path, config: dict[str, Any], weights: bytes) -> None:
+    for part in ("unet", "scheduler"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(_with_format(weights))
+    documents = {
+        "model_index.json": index,
+        "unet/config.json": {"_class_name": "UNet2DModel", **config["unet"]},
+        "scheduler/scheduler_config.json": {"_class_name": "DDPMScheduler", **config["scheduler"]},
+    }
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _with_format(weights: bytes) -> bytes:
+    """The same tensors with the metadata entry that diffusers' loader asks for."""
+    from safetensors.torch import load, save
+
+    return save(load(weights), {"format": "pt"})

@@ -1,0 +1,131 @@
+"""Jobs that run networks: training, leave-one-group-out training, unlearning."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.diffusion.schedule import Schedule, from_config
+from guda_cli.errors import DataError, RecipeError
+from guda_cli.training import loop, model_io
+from guda_cli.training import train as training
+from guda_cli.training.state import RunState
+from guda_cli.unlearning import check
+from guda_cli.unlearning import unlearn as unlearning
+from guda_cli.unlearning.operators import Problem
+from guda_cli.workflow import actions
+from guda_cli.workflow.actions import Action
+from guda_cli.workflow.compute import Compute
+from guda_cli.workflow.models import Models
+from guda_cli.workflow.project import Made, Project
+from guda_cli.workflow.removal import Removal
+from store import ActionRecord
+
+
+class Builder:
+    """Runs the jobs of one project on one device."""
+
+    def __init__(self, project: Project, compute: Compute) -> None:
+        self.project, self.compute = project, compute
+        self._teacher: UNetDenoiser | None = None
+
+    @cached_property
+    def images(self) -> torch.Tensor:
+        """The dataset's pixels, uint8 [N, C, H, W]."""
+        return torch.from_numpy(self.project.dataset().images)
+
+    # -- work --------------------------------------------------------------------------------------
+
+    def _members(self, removal: Removal) -> torch.Tensor:
+        members = torch.from_numpy(removal.members(self.project.dataset()))
+        if bool(members.all()):
+            raise DataError(f"removing {removal.name} leaves no image", fix="a data set needs two groups or more")
+        return members
+
+    def train(self, action: Action, removal: Removal | None, full: ActionRecord | None) -> Made:
+        """Train the full model, or one without `removal`."""
+        spec, data = self.project.recipe.train, self.project.data
+        if full is not None and full.operation == "register":
+            config = json.loads(self.project.read(full, "config"))
+        else:
+            config = actions.configs(self.project.recipe, data.shape)
+        unet = self._network(config, spec.seed)
+        schedule = from_config(config["scheduler"])
+        keep = ~self._members(removal) if removal else None
+        with self._hooks(action) as (resume, hooks):
+            weights = training.train(unet, self.images, schedule, spec, keep=keep, resume=resume, hooks=hooks)
+        outputs = {"weights": model_io.to_bytes(weights), "config": _json(config), "betas": _betas(schedule)}
+        return Made(outputs, self._facts(resume) | {"parameters": sum(v.numel() for v in weights.values())})
+
+    def _network(self, config: dict[str, dict[str, object]], seed: int) -> torch.nn.Module:
+        try:
+            return model_io.build_unet(config["unet"], seed).to(self.compute.device)
+        except DataError as err:
+            raise RecipeError(err.message, why=err.why, fix="guda recipes show digits is a working example") from None
+
+    def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
+        """Unlearn `removal` from the full model and check what that did."""
+        spec = self.project.recipe.unlearn
+        forget = self._members(removal)
+        unet = models.fresh()
+        teacher = self._frozen(models) if spec.retain == "distill" else None
+        problem = Problem(self.images, forget, models.schedule, spec)
+        with self._hooks(action) as (resume, hooks):
+            weights = unlearning.unlearn(unet, problem, teacher=teacher, resume=resume, hooks=hooks)
+        unet.load_state_dict(weights)
+        result = self._check(models, UNetDenoiser(unet.eval(), models.schedule), forget)
+        outputs = {"weights": model_io.to_bytes(model_io.delta(weights, models.base)), "check": _json(result.to_dict())}
+        facts = {"images_removed": int(forget.sum()), "check": result.to_dict()}
+        return Made(outputs, self._facts(resume) | facts)
+
+    def _frozen(self, models: Models) -> UNetDenoiser:
+        if self._teacher is None:
+            self._teacher = UNetDenoiser(models.fresh().eval().requires_grad_(False), models.schedule)
+        return self._teacher
+
+    def _check(self, models: Models, after: UNetDenoiser, forget: torch.Tensor) -> check.CheckResult:
+        before = models.use(models.full)
+        sides = [check.evaluation_rows(mask) for mask in (forget, ~forget)]
+        group, rest = (
+            (check.losses(before, self.images, rows), check.losses(after, self.images, rows)) for rows in sides
+        )
+        return check.judge(group, rest)
+
+    # -- resume state and progress -----------------------------------------------------------------
+
+    @contextmanager
+    def _hooks(self, action: Action) -> Iterator[tuple[RunState | None, loop.Hooks]]:
+        store = self.project.store
+        saved = store.load_state(action.key)
+        resume = RunState.from_bytes(*saved) if saved else None
+        if resume:
+            self.project.console.say(f"{action.what}: going on at step {resume.step} of {action.steps}")
+        done = resume.step if resume else 0
+        with self.project.console.progress(action.what, action.steps, start=done) as bar:
+            hooks = loop.Hooks(
+                on_step=lambda loss: bar.advance(1, loss=loss),
+                save=lambda state: store.save_state(action.key, state.step, state.to_bytes()),
+                save_seconds=float(os.environ.get("GUDA_CHECKPOINT_SECONDS") or 20.0),
+            )
+            yield resume, hooks
+
+    def _facts(self, resume: RunState | None) -> dict[str, object]:
+        earlier = {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step} if resume else {}
+        return earlier | {"device": self.compute.device.type, "threads": self.compute.threads}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _betas(schedule: Schedule) -> bytes:
+    return np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
+
+

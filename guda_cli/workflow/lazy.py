@@ -1,0 +1,67 @@
+"""Jobs whose keys are known at once but whose networks are imported only when something must run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from guda_cli.workflow import actions
+from guda_cli.workflow.actions import Action
+from guda_cli.workflow.project import Job, Made, Project
+from guda_cli.workflow.removal import Removal
+from store import ActionRecord
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.compute import Compute
+    from guda_cli.workflow.jobs import Builder
+    from guda_cli.workflow.models import Models
+
+
+class LazyJobs:
+    """Makes jobs; torch is imported when the first of them is really run."""
+
+    def __init__(self, project: Project, compute: Callable[[], Compute]) -> None:
+        self.project, self._setup = project, compute
+        self._models: Models | None = None
+
+    @cached_property
+    def compute(self) -> Compute:
+        """The device, set up once."""
+        return self._setup()
+
+    @cached_property
+    def builder(self) -> Builder:
+        """What runs the networks."""
+        from guda_cli.workflow.jobs import Builder
+
+        return Builder(self.project, self.compute)
+
+    def full(self) -> Job:
+        """Training the full model."""
+        action = actions.train(self.project.recipe, self.project.data, None)
+        return self._job(action, lambda: self.builder.train(action, None, None))
+
+    def without(self, what: Removal, full: ActionRecord | None) -> Job:
+        """Training a leave-one-group-out model."""
+        action = actions.train(self.project.recipe, self.project.data, what, full)
+        return self._job(action, lambda: self.builder.train(action, what, full))
+
+    def unlearned(self, what: Removal, full: ActionRecord) -> Job:
+        """Unlearning from the full model."""
+        action = actions.unlearn(self.project.recipe, self.project.data, full, what)
+        return self._job(action, lambda: self.builder.unlearn(action, what, self.models(full)))
+
+    def models(self, full: ActionRecord) -> Models:
+        """The networks, loaded once."""
+        from guda_cli.workflow.models import Models
+
+        if self._models is None or self._models.full.key != full.key:
+            self._models = Models(self.project, full, self.compute)
+        return self._models
+
+    def _job(self, action: Action, make: Callable[[], Made]) -> Job:
+        job = Job(action, make)
+        self.project.knows(job)
+        return job
+

@@ -1,0 +1,54 @@
+"""Networks from records: one `UNet2DModel` in memory, weights swapped in place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.training import model_io
+from guda_cli.training.model_io import Weights
+from guda_cli.workflow.compute import Compute
+from guda_cli.workflow.project import Project
+from guda_cli.workflow.schedules import read_schedule
+from store import ActionRecord
+
+
+class Models:
+    """The full model, and any model derived from it, in the same network object."""
+
+    def __init__(self, project: Project, full: ActionRecord, compute: Compute) -> None:
+        self.project, self.full, self.compute = project, full, compute
+        self.config: dict[str, Any] = json.loads(project.read(full, "config"))
+        self.schedule = read_schedule(project, full)
+        self.base = model_io.from_bytes(project.read(full, "weights"))
+        model_io.check_finite(self.base, "the full model")
+        self.unet = self.fresh()
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the network also predicts a variance, which scoring does not use."""
+        return bool(self.config["unet"]["out_channels"] == 2 * self.config["unet"]["in_channels"])
+
+    def fresh(self) -> torch.nn.Module:
+        """Another network of the same shape with the full model's weights."""
+        unet = model_io.build_unet(self.config["unet"], seed=0)
+        unet.load_state_dict(self.base)
+        return unet.to(self.compute.device)
+
+    def weights(self, record: ActionRecord) -> Weights:
+        """All weights of a trained, registered or unlearned model."""
+        if record.key == self.full.key:
+            return self.base
+        loaded = model_io.from_bytes(self.project.read(record, "weights"))
+        return {**self.base, **loaded} if record.operation == "unlearn" else loaded
+
+    def use(self, record: ActionRecord) -> UNetDenoiser:
+        """The network in evaluation mode with `record`'s weights; valid until the next call."""
+        weights = self.weights(record)
+        model_io.check_finite(weights, str(record.provenance.get("what", "the model")))
+        self.unet.load_state_dict(weights)
+        self.unet.eval()
+        return UNetDenoiser(self.unet, self.schedule)

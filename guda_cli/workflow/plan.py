@@ -1,0 +1,135 @@
+"""What a command would do: every step, whether the store has it, why not, and what it would cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from guda_cli.workflow import actions, counterfactuals, removal
+from guda_cli.workflow.actions import Action
+from guda_cli.workflow.project import Project
+from guda_cli.workflow.removal import Removal
+from store import ActionRecord
+
+CACHED, TO_DO, WAITS = "cached", "to do", "waits"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: `status` cached | to do | waits (for an earlier step), and the command that runs it."""
+
+    what: str
+    status: str
+    why: str = ""
+    key: str | None = None
+    forwards: float | None = None
+    seconds: float | None = None
+    command: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Planner:
+    """Plans of one project; runs and writes nothing."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.data = project.known_data()
+        self.rate = _seconds_a_forward(project)
+
+    def dataset(self) -> Step:
+        """Reading the images."""
+        if self.data is not None:
+            images, groups = self.data.images, len(self.data.counts)
+            return Step("dataset", CACHED, f"{images} images in {groups} groups", self.data.key)
+        return Step("dataset", TO_DO, "not read yet, or changed since", command="guda train")
+
+    def full(self) -> Step:
+        """The full model."""
+        recipe = self.project.recipe
+        if recipe.model.registered:
+            record = self.project.known_full()
+            if record:
+                return Step("full model", CACHED, "registered with --from", record.key, 0.0, 0.0)
+            return Step("full model", TO_DO, "the registered model is not in the store", command="guda train --from DIR")
+        if self.data is None:
+            return Step("full model", WAITS, "for the dataset", command="guda train")
+        return self._step(actions.train(recipe, self.data, None))
+
+    def models(self, method: str, removals: Sequence[Removal]) -> list[Step]:
+        """Counterfactual models, unlearned (`guda`) or retrained (`logo`)."""
+        full = self.project.known_full()
+        out = []
+        for what in removals:
+            if self.data is None or (full is None and method == "guda"):
+                verb = "unlearn" if method == "guda" else "model without"
+                out.append(Step(f"{verb} {what.name}", WAITS, "for the full model"))
+            elif full is not None:
+                out.append(self._step(counterfactuals.action_of(self.project, method, full, what)))
+            else:
+                out.append(self._step(actions.train(self.project.recipe, self.data, what)))
+        return out
+
+    def _step(self, action: Action) -> Step:
+        record = self.project.store.lookup(action.key)
+        if record is not None:
+            seconds = record.provenance.get("wall_seconds")
+            return Step(action.what, CACHED, "", action.key, action.forwards, seconds, action.command)
+        seconds = action.forwards * self.rate if self.rate else None
+        return Step(action.what, TO_DO, self._why(action), action.key, action.forwards, seconds, action.command)
+
+    def _why(self, action: Action) -> str:
+        saved = self.project.store.load_state(action.key) if action.steps else None
+        if saved:
+            return f"interrupted at step {saved[0]} of {action.steps}"
+        earlier = [r for r in self.project.store.records(action.operation) if _same_subject(r, action)]
+        if earlier:
+            return "made before with other settings or data: " + ", ".join(_differences(earlier[-1], action))
+        return "not made yet"
+
+    def nulls(self) -> list[Removal]:
+        """The random sets of the null, or none while the data are unknown."""
+        if self.data is None:
+            return []
+        return removal.nulls(self.data.counts, self.data.images, self.project.recipe.unlearn.null_groups)
+
+    def groups(self) -> list[Removal]:
+        """Every group."""
+        return removal.of_groups(list(self.data.counts), self.data.counts) if self.data else []
+
+
+def _same_subject(record: ActionRecord, action: Action) -> bool:
+    return record.params.get("without") == action.params.get("without")
+
+
+def _differences(record: ActionRecord, action: Action) -> list[str]:
+    """Names of the settings and inputs in which an earlier action differs."""
+    old, new = _flat(record.params), _flat(dict(action.params))
+    names = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
+    names += [name for name in sorted(action.inputs) if record.inputs.get(name) != action.inputs[name]]
+    return names[:6] or ["guda's version"]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def _seconds_a_forward(project: Project) -> float | None:
+    """Measured seconds a forward-equivalent of steps run in this store."""
+    rates = [
+        record.provenance["wall_seconds"] / record.provenance["forwards"]
+        for operation in ("train", "unlearn")
+        for record in project.store.records(operation)
+        if record.provenance.get("forwards") and not record.provenance.get("resumed_at_step")
+    ]
+    return statistics.median(rates) if rates else None

@@ -1,0 +1,235 @@
+"""One recipe on one store: what every workflow starts from. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from guda_cli.console import Console
+from guda_cli.errors import CorruptError, MissingError
+from guda_cli.recipe import DataSpec, Recipe, to_dict
+from guda_cli.workflow import actions
+from guda_cli.workflow.actions import Action, DataRef
+from store import ActionRecord, CorruptBlob, MissingBlob, Store
+
+if TYPE_CHECKING:
+    from guda_cli.data.dataset import Dataset
+
+PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What running an action gives: blobs by name, and facts for its record."""
+
+    outputs: Mapping[str, bytes]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An action and the function that runs it."""
+
+    action: Action
+    make: Callable[[], Made]
+
+
+class Project:
+    """A recipe, its store and the console; runs jobs once and finds what they made."""
+
+    def __init__(self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True) -> None:
+        self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
+        self.ran: set[str] = set()  # action keys that this process ran
+        self._jobs: dict[str, Job] = {}
+        self._dataset: Dataset | None = None
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def ensure(self, job: Job) -> ActionRecord:
+        """The record of a job: from the store, or by running it under a lease."""
+        action = job.action
+        self._jobs[action.key] = job
+        record = self.store.lookup(action.key)
+        if record is None:
+            with self.store.lease(action.key, wait=self.wait, on_wait=self._say_waiting(action)):
+                record = self.store.lookup(action.key) or self._run(job)
+        self.tell_notices()
+        return record
+
+    def _run(self, job: Job) -> ActionRecord:
+        action, started = job.action, time.monotonic()
+        made = job.make()
+        outputs = {name: self.store.put_bytes(data) for name, data in made.outputs.items()}
+        facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
+        record = self.store.publish(
+            action.key, operation=action.operation, version=action.version, params=dict(action.params),
+            inputs=dict(action.inputs), outputs=outputs, provenance=provenance() | facts | dict(made.facts),
+        )  # fmt: skip
+        self.store.drop_state(action.key)
+        self.ran.add(action.key)
+        return record
+
+    def _say_waiting(self, action: Action) -> Callable[[Mapping[str, Any]], None]:
+        def say(holder: Mapping[str, Any]) -> None:
+            self.console.say(f"{action.what}: another process (pid {holder.get('pid')}) is at it; waiting")
+
+        return say
+
+    def tell_notices(self) -> None:
+        """Pass on what the store noticed (quarantined objects)."""
+        while self.store.notices:
+            self.console.warn(self.store.notices.pop(0))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self, record: ActionRecord, output: str) -> bytes:
+        """An output's bytes, hash-checked; a damaged one is rebuilt where this command knows how.
+
+        Raises CorruptError when it does not, or when the rebuilt object differs.
+        """
+        digest = record.outputs[output]
+        try:
+            return self.store.read_bytes(digest)
+        except (CorruptBlob, MissingBlob) as err:
+            self.tell_notices()
+            job = self._jobs.get(record.key)
+            if job is not None:
+                self.console.say(f"rebuilding {job.action.what}")
+                rebuilt = self.ensure(job)
+                if rebuilt.outputs[output] == digest:
+                    return self.store.read_bytes(digest)
+            raise CorruptError(
+                f"the stored {output} of {record.provenance.get('what', record.operation)} is damaged", why=str(err),
+                fix="guda train, then guda unlearn --all, rebuild what is missing",
+            ) from None  # fmt: skip
+
+    def knows(self, job: Job) -> None:
+        """Remember how to rebuild a job's outputs."""
+        self._jobs[job.action.key] = job
+
+    # -- the dataset -------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> DataRef:
+        """The dataset, read into the store on first use."""
+        known = self.known_data()
+        if known is not None:
+            return known
+        dataset = self._read_source()
+        return self._store_dataset(dataset)
+
+    def known_data(self) -> DataRef | None:
+        """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
+        document = self.store.get_document(self._data_document)
+        record = self.store.lookup(document["key"]) if document else None
+        return DataRef.of(record) if record else None
+
+    @cached_property
+    def _data_document(self) -> str:
+        from guda_cli.data.sources import fingerprint
+
+        return f"dataset-{hashlib.sha256(fingerprint(self.recipe.data).encode()).hexdigest()[:32]}"
+
+    def dataset(self) -> Dataset:
+        """The images and groups themselves."""
+        from guda_cli.data.dataset import from_bytes
+
+        if self._dataset is None:
+            record = self.store.lookup(self.data.key)
+            try:
+                if record is not None:
+                    self._dataset = from_bytes(self.store.read_bytes(record.outputs["data"]))
+            except (CorruptBlob, MissingBlob):
+                self.tell_notices()
+                self.console.say("reading the dataset again from its source")
+            if self._dataset is None:
+                self._dataset = self._read_source()
+                if self._store_dataset(self._dataset).blob != self.data.blob:
+                    raise CorruptError(
+                        "the stored dataset is damaged and its source has changed", fix="guda train trains anew"
+                    )
+        return self._dataset
+
+    def _read_source(self) -> Dataset:
+        from guda_cli.data.sources import read_dataset
+
+        with reading_progress(self.console, self.recipe.data) as progress:
+            dataset = read_dataset(self.recipe.data, progress)
+        for note in dataset.notes:
+            self.console.say(note)
+        return dataset
+
+    def _store_dataset(self, dataset: Dataset) -> DataRef:
+        from guda_cli.data.dataset import to_bytes
+
+        action = Action("dataset", {"digest": dataset.digest}, {}, "dataset")
+        facts = {
+            "groups": dataset.counts(), "images": len(dataset.names), "shape": list(dataset.images.shape[1:]),
+            "notes": list(dataset.notes), "data": to_dict(self.recipe.data),
+        }  # fmt: skip
+        record = self.ensure(Job(action, lambda: Made({"data": to_bytes(dataset)}, facts)))
+        self.store.set_document(self._data_document, {"key": record.key})
+        return DataRef.of(record)
+
+    # -- the full model ----------------------------------------------------------------------------
+
+    def known_full(self) -> ActionRecord | None:
+        """The full model's record if it is there; runs nothing."""
+        if self.recipe.model.registered:
+            return self.store.lookup(self.recipe.model.registered)
+        data = self.known_data()
+        return self.store.lookup(actions.train(self.recipe, data, None).key) if data else None
+
+    def require_full(self) -> ActionRecord:
+        """The full model's record, or MissingError naming the command that makes it."""
+        record = self.known_full()
+        if record is None:
+            raise MissingError(
+                f"there is no full model of recipe '{self.recipe.name}' yet", fix="guda train",
+                why="nothing has been trained, or its settings or data have changed since",
+            )  # fmt: skip
+        return record
+
+
+def provenance() -> dict[str, Any]:
+    """What an auditor needs to run a step again: command, versions, date."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {"argv": [arg.replace("\\", "/").rpartition("/guda_cli/")[2] or arg for arg in sys.argv[:1]] + sys.argv[1:],
+            "python": platform.python_version(), "platform": platform.platform(terse=True), "packages": found}  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def reading_progress(console: Console, spec: DataSpec) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress callback (done, total) for reading images."""
+    with console.progress(f"reading {spec.source if spec.source != 'auto' else 'images'}", 0, unit="image") as bar:
+        seen = 0
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal seen
+            if total is not None:
+                bar.total = total
+            bar.advance(done - seen)
+            seen = done
+
+        yield advance
+
+
+def short_json(value: Any) -> str:
+    """Compact JSON for one line of text."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,55 @@
+"""Which images have been scored: their pixels and names, kept so that a report can show them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from guda_cli.data.queries import Query
+from guda_cli.workflow.actions import Action
+from guda_cli.workflow.counterfactuals import Counterfactuals
+from guda_cli.workflow.project import Job, Made, Project
+from store import ActionRecord
+
+GRID_KEYS = ("kind", "stride", "timesteps", "draws", "seed")
+
+
+def remember(
+    project: Project, found: Counterfactuals, grid: Mapping[str, Any], compute: Mapping[str, Any], queries: Sequence[Query]
+) -> None:
+    """Record that `queries` were scored; does nothing in a read-only store."""
+    if project.store.read_only or not queries:
+        return
+    listing = [[query.digest, query.name] for query in queries]
+    seen = hashlib.sha256(json.dumps(listing, ensure_ascii=True).encode()).hexdigest()
+    params = {"method": found.method, "grid": dict(grid), "compute": dict(compute), "queries": seen}
+    inputs = {"full": found.full.outputs["weights"]}
+    inputs |= {f"without {name}": record.outputs["weights"] for name, record in (found.groups | found.nulls).items()}
+    action = Action("score", params, inputs, f"scores of {len(queries)} images")
+    project.ensure(Job(action, lambda: Made({"queries": pack(queries)}, {"images": len(queries)})))
+
+
+def recall(project: Project, record: ActionRecord) -> list[Query]:
+    """The queries of a score record."""
+    return unpack(project.read(record, "queries"))
+
+
+def pack(queries: Sequence[Query]) -> bytes:
+    """Queries as one safetensors blob with their names in its one metadata entry."""
+    from safetensors.numpy import save
+
+    names = json.dumps([[query.name, query.digest] for query in queries], ensure_ascii=True)
+    return bytes(save({"pixels": np.stack([query.pixels for query in queries])}, {"queries": names}))
+
+
+def unpack(data: bytes) -> list[Query]:
+    """The inverse of `pack`."""
+    from safetensors.numpy import load
+
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    names = json.loads(header["__metadata__"]["queries"])
+    return [Query(name, pixels, digest) for (name, digest), pixels in zip(names, load(data)["pixels"], strict=True)]

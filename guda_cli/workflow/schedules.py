@@ -1,0 +1,18 @@
+"""The noise schedule of a stored model, without torch."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from guda_cli.diffusion.schedule import Schedule
+from guda_cli.workflow.project import Project
+from store import ActionRecord
+
+
+def read_schedule(project: Project, record: ActionRecord) -> Schedule:
+    """The schedule a model was trained with, from its stored betas and configuration."""
+    config = json.loads(project.read(record, "config"))
+    betas = np.frombuffer(project.read(record, "betas"), dtype="<f8")
+    return Schedule(betas.copy(), config["scheduler"].get("prediction_type") or "epsilon")

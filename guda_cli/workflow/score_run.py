@@ -1,0 +1,225 @@
+"""One run of `guda score`: from paths to results, block by block; torch only if a cell is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guda_cli.data.queries import Query, load_queries
+from guda_cli.diffusion import grid as grids
+from guda_cli.diffusion import weighting as weightings
+from guda_cli.errors import DataError
+from guda_cli.report.model import QueryResult
+from guda_cli.workflow import actions, counterfactuals, queries_store, results
+from guda_cli.workflow.lazy import LazyJobs
+from guda_cli.workflow.plan import CACHED, TO_DO, Step
+from guda_cli.workflow.project import Project
+from guda_cli.workflow.schedules import read_schedule
+from guda_cli.workflow.tables import Tables
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.compute import Compute
+    from guda_cli.workflow.scoring import Engine
+
+BLOCK = 64  # images scored together: bounds memory, whatever their number
+COMPUTE = "compute"  # the store's document on how its tables were last computed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a score depends on beside the models."""
+
+    method: str
+    groups: tuple[str, ...]
+    weighting: str
+    grid: str
+    timesteps: int
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class BlockResult:
+    """Results of one block of images, and the (path, reason) of those that could not be read."""
+
+    results: list[QueryResult]
+    queries: list[Query]
+    bad: list[tuple[str, str]]
+
+
+class ScoreRun:
+    """Scores images under one set of counterfactual models."""
+
+    def __init__(self, project: Project, settings: Settings, device: str) -> None:
+        self.project, self.settings, self.device = project, settings, device
+        weighting = weightings.parse(settings.weighting)
+        self.grid_spec = grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)
+        self.found = counterfactuals.find(project, settings.method, settings.groups)
+        schedule = read_schedule(project, self.found.full)
+        grid = grids.build(self.grid_spec, schedule.T)
+        self.reading = results.Reading(grid, schedule, weighting, dict(project.data.counts))
+        self.jobs = LazyJobs(project, self._setup)
+        self._register_rebuilds()
+        self.warnings = self._warnings()
+        self.forwards = self.images = self.cached = 0
+
+    # -- what is scored ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """How to read the scores, in one line."""
+        s, grid = self.settings, self.reading.grid
+        n = grid.timesteps.shape[1]
+        partial = "" if grid.unbiased else ", a partial sum"
+        return (
+            f"{s.method}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps ({s.grid}{partial}) x {s.draws} "
+            f"draws, seed {s.seed}. Positive: without the group the model explains the image worse."
+        )
+
+    def announce(self) -> None:
+        """Warn of failed checks and say which groups have no model."""
+        for text in self.warnings:
+            self.project.console.warn(text)
+        if self.found.lacking:
+            names = [what.name for what in self.found.lacking]
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            command = counterfactuals.command_of(self.settings.method, names[:1])
+            self.project.console.say(f"not scored, as there is no model without them: {shown} ({command})")
+
+    def summary(self) -> str:
+        """What was computed and what came from the store."""
+        if self.forwards == 0:
+            return f"{self.images} images: every term was in the store, no model was run"
+        return f"{self.images} images: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
+
+    def _warnings(self) -> list[str]:
+        out = []
+        for name, record in self.found.groups.items():
+            check = record.provenance.get("check")
+            if check and not check["passed"]:
+                out.append(f"the model without {name} failed its check: {check['why']}")
+        if not self.found.nulls:
+            made = "guda unlearn --all" if self.settings.method == "guda" else "guda train --null"
+            out.append(f"no null of random groups ({made}), so nothing says whether a group stands out")
+        return out
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def blocks(self, paths: Sequence[str]) -> Iterator[BlockResult]:
+        """Score the images of `paths` in blocks; a bad file does not stop the others."""
+        rows = self.reading.grid.rows * len(self.found.records())
+        with self.project.console.progress("score", len(paths) * rows, unit="forward") as bar:
+            for start in range(0, len(paths), BLOCK):
+                part = list(paths[start : start + BLOCK])
+                queries, bad = self._load(part)
+                bar.advance(len(bad) * rows)
+                done = self._score(queries, bar.advance) if queries else []
+                yield BlockResult(done, queries, bad)
+
+    def plan(self, paths: Sequence[str]) -> list[Step]:
+        """One step a model: how many images have no terms under it yet."""
+        queries, _ = self._load(paths)
+        digests = [query.digest for query in queries]
+        tables = self._tables(self._known_compute())
+        steps = []
+        for name, missing in tables.missing(digests).items():
+            what = f"terms under the {'full model' if not name else 'model without ' + name}"
+            why = f"{missing} of {len(set(digests))} images" if missing else ""
+            cost = float(missing * self.reading.grid.rows)
+            steps.append(Step(what, TO_DO if missing else CACHED, why, tables.keys[name], cost, command="guda score"))
+        return steps
+
+    def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
+        """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
+        from guda_cli.report import maps
+
+        names = [entry.group for entry in result.scores[:top]]
+        multiplier = self.reading.weighting.multiplier(self.reading.schedule)
+        records = self.found.records()
+        found = self._engine.maps(query, {name: records[name] for name in ["", *names]}, multiplier)
+        panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
+        image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            image.save(path)
+        except (OSError, ValueError) as err:
+            raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
+
+    def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
+        channels, size, _ = self.project.data.shape
+        return load_queries(paths, size, channels)
+
+    def _score(self, queries: list[Query], advance: Any) -> list[QueryResult]:
+        digests = list(dict.fromkeys(query.digest for query in queries))
+        tables = self._tables(self._known_compute())
+        if any(tables.missing(digests).values()):
+            tables = self._tables(self._live_compute())
+        cells: dict[str, Any] = {}
+        for name, record in self.found.records().items():
+            terms, fresh = tables.terms(
+                name, queries, lambda wanted, record=record: self._engine.terms(record, wanted)
+            )
+            cells[name] = terms
+            self.forwards += fresh * self.reading.grid.rows
+            self.cached += (len(digests) - fresh) * self.reading.grid.rows
+            advance(len(queries) * self.reading.grid.rows)
+        queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries)
+        self.images += len(queries)
+        looks = self._looks_like(queries)
+        full = cells.pop("")
+        nulls = {name: cells.pop(name) for name in self.found.nulls}
+        return results.assemble(self.reading, queries, full, cells, nulls, looks)
+
+    def _looks_like(self, queries: Sequence[Query]) -> Sequence[str]:
+        from guda_cli.data.similarity import nearest_groups
+
+        return nearest_groups(np.stack([query.pixels for query in queries]), self.project.dataset())
+
+    # -- torch, only where needed ------------------------------------------------------------------
+
+    def _register_rebuilds(self) -> None:
+        """Let damaged models be made again on use."""
+        found, full = self.found, self.found.full
+        if full.operation == "train":
+            self.jobs.full()
+        for what in counterfactuals.removals_of(self.project, found):
+            if self.settings.method == "guda":
+                self.jobs.unlearned(what, full)
+            else:
+                self.jobs.without(what, full)
+
+    def _setup(self) -> Compute:
+        from guda_cli.workflow.compute import setup
+
+        compute = setup(self.device)
+        if not self.project.store.read_only and self.project.store.get_document(COMPUTE) != compute.key:
+            self.project.store.set_document(COMPUTE, compute.key)
+        return compute
+
+    def _known_compute(self) -> Mapping[str, Any]:
+        """How tables were last computed here: enough to read them without importing torch."""
+        known = self.project.store.get_document(COMPUTE) or {}
+        return known if self.device in ("auto", known.get("device")) else {}
+
+    def _live_compute(self) -> Mapping[str, Any]:
+        return self.jobs.compute.key
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from guda_cli.workflow.scoring import Engine
+
+        models = self.jobs.models(self.found.full)
+        if models.learned_variance:
+            self.project.console.say("this model also predicts a variance; only its noise half is scored")
+        return Engine(models, self.reading.grid, self.settings.seed, self.jobs.compute)
+
+    def _tables(self, compute: Mapping[str, Any]) -> Tables:
+        keys = {
+            name: actions.elbo_table(record, self.grid_spec, self.settings.seed, compute)
+            for name, record in self.found.records().items()
+        }
+        return Tables(self.project, keys, self.reading.grid, compute)

@@ -1,0 +1,46 @@
+"""The part of scoring that runs networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from guda_cli.data.images import to_float
+from guda_cli.data.queries import Query
+from guda_cli.diffusion import elbo
+from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.schedule import Array
+from guda_cli.workflow.compute import Compute
+from guda_cli.workflow.models import Models
+from store import ActionRecord
+
+
+class Engine:
+    """Computes ELBO terms and maps of queries under any model, one model at a time."""
+
+    def __init__(self, models: Models, grid: Grid, seed: int, compute: Compute) -> None:
+        self.models, self.grid, self.seed, self.compute = models, grid, seed, compute
+
+    def terms(self, record: ActionRecord, queries: Sequence[Query]) -> Array:
+        """-ELBO terms in nats [queries, draws, n] under the model of `record`."""
+        denoiser = self.models.use(record)
+        x0 = torch.from_numpy(to_float(np.stack([query.pixels for query in queries])))
+        digests = [query.digest for query in queries]
+        return elbo.image_terms(denoiser, x0, digests, self.grid, seed=self.seed, batch_size=self.compute.batch_size)
+
+    def maps(
+        self, query: Query, models: dict[str, ActionRecord], multiplier: Array
+    ) -> dict[str, Array]:
+        """Per-pixel delta-ELBO [H, W] of one query for each named model; the full model's name is empty."""
+        x0 = torch.from_numpy(to_float(query.pixels))
+        found = {
+            name: elbo.weighted_map(
+                self.models.use(record), x0, query.digest, self.grid, multiplier,
+                seed=self.seed, batch_size=self.compute.batch_size,
+            )
+            for name, record in models.items()
+        }  # fmt: skip
+        full = found.pop("")
+        return {name: value - full for name, value in found.items()}

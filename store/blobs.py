@@ -1,0 +1,208 @@
+"""Immutable files named by their SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from store.crashpoints import point
+from store.errors import CorruptBlob, MissingBlob, StoreError
+from store.files import (
+    DamagedFile,
+    copy_hashed,
+    discard,
+    fsync_file,
+    fsync_folder,
+    full_error,
+    guarded,
+    hash_file,
+    is_full,
+    listing,
+    read_only_error,
+    size_of,
+    unreadable,
+    write_bytes,
+)
+from store.keys import check_digest, is_digest, sha256_hex
+from store.layout import Layout
+
+
+class Blobs:
+    """The blobs of a store, at blobs/sha256/ab/<digest>."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._folder = layout.folder("blobs") / "sha256"
+
+    def address(self, digest: str) -> Path:
+        """Where a blob lies, or would lie."""
+        return self._folder / check_digest(digest)[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        """Whether a file of that name is there; its content is not looked at."""
+        return self.address(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Size in bytes; MissingBlob when absent."""
+        size = size_of(self.address(digest))
+        if size is None:
+            raise MissingBlob(digest)
+        return size
+
+    def all(self) -> Iterator[tuple[str, Path]]:
+        """Every blob, in the order of the digests."""
+        for folder in listing(self._folder):
+            for path in listing(folder):
+                if is_digest(path.name):
+                    yield path.name, path
+
+    def strangers(self) -> list[Path]:
+        """Files among the blobs that are not named like one."""
+        return [
+            path
+            for folder in listing(self._folder)
+            for path in (listing(folder) if folder.is_dir() else [folder])
+            if not (is_digest(path.name) and path.name[:2] == folder.name)
+        ]
+
+    def path(self, digest: str, *, verify: bool = True) -> Path:
+        """The file of a blob; hashed first, and quarantined if it does not fit its name."""
+        path = self.address(digest)
+        if not path.is_file():
+            raise MissingBlob(digest)
+        if verify:
+            try:
+                actual = hash_file(path)
+            except FileNotFoundError:
+                raise MissingBlob(digest) from None
+            except OSError as error:
+                raise self._unreadable(digest, error) from error
+            if actual != digest:
+                raise self._corrupt(digest, "bad checksum")
+        return path
+
+    def read(self, digest: str) -> bytes:
+        """The bytes of a blob, checked."""
+        path = self.address(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise MissingBlob(digest) from None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
+        if sha256_hex(data) != digest:
+            raise self._corrupt(digest, "bad checksum")
+        return data
+
+    def put_bytes(self, data: bytes) -> str:
+        """Store bytes; their digest."""
+        self._layout.require_writable("storing a blob")
+        digest = sha256_hex(data)
+        with guarded("storing a blob", self._layout.root):
+            if self._reuse(digest, len(data)):
+                return digest
+            temp = self._layout.temp()
+            try:
+                point("before-write")
+                write_bytes(temp, data, sync=False)
+                self._adopt(temp, digest)
+            finally:
+                discard(temp)
+        return digest
+
+    def put_file(self, source: Path) -> str:
+        """Store a copy of a file without holding it in memory; its digest."""
+        self._layout.require_writable("storing a blob")
+        with source.open("rb"):  # a wrong source is the caller's own error, not one of the store
+            pass
+        with guarded("storing a blob", self._layout.root):
+            temp = self._layout.temp()
+            try:
+                point("before-write")
+                digest = copy_hashed(source, temp)
+                self._adopt(temp, digest)
+            finally:
+                discard(temp)
+        return digest
+
+    @contextlib.contextmanager
+    def writer(self, suffix: str = "") -> Iterator[Writer]:
+        """A temporary file to fill and commit; removed when it was not committed."""
+        self._layout.require_writable("storing a blob")
+        with guarded("storing a blob", self._layout.root):
+            temp = self._layout.temp(suffix)
+        point("before-write")
+        try:
+            yield Writer(self, temp)
+        except StoreError:
+            raise
+        except Exception as error:
+            # Serializers wrap the OSError of a full disk in classes of their own.
+            if is_full(error):
+                raise full_error("storing a blob", self._layout.root, error) from error
+            if isinstance(error, OSError) and error.errno == errno.EROFS:
+                raise read_only_error("storing a blob", self._layout.root, str(error)) from error
+            raise
+        finally:
+            discard(temp)
+
+    def commit(self, temp: Path) -> str:
+        """Store a finished temporary file by renaming it; its digest."""
+        with guarded("storing a blob", self._layout.root):
+            digest = hash_file(temp)
+            self._adopt(temp, digest)
+        return digest
+
+    def touch(self, digest: str) -> None:
+        """Make a blob young again, so that a garbage collection under way leaves it alone."""
+        with contextlib.suppress(OSError):
+            os.utime(self.address(digest))
+
+    def _reuse(self, digest: str, size: int) -> bool:
+        """Whether the blob is there already, as far as its size tells."""
+        if size_of(self.address(digest)) != size:
+            return False
+        self.touch(digest)
+        return True
+
+    def _adopt(self, temp: Path, digest: str) -> None:
+        """Sync a temporary file and give it its final name."""
+        point("after-write")
+        if self._reuse(digest, temp.stat().st_size):
+            return
+        target = self.address(digest)
+        fsync_file(temp)
+        point("after-fsync")
+        temp.chmod(0o444)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fsync_folder(self._folder)
+        temp.replace(target)
+        point("after-rename")
+        fsync_folder(target.parent)
+
+    def _unreadable(self, digest: str, error: OSError) -> StoreError:
+        meaning = unreadable(self.address(digest), error)
+        return self._corrupt(digest, str(meaning)) if isinstance(meaning, DamagedFile) else meaning
+
+    def _corrupt(self, digest: str, reason: str) -> CorruptBlob:
+        self._layout.quarantine("blob", self.address(digest), reason)
+        moved = "left in place" if self._layout.read_only else "moved to quarantine/"
+        return CorruptBlob(
+            digest, why=f"{reason}; the file was {moved}", fix="run the step that makes it again"
+        )
+
+
+class Writer:
+    """A blob being written: fill the file at `path`, then `commit()`."""
+
+    def __init__(self, blobs: Blobs, path: Path) -> None:
+        self._blobs = blobs
+        self.path = path
+
+    def commit(self) -> str:
+        """Publish what was written; its digest. `path` is gone afterwards."""
+        return self._blobs.commit(self.path)

@@ -1,0 +1,187 @@
+"""The few file operations everything else is made of: guarded writes, hashing, sealed JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from store.errors import StoreError, StoreFull, StoreReadOnly
+from store.keys import canonical_json, sha256_hex
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
+_CHUNK = 1 << 20
+
+
+class DamagedFile(Exception):  # noqa: N818
+    """A file of the store that does not say what it should; `args[0]` is the reason."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, of whatever library, means that no space is left."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(text in str(error) for text in _FULL_TEXTS)
+
+
+def full_error(what: str, root: Path, error: BaseException) -> StoreFull:
+    """The StoreFull of a failed write."""
+    return StoreFull(
+        f"no space left while {what}",
+        why=f"the file system of {root} (or your quota on it) is full: {error}",
+        fix="free some space (`guda store gc` shows what is unused) or use another --store, then try again",
+    )
+
+
+def read_only_error(what: str, root: Path, reason: str) -> StoreReadOnly:
+    """The StoreReadOnly of a refused write."""
+    return StoreReadOnly(
+        f"the store {root} is read-only: cannot do {what}",
+        why=reason,
+        fix="make the folder writable, or use another one with --store",
+    )
+
+
+@contextlib.contextmanager
+def guarded(what: str, root: Path) -> Iterator[None]:
+    """Turn the OSErrors of writing into errors of the store; `what` as in "while storing a blob"."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise full_error(what, root, error) from error
+        if error.errno in _DENIED:
+            raise read_only_error(what, root, str(error)) from error
+        raise StoreError(
+            f"{what} failed", why=str(error), fix="check the disk and the folder of the store"
+        ) from error
+
+
+def fsync_file(path: Path) -> None:
+    """Force a file's content to the disk."""
+    fd = os.open(path, os.O_RDWR)  # some systems sync only what was opened for writing
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_folder(path: Path) -> None:
+    """Force a folder's entries to the disk, where the system can."""
+    if os.name != "posix":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # Some network file systems refuse to sync a folder; a failing disk is still said.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a new file, whole, by plain system calls, and sync it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    fd = os.open(path, flags, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def copy_hashed(source: Path, target: Path) -> str:
+    """Copy a file in pieces into a new file and return the SHA-256 of what was copied."""
+    hasher = hashlib.sha256()
+    with source.open("rb") as reading, target.open("xb") as writing:
+        while chunk := reading.read(_CHUNK):
+            hasher.update(chunk)
+            writing.write(chunk)
+    return hasher.hexdigest()
+
+
+def read_whole(path: Path) -> bytes | None:
+    """The bytes of a file, or None when there is none; see `unreadable` for the errors."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DamagedFile | StoreError:
+    """What a failed read means: a damaged file, or something that says nothing about the file."""
+    if error.errno == errno.EIO:
+        return DamagedFile("the disk cannot read it")
+    return StoreError(f"cannot read {path}", why=str(error), fix="check the permissions of the store's files")
+
+
+def unlink(path: Path) -> bool:
+    """Remove a file; whether it was there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file while another error is on its way: never fails."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def size_of(path: Path) -> int | None:
+    """Size of a regular file, or None when there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size
+
+
+def listing(folder: Path) -> list[Path]:
+    """Entries of a folder in the order of their names; none when the folder is missing."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def seal(body: dict[str, Any]) -> bytes:
+    """A JSON record with its own checksum in `sha256`, over the canonical JSON of the rest."""
+    return canonical_json({**body, "sha256": sha256_hex(canonical_json(body))}) + b"\n"
+
+
+def unseal(raw: bytes) -> dict[str, Any]:
+    """The body of a sealed record; DamagedFile when a single byte is not as it was written."""
+    try:
+        body = json.loads(raw)
+        if not isinstance(body, dict) or "sha256" not in body:
+            raise DamagedFile("it has no checksum")
+        del body["sha256"]
+        intact = seal(body) == raw
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFile("it is not readable JSON") from error
+    if not intact:
+        raise DamagedFile("bad checksum")
+    return body

@@ -1,0 +1,95 @@
+"""One closed HDF5 file per segment of a table: rows, arrays, attributes; equal content, equal bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.keys import canonical_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+_KINDS = "biufc"
+_CHUNK_BYTES = 1 << 18
+
+
+def schema(arrays: Arrays) -> dict[str, dict[str, Any]]:
+    """Type and shape of one row, for each array by name."""
+    return {
+        name: {"dtype": array.dtype.str, "shape": list(array.shape[1:])}
+        for name, array in sorted(arrays.items())
+    }
+
+
+def check(rows: Sequence[str], arrays: Mapping[str, Any]) -> Arrays:
+    """The arrays as numpy arrays; ValueError unless rows and arrays make a segment."""
+    import numpy as np
+
+    if not rows or not all(isinstance(row, str) and row for row in rows):
+        raise ValueError("a segment needs at least one row, and rows are named by non-empty strings")
+    if len(set(rows)) != len(rows):
+        raise ValueError("a row is named twice")
+    if not arrays:
+        raise ValueError("a segment needs at least one array")
+    checked = {name: np.asarray(array) for name, array in arrays.items()}
+    for name, array in checked.items():
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError(f"not a name for an array: {name!r}")
+        if array.dtype.kind not in _KINDS:
+            raise ValueError(f"array {name!r} is of type {array.dtype}, which a table does not hold")
+        if array.ndim == 0 or array.shape[0] != len(rows):
+            raise ValueError(f"array {name!r} has shape {array.shape}, not {len(rows)} rows")
+    return checked
+
+
+def encode(rows: Sequence[str], arrays: Arrays, attrs: dict[str, Any]) -> bytes:
+    """The bytes of the HDF5 file.
+
+    It is made in memory, so that HDF5 itself never writes into the store: the file then goes the way of
+    every other blob.
+    """
+    import h5py
+    import numpy as np
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("earliest", "v110"), track_order=False) as file:
+        text = canonical_json({"attrs": attrs, "rows": list(rows)})
+        _write(file, "meta", np.frombuffer(text, dtype=np.uint8))
+        group = file.create_group("arrays", track_order=False)
+        for name in sorted(arrays):
+            _write(group, name, arrays[name])
+    return buffer.getvalue()
+
+
+def _write(group: Any, name: str, array: np.ndarray[Any, Any]) -> None:
+    if array.size == 0:  # HDF5 has no chunks without elements
+        group.create_dataset(name, data=array, track_times=False)
+        return
+    row_bytes = max(1, array.nbytes // array.shape[0])
+    count = max(1, min(array.shape[0], _CHUNK_BYTES // row_bytes))
+    chunks = (count, *array.shape[1:])
+    group.create_dataset(name, data=array, chunks=chunks, fletcher32=True, track_times=False)
+
+
+def read(path: Path, wanted: Sequence[int] | None = None) -> tuple[list[str], Arrays, dict[str, Any]]:
+    """Rows, arrays and attributes of a segment; if `wanted` is given, only those positions of the arrays."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(path, "r", locking=False) as file:
+        meta = json.loads(file["meta"][()].tobytes())
+        arrays: Arrays = {}
+        for name, data in file["arrays"].items():
+            if wanted is None:
+                arrays[name] = data[()]
+            else:
+                # One contiguous read: HDF5 is slow at picking single rows.
+                low = min(wanted)
+                arrays[name] = data[low : max(wanted) + 1][np.asarray(wanted) - low]
+    return meta["rows"], arrays, meta["attrs"]

@@ -1,0 +1,251 @@
+"""Tables: rows of arrays, kept in immutable segments that are only ever added and merged.
+
+A table is a folder tables/<table>/ with table.json (its spec) and one record per segment, which lists
+the rows; the segment itself is a blob. numpy and h5py are imported where arrays are touched, so that
+listing needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store import segments
+from store.blobs import Blobs
+from store.crashpoints import point
+from store.errors import CorruptBlob, MissingBlob, StoreError
+from store.files import guarded, listing, unlink
+from store.keys import canonical_json, check_digest, is_digest
+from store.layout import Layout
+
+if TYPE_CHECKING:
+    from store.segments import Arrays
+
+Row = str
+"""The name of a row: the hexadecimal digest of a query."""
+
+
+class Tables:
+    """The tables of a store."""
+
+    def __init__(self, layout: Layout, blobs: Blobs) -> None:
+        self._layout = layout
+        self._blobs = blobs
+
+    def folder(self, table: str) -> Path:
+        """The folder of a table."""
+        return self._layout.folder("tables") / check_digest(table, "table key")
+
+    def names(self) -> list[str]:
+        """Keys of all tables."""
+        folders = listing(self._layout.folder("tables"))
+        return [path.name for path in folders if is_digest(path.name) and listing(path)]
+
+    def spec(self, table: str) -> dict[str, Any] | None:
+        """What the table was declared to be; None when unknown."""
+        body = self._layout.load_json("table", self.folder(table) / "table.json")
+        spec = None if body is None else body.get("spec")
+        return spec if isinstance(spec, dict) else None
+
+    def listed(self, table: str) -> list[str]:
+        """Digests of the segments that have a record, intact or not."""
+        return [
+            path.stem
+            for path in listing(self.folder(table))
+            if path.suffix == ".json" and is_digest(path.stem)
+        ]
+
+    def segments(self, table: str) -> dict[str, dict[str, Any]]:
+        """Records of the segments by blob digest, in the digests' order; damaged ones are quarantined."""
+        found = {}
+        for digest in self.listed(table):
+            path = self.folder(table) / f"{digest}.json"
+            body = self._layout.load_json("segment", path)
+            if body is None:
+                continue
+            if (
+                body.get("table") != table
+                or body.get("blob") != digest
+                or not isinstance(body.get("rows"), list)
+            ):
+                self._layout.quarantine("segment", path, "it is not the record its name says")
+                continue
+            found[digest] = body
+        return found
+
+    def rows(self, table: str) -> set[Row]:
+        """Names of the rows the table holds."""
+        found: set[Row] = set()
+        for digest, record in self.segments(table).items():
+            if self._blobs.has(digest):
+                found.update(record["rows"])
+        return found
+
+    def publish(
+        self,
+        table: str,
+        spec: dict[str, Any],
+        rows: Sequence[Row],
+        arrays: Mapping[str, Any],
+        attrs: dict[str, Any],
+    ) -> str:
+        """Add a segment; the digest of its blob."""
+        self._layout.require_writable("writing a table")
+        checked = segments.check(rows, arrays)
+        self._declare(table, spec)
+        expected = segments.schema(checked)
+        for record in self.segments(table).values():
+            if record["arrays"] != expected:
+                raise ValueError(f"table {table[:12]} holds {record['arrays']}, not {expected}")
+        return self._add(table, rows, checked, attrs)
+
+    def read(self, table: str, rows: Sequence[Row]) -> tuple[Arrays, list[Row]]:
+        """Arrays of the rows that are there, in the order asked for, and the names of those that are not."""
+        import numpy as np
+
+        wanted = list(dict.fromkeys(rows))
+        unusable: set[str] = set()
+        while (parts := self._collect(table, wanted, unusable)) is None:
+            pass  # a segment went away or bad under the reader; the next look is without it
+        place = {row: (index, at) for index, (names, _) in enumerate(parts) for at, row in enumerate(names)}
+        found = [row for row in rows if row in place]
+        missing = [row for row in wanted if row not in place]
+        if not found:
+            return {}, missing
+        offsets = np.cumsum([0, *(len(names) for names, _ in parts)])
+        order = np.array([offsets[place[row][0]] + place[row][1] for row in found])
+        names = parts[0][1].keys()
+        return {name: np.concatenate([arrays[name] for _, arrays in parts])[order] for name in names}, missing
+
+    def compact(self, table: str, *, above: int) -> bool:
+        """Merge the segments into one if there are more than `above`; whether it was done."""
+        import numpy as np
+
+        self._layout.require_writable("merging a table")
+        old = self.segments(table)
+        if len(old) <= above or len(old) < 2:
+            return False
+        point("compact-before-merge")
+        seen: set[Row] = set()
+        parts: list[Arrays] = []
+        names: list[Row] = []
+        attrs: list[dict[str, Any]] = []
+        for digest in old:
+            content = self._open(table, digest)
+            if content is None:
+                continue
+            held, arrays, attributes = content
+            fresh = [at for at, row in enumerate(held) if row not in seen]
+            seen.update(held)
+            names += [held[at] for at in fresh]
+            parts.append({name: array[fresh] for name, array in arrays.items()})
+            attrs += attributes["merged"] if set(attributes) == {"merged"} else [attributes]
+        if not names:
+            return False
+        _agree(table, parts)
+        order = sorted(range(len(names)), key=names.__getitem__)
+        merged = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+        digest = self._add(table, [names[at] for at in order], merged, _merge_attrs(attrs))
+        point("compact-after-merge")
+        for other in old:
+            if other != digest:
+                self.forget_segment(table, other)
+                point("compact-between-removals")
+        return True
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Key, spec, segments, rows and bytes of every table."""
+        found = []
+        for table in self.names():
+            held = [digest for digest in self.segments(table) if self._blobs.has(digest)]
+            size = sum(self._blobs.size(digest) for digest in held)
+            summary = {"table": table, "spec": self.spec(table), "segments": len(held)}
+            found.append({**summary, "rows": len(self.rows(table)), "bytes": size})
+        return found
+
+    def forget_segment(self, table: str, digest: str) -> None:
+        """Remove the record of a segment; its blob stays until it is collected."""
+        with guarded("removing a segment", self._layout.root):
+            unlink(self.folder(table) / f"{check_digest(digest)}.json")
+
+    def _declare(self, table: str, spec: dict[str, Any]) -> None:
+        """Write table.json the first time, and hold later callers to it."""
+        canonical = canonical_json(spec)
+        found = self.spec(table)
+        if found is None:
+            body = {"table": table, "spec": spec}
+            self._layout.publish_json("table", self.folder(table) / "table.json", body)
+        elif canonical_json(found) != canonical:
+            raise ValueError(f"table {table[:12]} was declared with another spec")
+
+    def _add(self, table: str, rows: Sequence[Row], arrays: Arrays, attrs: dict[str, Any]) -> str:
+        digest = self._blobs.put_bytes(segments.encode(rows, arrays, attrs))
+        body = {
+            "table": table,
+            "blob": digest,
+            "rows": list(rows),
+            "arrays": segments.schema(arrays),
+            "attrs": attrs,
+        }
+        self._layout.publish_json("segment", self.folder(table) / f"{digest}.json", body)
+        return digest
+
+    def _collect(
+        self, table: str, wanted: Sequence[Row], unusable: set[str]
+    ) -> list[tuple[list[Row], Arrays]] | None:
+        """Rows and arrays per segment, each row once.
+
+        None when a segment turned out to be gone or bad: it is then in `unusable`, and its rows may be
+        found elsewhere (in the segment it was merged into, say) by another look.
+        """
+        left = set(wanted)
+        parts = []
+        for digest, record in self.segments(table).items():
+            here = [(at, row) for at, row in enumerate(record["rows"]) if row in left]
+            if not here or digest in unusable:
+                continue
+            content = self._open(table, digest, [at for at, _ in here])
+            if content is None:
+                unusable.add(digest)
+                return None
+            held = [row for _, row in here]
+            left.difference_update(held)
+            parts.append((held, content[1]))
+        _agree(table, [arrays for _, arrays in parts])
+        return parts
+
+    def _open(
+        self, table: str, digest: str, wanted: Sequence[int] | None = None
+    ) -> tuple[list[Row], Arrays, dict[str, Any]] | None:
+        """The content of a segment; None when it is gone or corrupt (then its record goes too)."""
+        try:
+            return segments.read(self._blobs.path(digest), wanted)
+        except MissingBlob:
+            reason = "its blob is missing"
+        except CorruptBlob:
+            reason = "its blob is corrupt"
+        except (OSError, KeyError, ValueError):
+            reason = "it is not a segment"
+        record = self.folder(table) / f"{digest}.json"
+        if record.exists():
+            self._layout.quarantine("segment", record, reason)
+        return None
+
+
+def _agree(table: str, parts: list[Arrays]) -> None:
+    """Raise StoreError unless all parts hold the same arrays."""
+    if len({canonical_json(segments.schema(part)) for part in parts}) > 1:
+        raise StoreError(
+            f"the segments of table {table[:12]} hold different arrays",
+            why="two programs wrote it",
+            fix="move its folder under tables/ away and compute it again",
+        )
+
+
+def _merge_attrs(attrs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Attributes of a merged segment: the common ones, or all different ones under `merged`."""
+    distinct = {canonical_json(each): each for each in attrs}
+    if len(distinct) == 1:
+        return attrs[0]
+    return {"merged": [distinct[text] for text in sorted(distinct)]}

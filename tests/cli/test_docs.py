@@ -1,0 +1,53 @@
+"""The generated reference and the JSON schemas."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guda_cli.recipe import Recipe, to_dict
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+SCHEMAS = sorted((DOCS / "schemas").glob("*.json"))
+
+
+def test_the_reference_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, DOCS / "generate_cli.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_schema_names_a_document_of_its_own() -> None:
+    schemas = [json.loads(path.read_text()) for path in SCHEMAS]
+    names = [schema["properties"]["schema"]["const"] for schema in schemas]
+    assert len(set(names)) == len(names)
+    assert all("schema" in schema["required"] for schema in schemas)
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
+def test_schemas_use_only_what_the_check_knows(path: Path) -> None:
+    """The check of the tests (conftest.py) reads these keywords and no others."""
+    known = {
+        "$schema", "$id", "$defs", "$ref", "title", "description", "type", "const", "enum", "properties",
+        "required", "additionalProperties", "items", "minimum", "maximum", "pattern",
+    }  # fmt: skip
+
+    def visit(schema: dict) -> None:
+        assert set(schema) <= known
+        for group in ("properties", "$defs"):
+            for inner in schema.get(group, {}).values():
+                visit(inner)
+        for name in ("items", "additionalProperties"):
+            if isinstance(schema.get(name), dict):
+                visit(schema[name])
+
+    visit(json.loads(path.read_text()))
+
+
+def test_recipes_are_json() -> None:
+    assert json.loads(json.dumps(to_dict(Recipe()), allow_nan=False))["name"] == "unnamed"

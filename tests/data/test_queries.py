@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guda_cli.data.images import pixels_digest
+from guda_cli.data.queries import expand, load_queries, load_query
+from guda_cli.errors import DataError
+
+
+@pytest.fixture
+def here(folder: Callable[..., Path], png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = folder(
+        {
+            "b.png": png(0),
+            "a.png": png(1),
+            "sub/c.JPG": png(2, 8, "RGB", "JPEG"),
+            "sub/deep/d.png": png(0),
+            "sub/note.txt": b"",
+            ".hidden/e.png": png(3),
+            "[x].png": png(4),
+        }
+    )
+    monkeypatch.chdir(path)
+    return path
+
+
+def test_images_folders_and_globs(here: Path) -> None:
+    assert expand(["b.png", "a.png"], None) == ["b.png", "a.png"]
+    assert expand(["sub"], None) == ["sub/c.JPG", "sub/deep/d.png"]
+    assert expand(["*.png"], None) == ["[x].png", "a.png", "b.png"]
+    assert expand(["**/*.png"], None) == ["[x].png", "a.png", "b.png", "sub/deep/d.png"]
+    assert expand(["[x].png"], None) == ["[x].png"]
+    assert expand(["sub/*"], None) == ["sub/c.JPG", "sub/deep/d.png"]
+    assert expand([str(here / "sub")], None) == [str(here / "sub/c.JPG"), str(here / "sub/deep/d.png")]
+
+
+def test_each_path_once_in_the_order_given(here: Path) -> None:
+    assert expand(["b.png", "./b.png", "*.png", "."], None) == [
+        "b.png", "[x].png", "a.png", "./sub/c.JPG", "./sub/deep/d.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a.png\n\n  \nsub/c.JPG\n", "a.png\r\nsub/c.JPG", "a.png\0sub/c.JPG\0"])
+def test_paths_from_standard_input(here: Path, text: str) -> None:
+    assert expand(["b.png", "-"], io.StringIO(text)) == ["b.png", "a.png", "sub/c.JPG"]
+
+
+def test_arguments_that_lead_nowhere(here: Path) -> None:
+    with pytest.raises(DataError, match=r"no file b\.pngg") as caught:
+        expand(["a.png", "b.pngg"], None)
+    assert "b.png" in caught.value.fix
+    with pytest.raises(DataError, match=r"no image matches \*\.webp"):
+        expand(["a.png", "*.webp"], None)
+    (here / "empty").mkdir()
+    with pytest.raises(DataError, match="folder empty holds no image"):
+        expand(["empty"], None)
+    with pytest.raises(DataError, match="no image was given"):
+        expand([], None)
+    with pytest.raises(DataError, match="standard input"):
+        expand(["-"], None)
+    with pytest.raises(DataError, match="held no path"):
+        expand(["-"], io.StringIO("\n"))
+    with pytest.raises(DataError):
+        expand(["no/such/folder/x.png"], None)
+    with pytest.raises(DataError):
+        expand(["x" * 5000], None)
+
+
+def test_folder_loops_end(here: Path) -> None:
+    (here / "sub" / "up").symlink_to(here)
+    assert len(expand(["sub"], None)) == 2
+
+
+def test_the_digest_is_of_the_pixels(here: Path) -> None:
+    one, two = load_query("b.png", 8, 3), load_query("sub/deep/d.png", 8, 3)
+    assert one.digest == two.digest == pixels_digest(one.pixels)
+    assert (one.name, two.name) == ("b.png", "sub/deep/d.png")
+    assert load_query("b.png", 4, 3).digest != one.digest
+
+
+def test_one_bad_file_does_not_stop_the_rest(here: Path) -> None:
+    (here / "bad.png").write_bytes(b"x")
+    (here / "dir.png").mkdir()
+    good, bad = load_queries(["a.png", "bad.png", "gone.png", "dir.png", "b.png"], 8, 1)
+    assert [query.name for query in good] == ["a.png", "b.png"]
+    assert [path for path, _ in bad] == ["bad.png", "gone.png", "dir.png"]
+    assert all(reason for _, reason in bad)
+    assert good[0].pixels.shape == (1, 8, 8)

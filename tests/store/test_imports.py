@@ -1,0 +1,64 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import store
+
+HEAVY = (
+    "numpy",
+    "h5py",
+    "torch",
+    "diffusers",
+    "safetensors",
+    "guda_cli",
+    "scipy",
+    "asyncio",
+    "multiprocessing",
+)
+ALLOWED = {"store", "numpy", "h5py", "safetensors"}
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_store_is_light():
+    out = run(f"import store, sys; print([name for name in {HEAVY} if name in sys.modules])")
+    assert out.strip() == "[]"
+
+
+def test_importing_the_store_is_fast():
+    def seconds(names):
+        timed = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
+        return min(float(run(timed.format(names))) for _ in range(5))
+
+    # Against the standard modules it needs, so that a busy machine does not decide.
+    needed = seconds("contextlib, dataclasses, datetime, hashlib, json, pathlib, re, typing")
+    assert seconds("store") < max(0.06, 2.5 * needed)
+
+
+def test_listing_needs_no_numpy(store):
+    code = f"""
+import sys
+from store import Store
+opened = Store.open({str(store.root)!r})
+list(opened.records()), opened.tables(), opened.usage(), opened.table_rows("0" * 64), opened.gc()
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    assert run(code).strip() == "[]"
+
+
+def test_the_store_imports_only_what_it_may():
+    for path in Path(store.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, path.name
+                names = [node.module or ""]
+            for name in names:
+                top = name.partition(".")[0]
+                assert top in ALLOWED or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+                assert top != "pickle"
