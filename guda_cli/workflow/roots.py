@@ -28,23 +28,28 @@ def current_roots(session: Session) -> tuple[set[str], set[str]] | None:
         steps += planner.models(method, planner.groups() + planner.nulls())
     keys = {step.key for step in steps if step.key}
     full = project.known_full()
-    if full is not None:
-        keys |= {r.key for operation in ("train", "unlearn") for r in store.records(operation)
-                 if _made_with_current(project, full, r)}  # fmt: skip
-    blobs = {digest for record in store.records() if record.key in keys for digest in record.outputs.values()}
-    keys |= {record.key for record in store.records() if record.inputs and blobs.issuperset(record.inputs.values())
-             and record.operation not in ("train", "unlearn")}  # fmt: skip
+    records = list(store.records())
+    keys |= {record.key for record in records if full and _made_with_current(project, full, record)}
+    blobs = {digest for record in records if record.key in keys for digest in record.outputs.values()}
+    keys |= {record.key for record in records if _rests_on(record, blobs)}
     tables = {
-        table["table"] for table in store.tables()
+        table["table"]
+        for table in store.tables()
         if table["spec"] is None or blobs.issuperset(table["spec"].get("inputs", {}).values())
-    }  # fmt: skip
+    }
     return keys, tables
+
+
+def _rests_on(record: ActionRecord, blobs: set[str]) -> bool:
+    """Whether samples or scores were made from models whose outputs are `blobs`, and nothing else."""
+    model = record.operation in ("train", "unlearn")
+    return not model and bool(record.inputs) and blobs.issuperset(record.inputs.values())
 
 
 def _made_with_current(project: Project, full: ActionRecord, record: ActionRecord) -> bool:
     """Whether a counterfactual model, of several groups together perhaps, has the current settings."""
     without = record.params.get("without")
-    if not without:
+    if record.operation not in ("train", "unlearn") or not without:
         return False
     what = Removal(tuple(without["groups"])) if "groups" in without else Removal(**without["random"])
     method = "guda" if record.operation == "unlearn" else "logo"
