@@ -1,0 +1,1 @@
+"""Which groups of the training data is a generated image owed to?"""

@@ -119,9 +119,9 @@ class Bars:
             yield bar
         finally:
             self._tasks -= 1
-            self._progress.remove_task(bar.task)
             if not self._tasks:
-                self._progress.stop()
+                self._progress.stop()  # before the bar goes: what is left empty would stay as a blank line
+            self._progress.remove_task(bar.task)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

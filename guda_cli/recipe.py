@@ -148,7 +148,7 @@ def to_dict(spec: Any) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Recipe:
     """Build and validate a recipe; unknown keys and wrong types raise RecipeError."""
-    recipe = _build(Recipe, values, "")
+    recipe: Recipe = _build(Recipe, values, "")
     _validate(recipe)
     return recipe
 
@@ -248,44 +248,59 @@ def _choice(path: str, value: str, known: typing.Iterable[str]) -> None:
         raise RecipeError(f"{path}: {unknown('value', value, known)}", why="one of " + ", ".join(known))
 
 
-def _at_least(path: str, value: float | None, least: float) -> None:
-    if value is not None and not (math.isfinite(value) and value >= least):
-        raise RecipeError(f"{path} must be at least {least:g}, not {value!r}")
+# Smallest allowed value (inclusive) and open lower bound of every number; None values are free.
+_AT_LEAST: dict[str, float] = {
+    "data.size": 1,
+    "data.per_group": 1,
+    "diffusion.num_train_timesteps": 2,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.weight_decay": 0,
+    "train.warmup_steps": 0,
+    "unlearn.steps": 1,
+    "unlearn.batch_size": 1,
+    "unlearn.neighbours": 1,
+    "unlearn.forget_weight": 0,
+    "unlearn.null_groups": 0,
+    "score.timesteps": 1,
+    "score.draws": 1,
+    "sample.steps": 1,
+}
+_ABOVE: dict[str, float] = {
+    "train.epochs": 0,
+    "train.lr": 0,
+    "train.grad_clip": 0,
+    "unlearn.lr": 0,
+    "unlearn.cap": 0,
+}
 
 
-def _above(path: str, value: float | None, bound: float) -> None:
-    if value is not None and not (math.isfinite(value) and value > bound):
-        raise RecipeError(f"{path} must be above {bound:g}, not {value!r}")
+def _check_bounds(recipe: Recipe) -> None:
+    for bounds, fits, words in (
+        (_AT_LEAST, float.__ge__, "at least"),
+        (_ABOVE, float.__gt__, "above"),
+    ):
+        for path, bound in bounds.items():
+            section, _, key = path.partition(".")
+            value = getattr(getattr(recipe, section), key)
+            if value is not None and not (math.isfinite(value) and fits(float(value), float(bound))):
+                raise RecipeError(f"{path} must be {words} {bound:g}, not {value!r}")
 
 
 def _validate(r: Recipe) -> None:
     _choice("data.source", r.data.source, SOURCES)
-    _at_least("data.size", r.data.size, 1)
     if r.data.channels not in (1, 3):
         raise RecipeError(f"data.channels must be 1 or 3, not {r.data.channels}")
-    _at_least("data.per_group", r.data.per_group, 1)
     _validate_model(r)
     _choice("diffusion.beta_schedule", r.diffusion.beta_schedule, BETA_SCHEDULES)
     _choice("diffusion.prediction_type", r.diffusion.prediction_type, PREDICTION_TYPES)
-    _at_least("diffusion.num_train_timesteps", r.diffusion.num_train_timesteps, 2)
     if r.diffusion.rescale_betas_zero_snr and r.diffusion.prediction_type == "epsilon":
         raise RecipeError(
             "diffusion.rescale_betas_zero_snr needs prediction_type v_prediction or sample",
             why="at zero signal-to-noise a noise prediction says nothing about the image",
         )
-    t, u, s = r.train, r.unlearn, r.score
-    _above("train.epochs", t.epochs, 0)
-    for path, value in (("train.steps", t.steps), ("train.batch_size", t.batch_size),
-                        ("unlearn.steps", u.steps), ("unlearn.batch_size", u.batch_size),
-                        ("unlearn.neighbours", u.neighbours), ("score.timesteps", s.timesteps),
-                        ("score.draws", s.draws), ("sample.steps", r.sample.steps)):  # fmt: skip
-        _at_least(path, value, 1)
-    for path, rate in (("train.lr", t.lr), ("train.grad_clip", t.grad_clip), ("unlearn.lr", u.lr),
-                       ("unlearn.cap", u.cap)):  # fmt: skip
-        _above(path, rate, 0)
-    for path, value in (("train.weight_decay", t.weight_decay), ("train.warmup_steps", t.warmup_steps),
-                        ("unlearn.forget_weight", u.forget_weight), ("unlearn.null_groups", u.null_groups)):  # fmt: skip
-        _at_least(path, value, 0)
+    t, u = r.train, r.unlearn
+    _check_bounds(r)
     if not 0 <= t.ema_decay < 1:
         raise RecipeError(f"train.ema_decay must be in [0, 1), not {t.ema_decay!r}")
     if not 0 <= u.t_min < 1:

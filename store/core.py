@@ -140,6 +140,10 @@ class Store:
         """Step and data of the newest intact resume state."""
         return self._states.load(key)
 
+    def state_step(self, key: str) -> int | None:
+        """The step an interrupted action would go on at, from the state's head alone."""
+        return self._states.step(key)
+
     def drop_state(self, key: str) -> None:
         """Remove the resume states of an action."""
         self._states.drop(key)

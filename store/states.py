@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from store.crashpoints import point
 from store.files import DamagedFile, discard, fsync_folder, guarded, listing, read_whole, unlink, write_bytes
@@ -66,6 +67,16 @@ class States:
                 return found
         return None
 
+    def step(self, key: str) -> int | None:
+        """The step that the newest state claims to be at; its data are not read, so not checked."""
+        for path in self.files(key):
+            try:
+                with path.open("rb") as file:
+                    return int(_parse_head(file.readline().rstrip(b"\n"))["step"])
+            except (OSError, DamagedFile):
+                continue
+        return None
+
     def check(self, key: str, path: Path) -> tuple[int, bytes] | None:
         """Step and data of one state file; None when absent or damaged (then quarantined)."""
         try:
@@ -83,12 +94,20 @@ class States:
                 unlink(path)
 
 
-def _parse(key: str, raw: bytes) -> tuple[int, bytes]:
-    line, newline, data = raw.partition(b"\n")
+def _parse_head(line: bytes) -> dict[str, Any]:
     text, _, checksum = line.rpartition(b" ")
-    if not newline or sha256_hex(text).encode() != checksum:
+    if sha256_hex(text).encode() != checksum:
         raise DamagedFile("bad checksum")
     head = json.loads(text)
+    assert isinstance(head, dict)
+    return head
+
+
+def _parse(key: str, raw: bytes) -> tuple[int, bytes]:
+    line, newline, data = raw.partition(b"\n")
+    if not newline:
+        raise DamagedFile("bad checksum")
+    head = _parse_head(line)
     if head.get("key") != key or head.get("size") != len(data) or head.get("data") != sha256_hex(data):
         raise DamagedFile("bad checksum")
     return int(head["step"]), data

@@ -1,0 +1,1 @@
+"""From ELBO terms to scores of groups."""

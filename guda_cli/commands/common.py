@@ -33,7 +33,14 @@ def show_plan(session: Session, steps: Sequence[Step], title: str) -> None:
     console = session.console
     console.data({"schema": "guda.plan/1", "title": title, "steps": [step.to_dict() for step in steps]})
     rows = [
-        (s.what, s.status, s.why, _count(s.forwards), human_seconds(s.seconds) if s.seconds else "–", (s.key or "")[:10])
+        (
+            s.what,
+            s.status,
+            s.why,
+            _count(s.forwards),
+            human_seconds(s.seconds) if s.seconds else "–",
+            (s.key or "")[:10],
+        )
         for s in steps
     ]
     columns = ["step", "status", "why", "forward-equivalents", "time", "key"]

@@ -7,11 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from guda_cli.session import Session, command_options, complete_recipe
+from guda_cli.session import Session, command_options
 
 app = typer.Typer(
     name="recipes", help="List and show the shipped recipes.", add_completion=False, rich_markup_mode=None
 )
+
+
+def _complete(incomplete: str) -> list[str]:
+    from guda_cli.recipes_lookup import shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]
 
 
 @app.callback()
@@ -36,7 +42,9 @@ def list_recipes(session: Session) -> None:
 @command_options()
 def show_recipe(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", autocompletion=complete_recipe)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", autocompletion=_complete)
+    ],
 ) -> None:
     """Print a shipped recipe as YAML, comments included: guda recipes show folder > my.yaml."""
     from guda_cli.recipe import to_dict
@@ -52,15 +60,15 @@ def show_recipe(
 
 
 def _summary(name: str) -> dict[str, Any]:
-    from guda_cli.recipe import parse
-    from guda_cli.recipes_lookup import load, shipped_text
+    from guda_cli.recipe import from_dict, parse
+    from guda_cli.recipes_lookup import shipped_text
 
-    recipe, _ = load(name)
+    recipe = from_dict(parse(shipped_text(name)))
     return {
         "name": name,
         "description": recipe.description,
         "size": recipe.data.size,
         "channels": recipe.data.channels,
         "source": recipe.data.source,
-        "needs_path": recipe.data.source != "digits" and not parse(shipped_text(name))["data"].get("path"),
+        "needs_path": recipe.data.source != "digits" and recipe.data.path is None,
     }

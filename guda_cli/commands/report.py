@@ -17,14 +17,17 @@ from guda_cli.session import Session, command_options
 @command_options(recipe=True)
 def report(
     session: Session,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print the scores as CSV.")] = False,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
     method: Annotated[str, typer.Option("--method", help="guda or logo.")] = "guda",
     weighting: Annotated[
-        str | None, typer.Option("--weighting", help="elbo, uniform, min-snr:GAMMA or band:LO-HI [the recipe's].")
+        str | None,
+        typer.Option("--weighting", help="elbo, uniform, min-snr:GAMMA or band:LO-HI [the recipe's]."),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model."""
     import sys
 

@@ -20,13 +20,22 @@ def sample(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many images.")] = 16,
     without: Annotated[
         str | None,
-        typer.Option("--without", metavar="GROUP", help="From the model without this group.", autocompletion=complete_group),
+        typer.Option(
+            "--without",
+            metavar="GROUP",
+            help="From the model without this group.",
+            autocompletion=complete_group,
+        ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="With --without: guda or logo.")] = "guda",
     sampler: Annotated[str | None, typer.Option("--sampler", help="ddim or ddpm [the recipe's].")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps [the recipe's].")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed; image i depends on it and on i [the recipe's].")] = None,
-) -> None:  # fmt: skip
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Sampling steps [the recipe's].")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed; image i depends on it and on i [the recipe's].")
+    ] = None,
+) -> None:
     """Draw images. The same seed gives the same images, however many are asked for, from any model."""
     from guda_cli.workflow import counterfactuals, sampling
     from guda_cli.workflow.plan import Planner, Step
@@ -35,7 +44,9 @@ def sample(
     full = project.require_full()
     record = full
     if without:
-        record = counterfactuals.find(project, method, (without,)).groups[_name(without, dict(project.data.counts))]
+        record = counterfactuals.find(project, method, (without,)).groups[
+            _name(without, dict(project.data.counts))
+        ]
     spec = project.recipe.sample
     settings = sampling.Settings(
         count, sampler or spec.sampler, steps or spec.steps, spec.seed if seed is None else seed
@@ -51,10 +62,19 @@ def sample(
     found = sampling.sample(project, full, record, settings, session.options.device)
     names = _write(out, sampling.images(project, found), without)
     ran = found.key in project.ran
-    note = {"images": names, "model": record.outputs["weights"], "without": without, "sampler": settings.sampler,
-            "steps": settings.steps, "seed": settings.seed, "recipe": project.recipe.name}  # fmt: skip
+    note = {
+        "images": names,
+        "model": record.outputs["weights"],
+        "without": without,
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "seed": settings.seed,
+        "recipe": project.recipe.name,
+    }
     _save(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode())
-    session.console.data({"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note})
+    session.console.data(
+        {"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note}
+    )
     session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
 
 

@@ -24,22 +24,36 @@ MANY = 3  # more images than this get a line each
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
 def score(
     session: Session,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Images; - reads paths from stdin.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images; - reads paths from stdin.")
+    ],
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
-    method: Annotated[str, typer.Option("--method", help="guda (unlearned models) or logo (retrained ones).")] = "guda",
+    method: Annotated[
+        str, typer.Option("--method", help="guda (unlearned models) or logo (retrained ones).")
+    ] = "guda",
     group: GroupOption = None,
     weighting: Annotated[
-        str | None, typer.Option("--weighting", help="elbo, uniform, min-snr:GAMMA or band:LO-HI [the recipe's].")
+        str | None,
+        typer.Option("--weighting", help="elbo, uniform, min-snr:GAMMA or band:LO-HI [the recipe's]."),
     ] = None,
-    grid: Annotated[str | None, typer.Option("--grid", help="strata, all or stride:N [the recipe's].")] = None,
-    timesteps: Annotated[int | None, typer.Option("--timesteps", min=1, help="Strata of the grid [the recipe's].")] = None,
-    draws: Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws a timestep [the recipe's].")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of noise and timesteps [the recipe's].")] = None,
+    grid: Annotated[
+        str | None, typer.Option("--grid", help="strata, all or stride:N [the recipe's].")
+    ] = None,
+    timesteps: Annotated[
+        int | None, typer.Option("--timesteps", min=1, help="Strata of the grid [the recipe's].")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option("--draws", min=1, help="Noise draws a timestep [the recipe's].")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of noise and timesteps [the recipe's].")
+    ] = None,
     map_path: Annotated[
-        Path | None, typer.Option("--map", metavar="FILE|DIR", help="Write per-pixel maps of the top groups here.")
+        Path | None,
+        typer.Option("--map", metavar="FILE|DIR", help="Write per-pixel maps of the top groups here."),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of text.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Rank the groups each image is owed to, with errors.
 
     A score is the ELBO of the full model minus that of the model without the group: positive means that
@@ -51,10 +65,14 @@ def score(
     project = open_project(session)
     defaults = project.recipe.score
     settings = Settings(
-        method=method, groups=tuple(group or ()), weighting=weighting or defaults.weighting, grid=grid or defaults.grid,
-        timesteps=timesteps or defaults.timesteps, draws=draws or defaults.draws,
+        method=method,
+        groups=tuple(group or ()),
+        weighting=weighting or defaults.weighting,
+        grid=grid or defaults.grid,
+        timesteps=timesteps or defaults.timesteps,
+        draws=draws or defaults.draws,
         seed=defaults.seed if seed is None else seed,
-    )  # fmt: skip
+    )
     paths = expand(images, sys.stdin)
     if csv and session.console.json:
         raise UsageError("--csv and --json exclude each other")
@@ -81,7 +99,10 @@ def score(
             session.console.say(f"map: {path}")
     session.console.say(run.summary())
     if bad:
-        raise DataError(f"{bad} of {len(paths)} images could not be read", why="each is named above; the others are scored")
+        raise DataError(
+            f"{bad} of {len(paths)} images could not be read",
+            why="each is named above; the others are scored",
+        )
 
 
 def _results(run: ScoreRun, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:
@@ -106,8 +127,13 @@ class Printer:
         if self.console.json:
             self.console.data(tables.score_document(result, **self.context()))
         elif self.csv:
-            self.console.out("\n".join(tables.csv_lines(result, self.run.settings.method, self.run.settings.weighting,
-                                                        header=self._first)))  # fmt: skip
+            self.console.out(
+                "\n".join(
+                    tables.csv_lines(
+                        result, self.run.settings.method, self.run.settings.weighting, header=self._first
+                    )
+                )
+            )
         elif self.many:
             if self._first:
                 self.console.out(f"{self.run.describe()}\n")
@@ -122,9 +148,12 @@ class Printer:
         """What every JSON line says of how it was computed."""
         settings, found = self.run.settings, self.run.found
         return {
-            "method": settings.method, "weighting": settings.weighting, "unit": self.run.reading.unit,
-            "grid": dict(self.run.grid_spec), "recipe": self.run.project.recipe.name,
+            "method": settings.method,
+            "weighting": settings.weighting,
+            "unit": self.run.reading.unit,
+            "grid": dict(self.run.grid_spec),
+            "recipe": self.run.project.recipe.name,
             "models": {name or "full": record.outputs["weights"] for name, record in found.records().items()},
             "not_scored": [what.name for what in found.lacking],
             "warnings": self.run.warnings,
-        }  # fmt: skip
+        }

@@ -22,21 +22,35 @@ def train(
     recipe: RecipeArgument = None,
     without: Annotated[
         list[str] | None,
-        typer.Option("--without", metavar="GROUP", help="Train without this group (a+b: without both); repeat for more.",
-                     autocompletion=complete_group),
+        typer.Option(
+            "--without",
+            metavar="GROUP",
+            help="Train without this group (a+b: without both); repeat for more.",
+            autocompletion=complete_group,
+        ),
     ] = None,
     each_group: Annotated[bool, typer.Option("--each-group", help="Train once without each group.")] = False,
-    null: Annotated[bool, typer.Option("--null", help="Also train without random sets, for z-values of `logo`.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", help="Also train without random sets, for z-values of `logo`.")
+    ] = False,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="DIR|HUB_ID", help="Take a diffusers model as the full model: a DDPMPipeline "
-                     "folder, or a UNet2DModel folder with its scheduler given."),
+        typer.Option(
+            "--from",
+            metavar="DIR|HUB_ID",
+            help="Take a diffusers model as the full model: a DDPMPipeline "
+            "folder, or a UNet2DModel folder with its scheduler given.",
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option("--scheduler", metavar="DIR", help="With --from: folder of the scheduler_config.json of a bare UNet."),
+        typer.Option(
+            "--scheduler",
+            metavar="DIR",
+            help="With --from: folder of the scheduler_config.json of a bare UNet.",
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train the full model and make the recipe current for this store.
 
     Without RECIPE the current one is used, or `digits` where nothing is current. Training is resumed where
@@ -45,7 +59,9 @@ def train(
     from guda_cli.workflow.project import Project
 
     if source and (without or each_group or null):
-        raise UsageError("--from registers the full model; it does not go with --without, --each-group or --null")
+        raise UsageError(
+            "--from registers the full model; it does not go with --without, --each-group or --null"
+        )
     if scheduler and not source:
         raise UsageError("--scheduler goes with --from")
     found, origin = session.recipe_and_source(recipe, default_digits=True)
@@ -74,7 +90,9 @@ def _removals(project: Project, without: list[str], each_group: bool, null: bool
     return removal.of_groups([*names, *without], data.counts) + random
 
 
-def _dry_run(session: Session, project: Project, without: list[str], each: bool, null: bool, leave_out: bool) -> None:
+def _dry_run(
+    session: Session, project: Project, without: list[str], each: bool, null: bool, leave_out: bool
+) -> None:
     from guda_cli.workflow import removal
     from guda_cli.workflow.plan import Planner
 
@@ -129,9 +147,14 @@ def _emit(session: Session, keys: list[str], *, ran: int) -> None:
             "schema": "guda.train/1",
             "ran": ran,
             "models": [
-                {"what": r.provenance.get("what"), "key": r.key, "weights": r.outputs["weights"],
-                 "seconds": r.provenance.get("wall_seconds"), "forwards": r.provenance.get("forwards")}
+                {
+                    "what": r.provenance.get("what"),
+                    "key": r.key,
+                    "weights": r.outputs["weights"],
+                    "seconds": r.provenance.get("wall_seconds"),
+                    "forwards": r.provenance.get("forwards"),
+                }
                 for r in records
             ],
         }
-    )  # fmt: skip
+    )

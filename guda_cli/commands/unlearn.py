@@ -93,9 +93,17 @@ def _print(session: Session, pairs: list[tuple[Removal, ActionRecord]], ran: int
             verdict = "null"  # a random set is not expected to be forgotten
         loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
         rows.append((what.name, removed, *loss, verdict, record.outputs["weights"][:10]))
-        models.append({"group": what.name, "null": what.is_null, "images": removed, "check": check,
-                       "key": record.key, "weights": record.outputs["weights"],
-                       "seconds": record.provenance["wall_seconds"]})  # fmt: skip
+        models.append(
+            {
+                "group": what.name,
+                "null": what.is_null,
+                "images": removed,
+                "check": check,
+                "key": record.key,
+                "weights": record.outputs["weights"],
+                "seconds": record.provenance["wall_seconds"],
+            }
+        )
     session.console.data({"schema": "guda.unlearn/1", "ran": ran, "models": models})
     columns = ["group", "images", "loss on it", "after", "loss on the rest", "after", "check", "digest"]
     session.console.out(session.console.table(columns, rows))

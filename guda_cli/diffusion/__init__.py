@@ -1,0 +1,1 @@
+"""Forward process, ELBO terms, common random numbers, denoisers."""

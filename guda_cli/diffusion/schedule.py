@@ -25,7 +25,7 @@ class Schedule:
     prediction_type: str = "epsilon"
 
     @property
-    def T(self) -> int:
+    def T(self) -> int:  # noqa: N802 - the papers' symbol
         """Number of diffusion steps."""
         return len(self.betas)
 
@@ -84,8 +84,15 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
     """The schedule of a diffusers scheduler configuration (any `beta_schedule` of `DDPMScheduler`)."""
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
-             "rescale_betas_zero_snr", "prediction_type")  # fmt: skip
+    names = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "rescale_betas_zero_snr",
+        "prediction_type",
+    )
     scheduler = DDPMScheduler(**{k: config[k] for k in names if config.get(k) is not None})
     betas = scheduler.betas.double().numpy()
     return Schedule(betas, str(config.get("prediction_type") or "epsilon"))

@@ -140,7 +140,7 @@ def cost_totals(costs: Sequence[CostRow]) -> list[tuple[str, int, int, float | N
     steps = list(dict.fromkeys(row.step for row in costs))
     parts = [(step, [row for row in costs if row.step == step]) for step in steps]
     parts += [
-        ("run now", [row for row in costs if row.status == "run"]),
+        ("run", [row for row in costs if row.status == "run"]),
         ("reused from the store", [row for row in costs if row.status == "cached"]),
         ("all steps", list(costs)),
     ]

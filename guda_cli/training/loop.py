@@ -41,7 +41,7 @@ class Hooks:
     save_seconds: float = 20.0
 
 
-class Diverged(GudaError):
+class Diverged(GudaError):  # noqa: N818
     """The loss became NaN or infinite."""
 
     exit_code = 3
@@ -80,7 +80,11 @@ def run(
         step = resume.step
         model.load_state_dict(resume.weights)
         unpack_optimizer(optimizer, names, resume.moments)
-        average = [resume.ema[name].to(p.device) for name, p in zip(names, parameters, strict=True)] if spec.ema else []
+        average = (
+            [resume.ema[name].to(p.device) for name, p in zip(names, parameters, strict=True)]
+            if spec.ema
+            else []
+        )
 
     def state() -> RunState:
         ema = dict(zip(names, average, strict=True)) if spec.ema else {}

@@ -29,7 +29,7 @@ def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
 
 def to_bytes(weights: Weights) -> bytes:
     """Weights as safetensors with no metadata, so that equal weights are equal bytes."""
-    return save({name: weights[name].detach().cpu().contiguous() for name in sorted(weights)})
+    return bytes(save({name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}))
 
 
 def from_bytes(data: bytes) -> Weights:
@@ -47,5 +47,7 @@ def check_finite(weights: Weights, what: str) -> None:
     for name, value in weights.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DataError(
-                f"{what} has NaN or infinite weights", why=f"in tensor '{name}'", fix="use an undamaged checkpoint"
+                f"{what} has NaN or infinite weights",
+                why=f"in tensor '{name}'",
+                fix="use an undamaged checkpoint",
             )

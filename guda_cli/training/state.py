@@ -21,10 +21,13 @@ class RunState:
 
     def to_bytes(self) -> bytes:
         """Serialise as safetensors."""
-        tensors = {f"{kind}/{name}": value for kind in ("weights", "moments", "ema")
-                   for name, value in getattr(self, kind).items()}  # fmt: skip
+        tensors = {
+            f"{kind}/{name}": value
+            for kind in ("weights", "moments", "ema")
+            for name, value in getattr(self, kind).items()
+        }
         tensors["seconds"] = torch.tensor(self.seconds, dtype=torch.float64)
-        return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        return bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
     @staticmethod
     def from_bytes(step: int, data: bytes) -> RunState:

@@ -28,7 +28,14 @@ class Stream:
     """Seeded epochs over `count` images, or over those that `keep` [count] marks."""
 
     def __init__(
-        self, count: int, batch_size: int, T: int, shape: tuple[int, ...], seed: int, *, keep: Tensor | None = None
+        self,
+        count: int,
+        batch_size: int,
+        T: int,
+        shape: tuple[int, ...],
+        seed: int,
+        *,
+        keep: Tensor | None = None,
     ) -> None:
         self.count, self.batch_size, self.T, self.shape, self.seed = count, batch_size, T, shape, seed
         self.keep = keep

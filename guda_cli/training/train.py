@@ -48,8 +48,13 @@ def train(
         return torch.nn.functional.mse_loss(denoiser.predict(x_t, t), target)
 
     settings = loop.LoopSpec(
-        steps=total_steps(spec, len(images)), lr=spec.lr, seed=spec.seed, warmup=spec.warmup_steps,
-        decay_lr=spec.lr_schedule == "cosine", weight_decay=spec.weight_decay, grad_clip=spec.grad_clip,
+        steps=total_steps(spec, len(images)),
+        lr=spec.lr,
+        seed=spec.seed,
+        warmup=spec.warmup_steps,
+        decay_lr=spec.lr_schedule == "cosine",
+        weight_decay=spec.weight_decay,
+        grad_clip=spec.grad_clip,
         ema=spec.ema_decay,
-    )  # fmt: skip
+    )
     return loop.run(unet, loss_at, settings, resume=resume, hooks=hooks)

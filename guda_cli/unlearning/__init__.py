@@ -1,0 +1,1 @@
+"""Operators that take a group away from a trained model."""

@@ -58,17 +58,21 @@ def losses(denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 2
 
 
 def judge(group: tuple[Array, Array], rest: tuple[Array, Array]) -> CheckResult:
-    """Compare paired losses (before, after): the group's must rise by two standard errors, the rest's keep."""
+    """Compare paired losses (before, after): the group's must rise by two standard errors."""
     rise = group[1] - group[0]
     error = float(rise.std(ddof=1)) / np.sqrt(len(rise))
     forgot = float(rise.mean()) > 2.0 * error
     kept = float(rest[1].mean()) <= (1.0 + KEPT_WITHIN) * float(rest[0].mean())
     why = []
     if not forgot:
-        why.append(f"the group's loss did not rise (change {rise.mean():+.2e}, standard error {error:.1e})")
+        why.append(f"the group's loss did not rise ({rise.mean():+.2e} ± {error:.1e})")
     if not kept:
         why.append(f"the loss on the rest rose by more than {KEPT_WITHIN:.0%}")
     return CheckResult(
-        float(group[0].mean()), float(group[1].mean()), float(rest[0].mean()), float(rest[1].mean()),
-        forgot and kept, "; ".join(why) or "the group's loss rose, the rest's was kept",
-    )  # fmt: skip
+        float(group[0].mean()),
+        float(group[1].mean()),
+        float(rest[0].mean()),
+        float(rest[1].mean()),
+        forgot and kept,
+        "; ".join(why) or "the group's loss rose, the rest's was kept",
+    )

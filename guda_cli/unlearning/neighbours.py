@@ -14,7 +14,7 @@ def nearest(forget: Tensor, retain: Tensor, k: int, *, block: int = 2048) -> Ten
     k = min(k, len(retain))
     out = []
     retain_squares = retain.square().sum(1)
-    for rows in forget.split(block):
+    for rows in torch.split(forget, block):
         best = torch.full((len(rows), k), float("inf"))
         index = torch.zeros((len(rows), k), dtype=torch.int64)
         for start in range(0, len(retain), block):

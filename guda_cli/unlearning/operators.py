@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,4 +54,5 @@ def make(problem: Problem) -> Operator:
     from guda_cli.unlearning.finetune import Finetune
     from guda_cli.unlearning.retrack import Retrack
 
-    return {"retrack": Retrack, "finetune": Finetune}[problem.spec.operator](problem)
+    classes: dict[str, Callable[[Problem], Operator]] = {"retrack": Retrack, "finetune": Finetune}
+    return classes[problem.spec.operator](problem)

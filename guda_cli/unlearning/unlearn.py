@@ -21,7 +21,14 @@ from guda_cli.training.stream import Stream, pixels
 from guda_cli.unlearning.operators import ForgetBatch, Operator, Problem, make
 
 
-def step_loss(denoiser: Denoiser, teacher: Denoiser | None, operator: Operator, problem: Problem, stream: Stream, step: int) -> Tensor:  # fmt: skip
+def step_loss(
+    denoiser: Denoiser,
+    teacher: Denoiser | None,
+    operator: Operator,
+    problem: Problem,
+    stream: Stream,
+    step: int,
+) -> Tensor:
     """L = (1/B) [sum over retain entries + sum over forget entries of weight x redirect loss].
 
     Dividing by the whole batch treats every retain entry alike whatever group is removed. Losses are
@@ -71,7 +78,9 @@ def unlearn(
         raise DataError("there must be at least one image to forget and one to keep")
     spec = problem.spec
     operator = make(problem)
-    stream = Stream(len(problem.images), spec.batch_size, problem.schedule.T, tuple(problem.images.shape[1:]), spec.seed)
+    stream = Stream(
+        len(problem.images), spec.batch_size, problem.schedule.T, tuple(problem.images.shape[1:]), spec.seed
+    )
     denoiser = UNetDenoiser(unet, problem.schedule)
     unet.train()
     settings = loop.LoopSpec(steps=spec.steps, lr=spec.lr, seed=spec.seed, grad_clip=1.0)
@@ -82,4 +91,3 @@ def unlearn(
         resume=resume,
         hooks=hooks,
     )
-

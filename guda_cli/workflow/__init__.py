@@ -1,0 +1,1 @@
+"""Plans and runs: the only bridge between the maths and the store."""

@@ -57,7 +57,12 @@ class DataRef:
         """From the record of a `dataset` action."""
         seen = record.provenance
         return DataRef(
-            record.key, record.outputs["data"], seen["groups"], seen["images"], tuple(seen["shape"]), tuple(seen["notes"])
+            record.key,
+            record.outputs["data"],
+            seen["groups"],
+            seen["images"],
+            tuple(seen["shape"]),
+            tuple(seen["notes"]),
         )
 
 
@@ -102,10 +107,14 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
     inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
     command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {removal.name}"
     forwards = catalog.forwards(recipe.unlearn)
-    return Action("unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command)
+    return Action(
+        "unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command
+    )
 
 
-def elbo_table(model: ActionRecord, grid: Mapping[str, Any], seed: int, compute: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:  # fmt: skip
+def elbo_table(
+    model: ActionRecord, grid: Mapping[str, Any], seed: int, compute: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Key and spec of the table of one model's ELBO terms (the queries are its rows)."""
     names = ("weights", "config", "betas") if model.operation != "unlearn" else ("weights",)
     inputs = {name: model.outputs[name] for name in names}

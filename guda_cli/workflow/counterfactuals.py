@@ -96,3 +96,17 @@ def removals_of(project: Project, found: Counterfactuals) -> list[Removal]:
     out = [removal.of_groups([name], counts)[0] for name in found.groups]
     random = removal.nulls(counts, images, project.recipe.unlearn.null_groups)
     return out + [what for what in random if what.name in found.nulls]
+
+
+def warnings(found: Counterfactuals) -> list[str]:
+    """What a reader of scores must know of these models: failed checks, one sentence a reason."""
+    failed: dict[str, list[str]] = {}
+    for name, record in found.groups.items():
+        check = record.provenance.get("check")
+        if check and not check["passed"]:
+            failed.setdefault(check["why"].partition(" (")[0], []).append(name)
+    out = [f"failed check of the model without {', '.join(names)}: {why}" for why, names in failed.items()]
+    if not found.nulls:
+        made = "guda unlearn --all" if found.method == "guda" else "guda train --null"
+        out.append(f"no null of random groups ({made}), so nothing says whether a group stands out")
+    return out

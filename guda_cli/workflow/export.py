@@ -18,7 +18,9 @@ def export_model(session: Session, record: ActionRecord, folder: Path) -> None:
     the folder exists and is not empty.
     """
     if "weights" not in record.outputs:
-        raise UsageError(f"{record.key[:10]} ({record.operation}) is no model", fix="guda store ls shows the models")
+        raise UsageError(
+            f"{record.key[:10]} ({record.operation}) is no model", fix="guda store ls shows the models"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not empty", fix="name a new folder")
     store = session.open_store(create=False)
@@ -61,4 +63,4 @@ def _with_format(weights: bytes) -> bytes:
     """The same tensors with the metadata entry that diffusers' loader asks for."""
     from safetensors.torch import load, save
 
-    return save(load(weights), {"format": "pt"})
+    return bytes(save(load(weights), {"format": "pt"}))

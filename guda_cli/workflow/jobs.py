@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from guda_cli.console import plain
 from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.diffusion.schedule import Schedule, from_config
 from guda_cli.errors import DataError, RecipeError
@@ -46,7 +47,9 @@ class Builder:
     def _members(self, removal: Removal) -> torch.Tensor:
         members = torch.from_numpy(removal.members(self.project.dataset()))
         if bool(members.all()):
-            raise DataError(f"removing {removal.name} leaves no image", fix="a data set needs two groups or more")
+            raise DataError(
+                f"removing {removal.name} leaves no image", fix="a data set needs two groups or more"
+            )
         return members
 
     def train(self, action: Action, removal: Removal | None, full: ActionRecord | None) -> Made:
@@ -68,7 +71,9 @@ class Builder:
         try:
             return model_io.build_unet(config["unet"], seed).to(self.compute.device)
         except DataError as err:
-            raise RecipeError(err.message, why=err.why, fix="guda recipes show digits is a working example") from None
+            raise RecipeError(
+                err.message, why=err.why, fix="guda recipes show digits is a working example"
+            ) from None
 
     def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
         """Unlearn `removal` from the full model and check what that did."""
@@ -80,9 +85,13 @@ class Builder:
         with self._hooks(action) as (resume, hooks):
             weights = unlearning.unlearn(unet, problem, teacher=teacher, resume=resume, hooks=hooks)
         unet.load_state_dict(weights)
-        result = self._check(models, UNetDenoiser(unet.eval(), models.schedule), forget)
-        outputs = {"weights": model_io.to_bytes(model_io.delta(weights, models.base)), "check": _json(result.to_dict())}
-        facts = {"images_removed": int(forget.sum()), "check": result.to_dict()}
+        after = UNetDenoiser(unet.eval(), models.schedule)
+        verdict = plain(self._check(models, after, forget).to_dict())
+        outputs = {
+            "weights": model_io.to_bytes(model_io.delta(weights, models.base)),
+            "check": _json(verdict),
+        }
+        facts = {"images_removed": int(forget.sum()), "check": verdict}
         return Made(outputs, self._facts(resume) | facts)
 
     def _frozen(self, models: Models) -> UNetDenoiser:
@@ -94,7 +103,8 @@ class Builder:
         before = models.use(models.full)
         sides = [check.evaluation_rows(mask) for mask in (forget, ~forget)]
         group, rest = (
-            (check.losses(before, self.images, rows), check.losses(after, self.images, rows)) for rows in sides
+            (check.losses(before, self.images, rows), check.losses(after, self.images, rows))
+            for rows in sides
         )
         return check.judge(group, rest)
 
@@ -127,5 +137,3 @@ def _json(value: object) -> bytes:
 
 def _betas(schedule: Schedule) -> bytes:
     return np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
-
-

@@ -64,4 +64,3 @@ class LazyJobs:
         job = Job(action, make)
         self.project.knows(job)
         return job
-

@@ -39,7 +39,8 @@ class Planner:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.data = project.known_data()
-        self.rate = _seconds_a_forward(project)
+        self._known: dict[str, list[ActionRecord]] = {}
+        self.rate = _seconds_a_forward([*self._records("train"), *self._records("unlearn")])
 
     def dataset(self) -> Step:
         """Reading the images."""
@@ -55,7 +56,12 @@ class Planner:
             record = self.project.known_full()
             if record:
                 return Step("full model", CACHED, "registered with --from", record.key, 0.0, 0.0)
-            return Step("full model", TO_DO, "the registered model is not in the store", command="guda train --from DIR")
+            return Step(
+                "full model",
+                TO_DO,
+                "the registered model is not in the store",
+                command="guda train --from DIR",
+            )
         if self.data is None:
             return Step("full model", WAITS, "for the dataset", command="guda train")
         return self._step(actions.train(recipe, self.data, None))
@@ -80,13 +86,20 @@ class Planner:
             seconds = record.provenance.get("wall_seconds")
             return Step(action.what, CACHED, "", action.key, action.forwards, seconds, action.command)
         seconds = action.forwards * self.rate if self.rate else None
-        return Step(action.what, TO_DO, self._why(action), action.key, action.forwards, seconds, action.command)
+        return Step(
+            action.what, TO_DO, self._why(action), action.key, action.forwards, seconds, action.command
+        )
+
+    def _records(self, operation: str) -> list[ActionRecord]:
+        if operation not in self._known:
+            self._known[operation] = list(self.project.store.records(operation))
+        return self._known[operation]
 
     def _why(self, action: Action) -> str:
-        saved = self.project.store.load_state(action.key) if action.steps else None
-        if saved:
-            return f"interrupted at step {saved[0]} of {action.steps}"
-        earlier = [r for r in self.project.store.records(action.operation) if _same_subject(r, action)]
+        saved = self.project.store.state_step(action.key) if action.steps else None
+        if saved is not None:
+            return f"interrupted at step {saved} of {action.steps}"
+        earlier = [r for r in self._records(action.operation) if _same_subject(r, action)]
         if earlier:
             return "made before with other settings or data: " + ", ".join(_differences(earlier[-1], action))
         return "not made yet"
@@ -124,12 +137,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _seconds_a_forward(project: Project) -> float | None:
+def _seconds_a_forward(records: list[ActionRecord]) -> float | None:
     """Measured seconds a forward-equivalent of steps run in this store."""
     rates = [
         record.provenance["wall_seconds"] / record.provenance["forwards"]
-        for operation in ("train", "unlearn")
-        for record in project.store.records(operation)
+        for record in records
         if record.provenance.get("forwards") and not record.provenance.get("resumed_at_step")
     ]
     return statistics.median(rates) if rates else None

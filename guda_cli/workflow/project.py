@@ -71,9 +71,14 @@ class Project:
         outputs = {name: self.store.put_bytes(data) for name, data in made.outputs.items()}
         facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
         record = self.store.publish(
-            action.key, operation=action.operation, version=action.version, params=dict(action.params),
-            inputs=dict(action.inputs), outputs=outputs, provenance=provenance() | facts | dict(made.facts),
-        )  # fmt: skip
+            action.key,
+            operation=action.operation,
+            version=action.version,
+            params=dict(action.params),
+            inputs=dict(action.inputs),
+            outputs=outputs,
+            provenance=provenance() | facts | dict(made.facts),
+        )
         self.store.drop_state(action.key)
         self.ran.add(action.key)
         return record
@@ -108,9 +113,10 @@ class Project:
                 if rebuilt.outputs[output] == digest:
                     return self.store.read_bytes(digest)
             raise CorruptError(
-                f"the stored {output} of {record.provenance.get('what', record.operation)} is damaged", why=str(err),
+                f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
+                why=str(err),
                 fix="guda train, then guda unlearn --all, rebuild what is missing",
-            ) from None  # fmt: skip
+            ) from None
 
     def knows(self, job: Job) -> None:
         """Remember how to rebuild a job's outputs."""
@@ -155,7 +161,8 @@ class Project:
                 self._dataset = self._read_source()
                 if self._store_dataset(self._dataset).blob != self.data.blob:
                     raise CorruptError(
-                        "the stored dataset is damaged and its source has changed", fix="guda train trains anew"
+                        "the stored dataset is damaged and its source has changed",
+                        fix="guda train trains anew",
                     )
         return self._dataset
 
@@ -173,9 +180,12 @@ class Project:
 
         action = Action("dataset", {"digest": dataset.digest}, {}, "dataset")
         facts = {
-            "groups": dataset.counts(), "images": len(dataset.names), "shape": list(dataset.images.shape[1:]),
-            "notes": list(dataset.notes), "data": to_dict(self.recipe.data),
-        }  # fmt: skip
+            "groups": dataset.counts(),
+            "images": len(dataset.names),
+            "shape": list(dataset.images.shape[1:]),
+            "notes": list(dataset.notes),
+            "data": to_dict(self.recipe.data),
+        }
         record = self.ensure(Job(action, lambda: Made({"data": to_bytes(dataset)}, facts)))
         self.store.set_document(self._data_document, {"key": record.key})
         return DataRef.of(record)
@@ -194,17 +204,22 @@ class Project:
         record = self.known_full()
         if record is None:
             raise MissingError(
-                f"there is no full model of recipe '{self.recipe.name}' yet", fix="guda train",
+                f"there is no full model of recipe '{self.recipe.name}' yet",
+                fix="guda train",
                 why="nothing has been trained, or its settings or data have changed since",
-            )  # fmt: skip
+            )
         return record
 
 
 def provenance() -> dict[str, Any]:
     """What an auditor needs to run a step again: command, versions, date."""
     found = {name: _version(name) for name in PACKAGES}
-    return {"argv": [arg.replace("\\", "/").rpartition("/guda_cli/")[2] or arg for arg in sys.argv[:1]] + sys.argv[1:],
-            "python": platform.python_version(), "platform": platform.platform(terse=True), "packages": found}  # fmt: skip
+    return {
+        "argv": ["guda", *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": found,
+    }
 
 
 def _version(name: str) -> str | None:
@@ -217,7 +232,9 @@ def _version(name: str) -> str | None:
 @contextmanager
 def reading_progress(console: Console, spec: DataSpec) -> Iterator[Callable[[int, int | None], None]]:
     """A progress callback (done, total) for reading images."""
-    with console.progress(f"reading {spec.source if spec.source != 'auto' else 'images'}", 0, unit="image") as bar:
+    with console.progress(
+        f"reading {spec.source if spec.source != 'auto' else 'images'}", 0, unit="image"
+    ) as bar:
         seen = 0
 
         def advance(done: int, total: int | None) -> None:

@@ -19,18 +19,28 @@ GRID_KEYS = ("kind", "stride", "timesteps", "draws", "seed")
 
 
 def remember(
-    project: Project, found: Counterfactuals, grid: Mapping[str, Any], compute: Mapping[str, Any], queries: Sequence[Query]
+    project: Project,
+    found: Counterfactuals,
+    grid: Mapping[str, Any],
+    compute: Mapping[str, Any],
+    queries: Sequence[Query],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Record that `queries` were scored; does nothing in a read-only store."""
+    """Record that `queries` were scored; does nothing in a read-only store.
+
+    `facts` say how many images, and the seconds and network forwards they took.
+    """
     if project.store.read_only or not queries:
         return
     listing = [[query.digest, query.name] for query in queries]
     seen = hashlib.sha256(json.dumps(listing, ensure_ascii=True).encode()).hexdigest()
     params = {"method": found.method, "grid": dict(grid), "compute": dict(compute), "queries": seen}
     inputs = {"full": found.full.outputs["weights"]}
-    inputs |= {f"without {name}": record.outputs["weights"] for name, record in (found.groups | found.nulls).items()}
+    inputs |= {
+        f"without {name}": record.outputs["weights"] for name, record in (found.groups | found.nulls).items()
+    }
     action = Action("score", params, inputs, f"scores of {len(queries)} images")
-    project.ensure(Job(action, lambda: Made({"queries": pack(queries)}, {"images": len(queries)})))
+    project.ensure(Job(action, lambda: Made({"queries": pack(queries)}, facts)))
 
 
 def recall(project: Project, record: ActionRecord) -> list[Query]:
@@ -52,4 +62,7 @@ def unpack(data: bytes) -> list[Query]:
 
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     names = json.loads(header["__metadata__"]["queries"])
-    return [Query(name, pixels, digest) for (name, digest), pixels in zip(names, load(data)["pixels"], strict=True)]
+    return [
+        Query(name, pixels, digest)
+        for (name, digest), pixels in zip(names, load(data)["pixels"], strict=True)
+    ]

@@ -50,10 +50,15 @@ def _publish(project: Project, source: str, config: dict[str, Any], data: bytes)
     try:
         unet.load_state_dict(weights)
     except RuntimeError as err:
-        raise DataError(f"{source}: the weights do not fit config.json", why=str(err).splitlines()[-1].strip()) from None
+        raise DataError(
+            f"{source}: the weights do not fit config.json", why=str(err).splitlines()[-1].strip()
+        ) from None
     betas = np.ascontiguousarray(from_config(config["scheduler"]).betas, dtype="<f8").tobytes()
-    outputs = {"weights": model_io.to_bytes(weights), "betas": betas,
-               "config": json.dumps(config, sort_keys=True, separators=(",", ":")).encode()}  # fmt: skip
+    outputs = {
+        "weights": model_io.to_bytes(weights),
+        "betas": betas,
+        "config": json.dumps(config, sort_keys=True, separators=(",", ":")).encode(),
+    }
     digests = {name: project.store.put_bytes(blob) for name, blob in outputs.items()}
     action = Action("register", {"digests": digests}, {}, "full model")
     return project.ensure(Job(action, lambda: Made(outputs, {"source": source})))
@@ -68,7 +73,9 @@ def _download(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as err:  # noqa: BLE001 - offline, gated, unknown: the hub has many errors, one remedy
         raise MissingError(
-            f"cannot fetch {source} from the hub", why=str(err).splitlines()[0], fix="download it and give the folder"
+            f"cannot fetch {source} from the hub",
+            why=str(err).splitlines()[0],
+            fix="download it and give the folder",
         ) from None
 
 
@@ -76,7 +83,9 @@ def _json(path: Path, what: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: {what} is missing", fix="give a DDPMPipeline or UNet2DModel folder") from None
+        raise DataError(
+            f"{path}: {what} is missing", fix="give a DDPMPipeline or UNet2DModel folder"
+        ) from None
     except (OSError, ValueError) as err:
         raise DataError(f"{path}: {what} cannot be read", why=str(err)) from None
     if not isinstance(value, dict):
@@ -89,7 +98,9 @@ def _check_class(unet: Mapping[str, Any]) -> None:
     if name != "UNet2DModel":
         raise DataError(f"the network is a {name}", why="an unconditional UNet2DModel is needed")
     if unet.get("num_class_embeds") or unet.get("class_embed_type"):
-        raise DataError("the network is class-conditional", why="only unconditional models can be registered so far")
+        raise DataError(
+            "the network is class-conditional", why="only unconditional models can be registered so far"
+        )
 
 
 def _scheduler_config(project: Project, folder: Path, given: str | None) -> dict[str, Any]:
@@ -102,7 +113,9 @@ def _scheduler_config(project: Project, folder: Path, given: str | None) -> dict
         if not path.exists():
             if (folder / "unet").is_dir():
                 raise DataError(f"{folder}: the pipeline has no scheduler/", fix="--scheduler FOLDER")
-            project.console.warn("no noise schedule given (--scheduler DIR): the recipe's diffusion section is used")
+            project.console.warn(
+                "no noise schedule given (--scheduler DIR): the recipe's diffusion section is used"
+            )
             return to_dict(project.recipe.diffusion)
     config = _json(path / "scheduler_config.json" if path.is_dir() else path, "the noise schedule")
     if config.get("beta_schedule") is None and config.get("trained_betas") is None:
@@ -122,7 +135,9 @@ def _check_fits(project: Project, unet: Mapping[str, Any]) -> None:
             fix=f"--set data.channels={wanted[0]} --set data.size={wanted[1]}",
         )
     if unet.get("out_channels", channels) not in (channels, 2 * channels):
-        raise DataError(f"the network has {unet.get('out_channels')} output channels for {channels} input channels")
+        raise DataError(
+            f"the network has {unet.get('out_channels')} output channels for {channels} input channels"
+        )
 
 
 def _weights(folder: Path) -> bytes:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from guda_cli.attribution.scores import size_classes
+from guda_cli.attribution.sizes import size_classes
 from guda_cli.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from guda_cli.data.dataset import Dataset
 
 
@@ -43,8 +43,11 @@ class Removal:
 
     def members(self, data: Dataset) -> npt.NDArray[np.bool_]:
         """bool [N]: which images of `data` are removed."""
+        import numpy as np
+
         if self.groups:
-            return np.logical_or.reduce([data.members(group) for group in self.groups])
+            members: npt.NDArray[np.bool_] = np.stack([data.members(group) for group in self.groups])
+            return np.asarray(members.any(axis=0))
         rng = np.random.Generator(np.random.PCG64([0x9D5E, self.size, self.index]))
         out = np.zeros(len(data.names), dtype=bool)
         out[rng.permutation(len(out))[: self.size]] = True

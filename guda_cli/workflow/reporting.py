@@ -34,7 +34,9 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
     if not records:
         raise MissingError("no image has been scored with the current models", fix="guda score IMAGE")
     last = records[-1].params
-    records = [r for r in records if r.params["grid"] == last["grid"] and r.params["compute"] == last["compute"]]
+    records = [
+        r for r in records if r.params["grid"] == last["grid"] and r.params["compute"] == last["compute"]
+    ]
     schedule = read_schedule(project, found.full)
     grid = grids.build(last["grid"], schedule.T)
     reading = results.Reading(grid, schedule, chosen, dict(project.data.counts))
@@ -45,13 +47,26 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
     answers = tuple(results.assemble(reading, queries, full, cells, nulls, looks))
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
-        recipe_name=project.recipe.name, recipe_yaml=dump(project.recipe), method=method, weighting=chosen.name,
-        weighting_unit=reading.unit, grid=_grid_name(last["grid"]), timesteps=grid.timesteps.shape[1],
-        draws=grid.timesteps.shape[0], seed=int(last["grid"]["seed"]), created=_now(), groups=tuple(cells),
-        group_sizes=_sizes(project, list(cells)), queries=answers, checks=_checks(found), null=_null(found),
-        costs=_costs(project, found, records), provenance=_provenance(project, found, last),
-        warnings=tuple(_warnings(found, skipped)), **summarise(answers, list(cells))._asdict(),
-    )  # fmt: skip
+        recipe_name=project.recipe.name,
+        recipe_yaml=dump(project.recipe),
+        method=method,
+        weighting=chosen.name,
+        weighting_unit=reading.unit,
+        grid=_grid_name(last["grid"]),
+        timesteps=grid.timesteps.shape[1],
+        draws=grid.timesteps.shape[0],
+        seed=int(last["grid"]["seed"]),
+        created=_now(),
+        groups=tuple(cells),
+        group_sizes=_sizes(project, list(cells)),
+        queries=answers,
+        checks=_checks(found),
+        null=_null(found),
+        costs=_costs(project, found, records),
+        provenance=_provenance(project, found, last),
+        warnings=tuple(_warnings(found, skipped)),
+        **summarise(answers, list(cells))._asdict(),
+    )
 
 
 def _belongs(record: ActionRecord, found: Counterfactuals) -> bool:
@@ -65,7 +80,11 @@ def _scored(project: Project, records: list[ActionRecord]) -> list[Query]:
 
 
 def _cells(
-    project: Project, found: Counterfactuals, reading: results.Reading, last: Mapping[str, Any], queries: list[Query]
+    project: Project,
+    found: Counterfactuals,
+    reading: results.Reading,
+    last: Mapping[str, Any],
+    queries: list[Query],
 ) -> tuple[list[Query], dict[str, Any], int]:
     """Terms under every model of the images that have them all, and how many images do not."""
     keys = {
@@ -99,7 +118,9 @@ def _now() -> str:
 
 def _sizes(project: Project, groups: list[str]) -> dict[str, int]:
     counts = project.data.counts
-    return {name: counts[name] if name in counts else sum(counts[p] for p in name.split("+")) for name in groups}
+    return {
+        name: counts[name] if name in counts else sum(counts[p] for p in name.split("+")) for name in groups
+    }
 
 
 def _checks(found: Counterfactuals) -> tuple[Check, ...]:
@@ -114,9 +135,10 @@ def _null(found: Counterfactuals) -> dict[str, Any] | None:
     how = "unlearned with the same operator" if found.method == "guda" else "left out of training"
     return {
         "description": f"{len(found.nulls)} random groups, drawn across all true groups and {how}",
-        "sizes": sizes, "groups": len(found.nulls),
-        "stands_out": f"one-sided Student t below {results.LEVEL:g} after Bonferroni over {len(found.groups)} groups",
-    }  # fmt: skip
+        "sizes": sizes,
+        "groups": len(found.nulls),
+        "stands_out": f"p < {results.LEVEL:g}, one-sided Student t, Bonferroni over the groups",
+    }
 
 
 def _costs(project: Project, found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
@@ -134,7 +156,8 @@ def _costs(project: Project, found: Counterfactuals, scored: list[ActionRecord])
 def _cost_row(step: str, what: str, record: ActionRecord) -> CostRow:
     seen = record.provenance
     seconds = (seen.get("wall_seconds") or 0.0) + (seen.get("seconds_before_resume") or 0.0)
-    return CostRow(step, what, seconds, seen.get("forwards"), "cached", record.created)
+    status = "run" if seen.get("forwards") else "cached"
+    return CostRow(step, what, seconds, seen.get("forwards"), status, record.created)
 
 
 def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,20 +165,19 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
         **provenance(),
         "dataset": {"digest": project.data.blob, "images": project.data.images},
         "models": {name or "full": record.outputs["weights"] for name, record in found.records().items()},
-        "trained": {"argv": found.full.provenance.get("argv"), "created": found.full.created,
-                    "packages": found.full.provenance.get("packages")},
+        "trained": {
+            "argv": found.full.provenance.get("argv"),
+            "created": found.full.created,
+            "packages": found.full.provenance.get("packages"),
+        },
         "compute": dict(last["compute"]),
         "grid": dict(last["grid"]),
-        "operator": next(iter(found.groups.values())).params.get("unlearn") if found.method == "guda" else None,
-    }  # fmt: skip
+        "operator": next(iter(found.groups.values())).params.get("unlearn"),
+    }
 
 
 def _warnings(found: Counterfactuals, skipped: int) -> list[str]:
-    out = [
-        f"the model without {name} failed its check: {record.provenance['check']['why']}"
-        for name, record in found.groups.items()
-        if record.provenance.get("check") and not record.provenance["check"]["passed"]
-    ]
+    out = counterfactuals.warnings(found)
     if skipped:
         out.append(f"{skipped} images are left out: they have not been scored under every current model")
     if found.lacking:

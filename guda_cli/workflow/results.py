@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from guda_cli.attribution import scores
+from guda_cli.attribution.sizes import size_classes
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array, Schedule
@@ -44,7 +45,9 @@ def assemble(
     """One result a query from -ELBO terms [queries, draws, n] of the full and counterfactual models."""
     multiplier = reading.weighting.multiplier(reading.schedule)
     found = {name: scores.delta_elbo(full, terms, reading.grid, multiplier) for name, terms in groups.items()}
-    null_values = {name: scores.delta_elbo(full, t, reading.grid, multiplier).value for name, t in nulls.items()}
+    null_values = {
+        name: scores.delta_elbo(full, t, reading.grid, multiplier).value for name, t in nulls.items()
+    }
     matched = _matched_nulls(list(groups), list(nulls), reading.sizes)
     elbo = scores.estimate(full, reading.grid, np.ones_like(multiplier))
     out = []
@@ -54,7 +57,9 @@ def assemble(
             null = scores.null_of(np.array([null_values[n][i] for n in matched[name]]))
             entries.append(_entry(name, float(estimate.value[i]), float(estimate.se[i]), null, len(found)))
         entries.sort(key=lambda entry: (-entry.score, entry.group))
-        out.append(_result(reading, query, tuple(entries), looks_like[i], (float(elbo.value[i]), float(elbo.se[i]))))
+        out.append(
+            _result(reading, query, tuple(entries), looks_like[i], (float(elbo.value[i]), float(elbo.se[i])))
+        )
     return out
 
 
@@ -68,7 +73,11 @@ def _entry(name: str, score: float, se: float, null: scores.Null | None, tested:
 
 
 def _result(
-    reading: Reading, query: Query, entries: tuple[GroupScore, ...], looks: str | None, elbo: tuple[float, float]
+    reading: Reading,
+    query: Query,
+    entries: tuple[GroupScore, ...],
+    looks: str | None,
+    elbo: tuple[float, float],
 ) -> QueryResult:
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
@@ -76,19 +85,30 @@ def _result(
         return QueryResult(query.name, query.digest, looks, query.pixels, entries, answer)
     dimensions = query.pixels.size
     x0 = query.pixels[None].astype(np.float64) / 127.5 - 1.0
-    negative = elbo[0] + float(reading.schedule.prior_term(x0)[0]) + reading.schedule.decoder_constant(dimensions)
+    negative = (
+        elbo[0] + float(reading.schedule.prior_term(x0)[0]) + reading.schedule.decoder_constant(dimensions)
+    )
     return QueryResult(
-        query.name, query.digest, looks, query.pixels, entries, answer,
-        elbo_nats=-negative, bits_per_dim=negative / (dimensions * math.log(2.0)), elbo_se=elbo[1],
-    )  # fmt: skip
+        query.name,
+        query.digest,
+        looks,
+        query.pixels,
+        entries,
+        answer,
+        elbo_nats=-negative,
+        bits_per_dim=negative / (dimensions * math.log(2.0)),
+        elbo_se=elbo[1],
+    )
 
 
-def _matched_nulls(groups: Sequence[str], nulls: Sequence[str], sizes: Mapping[str, int]) -> dict[str, list[str]]:
+def _matched_nulls(
+    groups: Sequence[str], nulls: Sequence[str], sizes: Mapping[str, int]
+) -> dict[str, list[str]]:
     """For each group the null models of its size class; for joint removals the nearest size there is."""
     by_size: dict[int, list[str]] = {}
     for name in nulls:
         by_size.setdefault(int(name.split("-")[1]), []).append(name)
-    classes = scores.size_classes(dict(sizes))
+    classes = size_classes(dict(sizes))
     out: dict[str, list[str]] = {}
     for group in groups:
         parts = [group] if group in sizes else group.split("+")

@@ -27,11 +27,15 @@ class Settings:
 
 def action(full: ActionRecord, record: ActionRecord, settings: Settings) -> Action:
     """Drawing `settings.count` images from the model of `record`."""
-    inputs = {name: full.outputs[name] for name in ("config", "betas")} | {"weights": record.outputs["weights"]}
+    inputs = {name: full.outputs[name] for name in ("config", "betas")} | {
+        "weights": record.outputs["weights"]
+    }
     if record.operation == "unlearn":
         inputs["base"] = full.outputs["weights"]
     steps = settings.count * settings.steps
-    return Action("sample", asdict(settings), inputs, f"{settings.count} images", float(steps), 0, "guda sample")
+    return Action(
+        "sample", asdict(settings), inputs, f"{settings.count} images", float(steps), 0, "guda sample"
+    )
 
 
 def sample(
@@ -62,9 +66,14 @@ def _draw(
         for start in range(0, settings.count, BATCH):
             indices = range(start, min(start + BATCH, settings.count))
             x = sampling.sample(
-                denoiser, project.data.shape, indices, sampler=settings.sampler, steps=settings.steps,
-                seed=settings.seed, on_step=bar.advance,
-            )  # fmt: skip
+                denoiser,
+                project.data.shape,
+                indices,
+                sampler=settings.sampler,
+                steps=settings.steps,
+                seed=settings.seed,
+                on_step=bar.advance,
+            )
             parts.append(((x + 1.0) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
     return np.concatenate(parts)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,16 @@ import numpy as np
 from guda_cli.data.queries import Query, load_queries
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
+from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
-from guda_cli.report.model import QueryResult
+from guda_cli.report.model import SIGN, QueryResult
 from guda_cli.workflow import actions, counterfactuals, queries_store, results
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
+from store import ActionRecord
 
 if TYPE_CHECKING:
     from guda_cli.workflow.compute import Compute
@@ -52,6 +55,10 @@ class BlockResult:
     bad: list[tuple[str, str]]
 
 
+class _OtherCompute(Exception):  # noqa: N818
+    """Cells are missing from tables that this process cannot add to."""
+
+
 class ScoreRun:
     """Scores images under one set of counterfactual models."""
 
@@ -65,7 +72,7 @@ class ScoreRun:
         self.reading = results.Reading(grid, schedule, weighting, dict(project.data.counts))
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()
-        self.warnings = self._warnings()
+        self.warnings = counterfactuals.warnings(self.found)
         self.forwards = self.images = self.cached = 0
 
     # -- what is scored ----------------------------------------------------------------------------
@@ -76,8 +83,8 @@ class ScoreRun:
         n = grid.timesteps.shape[1]
         partial = "" if grid.unbiased else ", a partial sum"
         return (
-            f"{s.method}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps ({s.grid}{partial}) x {s.draws} "
-            f"draws, seed {s.seed}. Positive: without the group the model explains the image worse."
+            f"{s.method}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps ({s.grid}{partial})"
+            f" x {s.draws} draws, seed {s.seed}. {SIGN}"
         )
 
     def announce(self) -> None:
@@ -94,18 +101,9 @@ class ScoreRun:
         """What was computed and what came from the store."""
         if self.forwards == 0:
             return f"{self.images} images: every term was in the store, no model was run"
-        return f"{self.images} images: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
-
-    def _warnings(self) -> list[str]:
-        out = []
-        for name, record in self.found.groups.items():
-            check = record.provenance.get("check")
-            if check and not check["passed"]:
-                out.append(f"the model without {name} failed its check: {check['why']}")
-        if not self.found.nulls:
-            made = "guda unlearn --all" if self.settings.method == "guda" else "guda train --null"
-            out.append(f"no null of random groups ({made}), so nothing says whether a group stands out")
-        return out
+        return (
+            f"{self.images} images: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
+        )
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -130,7 +128,9 @@ class ScoreRun:
             what = f"terms under the {'full model' if not name else 'model without ' + name}"
             why = f"{missing} of {len(set(digests))} images" if missing else ""
             cost = float(missing * self.reading.grid.rows)
-            steps.append(Step(what, TO_DO if missing else CACHED, why, tables.keys[name], cost, command="guda score"))
+            steps.append(
+                Step(what, TO_DO if missing else CACHED, why, tables.keys[name], cost, command="guda score")
+            )
         return steps
 
     def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
@@ -153,26 +153,47 @@ class ScoreRun:
         channels, size, _ = self.project.data.shape
         return load_queries(paths, size, channels)
 
-    def _score(self, queries: list[Query], advance: Any) -> list[QueryResult]:
-        digests = list(dict.fromkeys(query.digest for query in queries))
+    def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
+        digests = [query.digest for query in queries]
+        started, before = time.monotonic(), self.forwards
         tables = self._tables(self._known_compute())
         if any(tables.missing(digests).values()):
             tables = self._tables(self._live_compute())
-        cells: dict[str, Any] = {}
-        for name, record in self.found.records().items():
-            terms, fresh = tables.terms(
-                name, queries, lambda wanted, record=record: self._engine.terms(record, wanted)
-            )
-            cells[name] = terms
-            self.forwards += fresh * self.reading.grid.rows
-            self.cached += (len(digests) - fresh) * self.reading.grid.rows
-            advance(len(queries) * self.reading.grid.rows)
-        queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries)
+        try:
+            cells = self._cells(tables, queries, advance)
+        except _OtherCompute:  # a damaged segment must be made again, and this process rounds otherwise
+            tables = self._tables(self._live_compute())
+            cells = self._cells(tables, queries, advance)
+        facts = {
+            "images": len(queries),
+            "forwards": self.forwards - before,
+            "wall_seconds": time.monotonic() - started,
+        }
+        queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
         looks = self._looks_like(queries)
         full = cells.pop("")
         nulls = {name: cells.pop(name) for name in self.found.nulls}
         return results.assemble(self.reading, queries, full, cells, nulls, looks)
+
+    def _cells(
+        self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
+    ) -> dict[str, Array]:
+        """Terms of a block under every model, by removal name."""
+        distinct, rows = len({query.digest for query in queries}), self.reading.grid.rows
+        cells = {}
+        for name, record in self.found.records().items():
+
+            def compute(wanted: list[Query], record: ActionRecord = record) -> Array:
+                if self._live_compute() != tables.compute:
+                    raise _OtherCompute
+                return self._engine.terms(record, wanted)
+
+            cells[name], fresh = tables.terms(name, queries, compute)
+            self.forwards += fresh * rows
+            self.cached += (distinct - fresh) * rows
+            advance(len(queries) * rows)
+        return cells
 
     def _looks_like(self, queries: Sequence[Query]) -> Sequence[str]:
         from guda_cli.data.similarity import nearest_groups

@@ -28,19 +28,24 @@ class Engine:
         denoiser = self.models.use(record)
         x0 = torch.from_numpy(to_float(np.stack([query.pixels for query in queries])))
         digests = [query.digest for query in queries]
-        return elbo.image_terms(denoiser, x0, digests, self.grid, seed=self.seed, batch_size=self.compute.batch_size)
+        return elbo.image_terms(
+            denoiser, x0, digests, self.grid, seed=self.seed, batch_size=self.compute.batch_size
+        )
 
-    def maps(
-        self, query: Query, models: dict[str, ActionRecord], multiplier: Array
-    ) -> dict[str, Array]:
+    def maps(self, query: Query, models: dict[str, ActionRecord], multiplier: Array) -> dict[str, Array]:
         """Per-pixel delta-ELBO [H, W] of one query for each named model; the full model's name is empty."""
         x0 = torch.from_numpy(to_float(query.pixels))
         found = {
             name: elbo.weighted_map(
-                self.models.use(record), x0, query.digest, self.grid, multiplier,
-                seed=self.seed, batch_size=self.compute.batch_size,
+                self.models.use(record),
+                x0,
+                query.digest,
+                self.grid,
+                multiplier,
+                seed=self.seed,
+                batch_size=self.compute.batch_size,
             )
             for name, record in models.items()
-        }  # fmt: skip
+        }
         full = found.pop("")
         return {name: value - full for name, value in found.items()}

@@ -17,7 +17,11 @@ class Tables:
     """One table a model, all on one grid and computed alike; rows are query digests."""
 
     def __init__(
-        self, project: Project, keys: Mapping[str, tuple[str, dict[str, Any]]], grid: Grid, compute: Mapping[str, Any]
+        self,
+        project: Project,
+        keys: Mapping[str, tuple[str, dict[str, Any]]],
+        grid: Grid,
+        compute: Mapping[str, Any],
     ) -> None:
         self.project, self.grid, self.compute = project, grid, compute
         self.keys = {name: key for name, (key, _) in keys.items()}
@@ -49,7 +53,9 @@ class Tables:
         if missing:
             fresh = compute([unique[digest] for digest in missing])
             if not store.read_only:
-                store.table_publish(self.keys[name], self._specs[name], missing, {"terms": fresh}, {"unit": "nats"})
+                store.table_publish(
+                    self.keys[name], self._specs[name], missing, {"terms": fresh}, {"unit": "nats"}
+                )
                 store.table_compact(self.keys[name])
             known, order = np.concatenate([known, fresh]), order + missing
         row = {digest: i for i, digest in enumerate(order)}

@@ -1,0 +1,233 @@
+"""The speed figures of guda, as ratios measured in one run on one machine.
+
+    python benchmarks/run.py                 all but the main job
+    python benchmarks/run.py --only scoring
+    python benchmarks/run.py --main-job      also the README's main job, start to end (minutes)
+
+Nothing here is part of a pass/fail test: each line says what was measured and the target it is held to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPEATS = 5
+
+
+def line(what: str, measured: str, target: str) -> None:
+    print(f"{what:<62} {measured:>12}   target {target}", flush=True)
+
+
+def wall(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+# -- start-up ---------------------------------------------------------------------------------------
+
+
+def startup() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        small_project(Path(folder))
+        for args, target in ((["--help"], 0.2), (["status"], 0.4), (["store", "ls"], 0.4)):
+            command = [sys.executable, "-m", "guda_cli", *args]
+            times = [
+                wall(lambda c=command: subprocess.run(c, cwd=folder, capture_output=True, check=True))
+                for _ in range(9)
+            ]
+            line(f"guda {' '.join(args)}: median of 9", f"{statistics.median(times):.3f} s", f"{target} s")
+
+
+def small_project(folder: Path, *sets: str) -> None:
+    """Digits, trained and unlearned briefly: what later commands find."""
+    brief = ["--set", "train.steps=3", "--set", "unlearn.steps=1", *sets]
+    for args in (["train", *brief], ["unlearn", "--all", *brief]):
+        subprocess.run([sys.executable, "-m", "guda_cli", *args], cwd=folder, capture_output=True, check=True)
+
+
+# -- scoring ----------------------------------------------------------------------------------------
+
+
+def scoring() -> None:
+    """Scoring with models loaded against the bare network time of the same forwards."""
+    import torch
+
+    torch.set_flush_denormal(True)
+    from guda_cli.data.images import pixels_digest, to_float
+    from guda_cli.data.sources import read_dataset
+    from guda_cli.diffusion import elbo, grid
+    from guda_cli.diffusion.denoiser import UNetDenoiser
+    from guda_cli.diffusion.schedule import from_config
+    from guda_cli.recipe import to_dict
+    from guda_cli.recipes_lookup import load
+    from guda_cli.training.model_io import build_unet
+    from guda_cli.workflow.actions import configs
+
+    recipe, _ = load("digits")
+    data = read_dataset(recipe.data)
+    config = configs(recipe, (1, 8, 8))
+    schedule = from_config(config["scheduler"])
+    denoiser = UNetDenoiser(build_unet(config["unet"], 0).eval(), schedule)
+    spec = to_dict(recipe.score)
+    points = grid.build(grid.spec("strata", spec["timesteps"], spec["draws"], 0), schedule.T)
+    models, batch = 11, 256  # the full model and ten groups
+    for images in (1, 64):
+        x0 = torch.from_numpy(to_float(data.images[:images]))
+        digests = [pixels_digest(pixels) for pixels in data.images[:images]]
+        rows = images * points.rows
+        sizes = [batch] * (rows // batch) + ([rows % batch] if rows % batch else [])
+        inputs = {n: (torch.randn(n, 1, 8, 8), torch.randint(1, schedule.T + 1, (n,))) for n in set(sizes)}
+
+        @torch.inference_mode()
+        def network(sizes: list[int] = sizes, inputs: dict = inputs) -> None:
+            for n in sizes:
+                denoiser.predict(*inputs[n])
+
+        def score(x0: torch.Tensor = x0, digests: list[str] = digests) -> None:
+            elbo.image_terms(denoiser, x0, digests, points, seed=0, batch_size=batch)
+
+        ratio = paired_ratio(score, network, repeats=REPEATS * (11 if images == 1 else 1))
+        what = f"scoring {images} image(s), {models} models, {points.rows} forwards each / network alone"
+        line(what, f"{ratio:.3f}", "1.15")
+
+
+def paired_ratio(first: Callable[[], None], second: Callable[[], None], *, repeats: int) -> float:
+    """Median of first / second, measured alternately after a warm-up."""
+    first(), second()
+    return statistics.median(wall(first) / wall(second) for _ in range(repeats))
+
+
+# -- unlearning -------------------------------------------------------------------------------------
+
+
+def unlearning() -> None:
+    """ReTrack, neighbour search included, against the same steps with the plain target."""
+    import dataclasses
+
+    import torch
+
+    torch.set_flush_denormal(True)
+    from guda_cli.data.sources import read_dataset
+    from guda_cli.diffusion.schedule import from_config
+    from guda_cli.recipes_lookup import load
+    from guda_cli.training import loop
+    from guda_cli.training.model_io import build_unet
+    from guda_cli.unlearning.operators import Problem
+    from guda_cli.unlearning.unlearn import unlearn
+    from guda_cli.workflow.actions import configs
+
+    recipe, _ = load("digits")
+    data = read_dataset(recipe.data)
+    images = torch.from_numpy(data.images)
+    forget = torch.from_numpy(data.members(data.groups[0]))
+    config = configs(recipe, (1, 8, 8))
+    schedule = from_config(config["scheduler"])
+
+    def run(operator: str) -> Callable[[], None]:
+        spec = dataclasses.replace(recipe.unlearn, operator=operator, steps=20)
+        unet = build_unet(config["unet"], 0)
+        return lambda: unlearn(unet, Problem(images, forget, schedule, spec), hooks=loop.Hooks()) and None
+
+    ratio = paired_ratio(run("retrack"), run("finetune"), repeats=REPEATS)
+    line("retrack with neighbour search / same steps, plain target", f"{ratio:.3f}", "1.2")
+
+
+# -- memory -----------------------------------------------------------------------------------------
+
+
+def memory() -> None:
+    """Peak memory of `guda score` with more images and with more groups."""
+    import numpy as np
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small_project(folder, "--set", "score.timesteps=4")
+        rng = np.random.default_rng(0)
+        (folder / "queries").mkdir()
+        for i in range(1024):
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(
+                folder / f"queries/{i:04d}.png"
+            )
+        few, all_groups = ["--group", "digit-0"], []
+        base = peak(folder, "queries/00[0-5]*.png", few)
+        line(
+            "peak memory: 1,024 images / 60 images, one group",
+            ratio_text(peak(folder, "queries", few), base),
+            "1.0",
+        )
+        base = peak(folder, "queries/01*.png", few)
+        line(
+            "peak memory: ten groups / one group, 100 images",
+            ratio_text(peak(folder, "queries/02*.png", all_groups), base),
+            "1.0",
+        )
+
+
+def ratio_text(value: float, base: float) -> str:
+    return f"{value / base:.3f}"
+
+
+def peak(folder: Path, images: str, groups: list[str]) -> float:
+    """Peak resident memory, in MB, of one scoring in a process of its own."""
+    code = (
+        "import resource, sys; from guda_cli.app import run; code = run(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr); sys.exit(code)"
+    )
+    sets = ["--set", "score.timesteps=4", "--set", "unlearn.steps=1", "--set", "train.steps=3"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", images, *groups, *sets, "-q", "--json"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stderr.strip().splitlines()[-1])
+
+
+# -- the main job -----------------------------------------------------------------------------------
+
+
+def main_job() -> None:
+    """The README's main job after installation, command by command."""
+    commands = ("train", "unlearn --all", "sample -n 16 --out queries", "score queries --top 3",
+                "report --html report.html")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        total = 0.0
+        for command in commands:
+            args = [sys.executable, "-m", "guda_cli", *command.split()]
+            took = wall(lambda a=args: subprocess.run(a, cwd=folder, capture_output=True, check=True))
+            line(f"guda {command}", f"{took:.1f} s", "-")
+            total += took
+        line("main job on digits", f"{total:.0f} s", "240 s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = {"startup": startup, "scoring": scoring, "unlearning": unlearning, "memory": memory}
+    parser.add_argument("--only", choices=parts)
+    parser.add_argument("--main-job", action="store_true")
+    given = parser.parse_args()
+    os.environ.pop("GUDA_STORE", None)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
+    for name, part in parts.items():
+        if given.only in (None, name):
+            part()
+    if given.main_job:
+        main_job()
+    print(
+        f"peak memory of the benchmark itself {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
