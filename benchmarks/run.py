@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -224,9 +223,6 @@ def main() -> None:
             part()
     if given.main_job:
         main_job()
-    print(
-        f"peak memory of the benchmark itself {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
-    )
 
 
 if __name__ == "__main__":

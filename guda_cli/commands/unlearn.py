@@ -47,7 +47,8 @@ def unlearn(
     chosen = removal.of_groups(list(counts) if every else list(group or []), counts)
     if null:
         images = project.data.images if counts else 0
-        chosen += removal.nulls(counts, images, project.recipe.unlearn.null_groups) if images else []
+        each = project.recipe.unlearn.null_groups
+        chosen += removal.nulls(counts, images, each, match=chosen) if images else []
     if session.options.dry_run:
         from guda_cli.workflow.plan import Planner
 

@@ -7,15 +7,15 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.console import Console
-from guda_cli.errors import CorruptError, MissingError
+from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.recipe import DataSpec, Recipe, to_dict
 from guda_cli.workflow import actions
 from guda_cli.workflow.actions import Action, DataRef
@@ -51,6 +51,7 @@ class Project:
         self.ran: set[str] = set()  # action keys that this process ran
         self._jobs: dict[str, Job] = {}
         self._dataset: Dataset | None = None
+        self._said_gone = False
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -60,7 +61,7 @@ class Project:
         self._jobs[action.key] = job
         record = self.store.lookup(action.key)
         if record is None:
-            with self.store.lease(action.key, wait=self.wait, on_wait=self._say_waiting(action)):
+            with self.lease(action.key, action.what, holds=action.inputs.values()):
                 record = self.store.lookup(action.key) or self._run(job)
         self.tell_notices()
         return record
@@ -83,11 +84,13 @@ class Project:
         self.ran.add(action.key)
         return record
 
-    def _say_waiting(self, action: Action) -> Callable[[Mapping[str, Any]], None]:
-        def say(holder: Mapping[str, Any]) -> None:
-            self.console.say(f"{action.what}: another process (pid {holder.get('pid')}) is at it; waiting")
+    def lease(self, key: str, what: str, *, holds: Iterable[str] = ()) -> AbstractContextManager[None]:
+        """Hold the right to do `what`, waiting (and saying so) while another process does it."""
 
-        return say
+        def say(holder: Mapping[str, Any]) -> None:
+            self.console.say(f"{what}: another process (pid {holder.get('pid')}) is at it; waiting")
+
+        return self.store.lease(key, wait=self.wait, on_wait=say, holds=holds)
 
     def tell_notices(self) -> None:
         """Pass on what the store noticed (quarantined objects)."""
@@ -135,9 +138,22 @@ class Project:
 
     def known_data(self) -> DataRef | None:
         """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
-        document = self.store.get_document(self._data_document)
+        try:
+            document = self.store.get_document(self._data_document)
+        except DataError as err:  # the source is gone: what was read from it still serves
+            document = self.store.get_document(self._spec_document)
+            if document is None:
+                raise
+            if not self._said_gone:
+                self.console.warn(f"{err.message}: using the copy in the store")
+                self._said_gone = True
         record = self.store.lookup(document["key"]) if document else None
         return DataRef.of(record) if record else None
+
+    @cached_property
+    def _spec_document(self) -> str:
+        spec = json.dumps(to_dict(self.recipe.data), sort_keys=True)
+        return f"source-{hashlib.sha256(spec.encode()).hexdigest()[:32]}"
 
     @cached_property
     def _data_document(self) -> str:
@@ -187,7 +203,8 @@ class Project:
             "data": to_dict(self.recipe.data),
         }
         record = self.ensure(Job(action, lambda: Made({"data": to_bytes(dataset)}, facts)))
-        self.store.set_document(self._data_document, {"key": record.key})
+        for name in (self._data_document, self._spec_document):
+            self.store.set_document(name, {"key": record.key})
         return DataRef.of(record)
 
     # -- the full model ----------------------------------------------------------------------------

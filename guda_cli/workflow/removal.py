@@ -69,7 +69,14 @@ def of_groups(names: Sequence[str], known: Mapping[str, int]) -> list[Removal]:
     return list(out)
 
 
-def nulls(counts: Mapping[str, int], images: int, each: int) -> list[Removal]:
-    """`each` random sets for every size class of the groups; none that would leave no image."""
-    sizes = sorted(set(size_classes(dict(counts)).values()))
+def nulls(
+    counts: Mapping[str, int], images: int, each: int, *, match: Sequence[Removal] | None = None
+) -> list[Removal]:
+    """`each` random sets for every size class of the groups; none that would leave no image.
+
+    With `match`, only for the classes of those removals' groups.
+    """
+    classes = size_classes(dict(counts))
+    names = counts if match is None else {group for what in match for group in what.groups}
+    sizes = sorted({classes[name] for name in names})
     return [Removal(size=size, index=i) for size in sizes if size < images for i in range(each)]

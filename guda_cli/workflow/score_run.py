@@ -56,7 +56,7 @@ class BlockResult:
 
 
 class _OtherCompute(Exception):  # noqa: N818
-    """Cells are missing from tables that this process cannot add to."""
+    """Cells are missing, perhaps from tables that this process, rounding otherwise, cannot add to."""
 
 
 class ScoreRun:
@@ -157,13 +157,14 @@ class ScoreRun:
         digests = [query.digest for query in queries]
         started, before = time.monotonic(), self.forwards
         tables = self._tables(self._known_compute())
-        if any(tables.missing(digests).values()):
-            tables = self._tables(self._live_compute())
         try:
+            if any(tables.missing(digests).values()):
+                raise _OtherCompute
             cells = self._cells(tables, queries, advance)
-        except _OtherCompute:  # a damaged segment must be made again, and this process rounds otherwise
+        except _OtherCompute:
             tables = self._tables(self._live_compute())
-            cells = self._cells(tables, queries, advance)
+            with self.project.lease(tables.block_key(digests), f"scoring {len(queries)} images"):
+                cells = self._cells(tables, queries, advance)
         facts = {
             "images": len(queries),
             "forwards": self.forwards - before,

@@ -11,6 +11,7 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 from guda_cli.workflow.project import Project
+from store import action_key
 
 
 class Tables:
@@ -31,6 +32,10 @@ class Tables:
         """How many of `digests` each model has no row for."""
         wanted = set(digests)
         return {name: len(wanted - self.project.store.table_rows(key)) for name, key in self.keys.items()}
+
+    def block_key(self, digests: Sequence[str]) -> str:
+        """A key for the work of filling these rows of all tables: who holds its lease does it."""
+        return action_key("elbo-block", 1, {"rows": sorted(set(digests))}, self.keys)
 
     def read(self, name: str, digests: Sequence[str]) -> tuple[Array, list[str]]:
         """Terms [found, draws, n] of the digests that have a row, in order, and those that have none."""

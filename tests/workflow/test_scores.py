@@ -1,0 +1,118 @@
+"""A query's terms are its own: they do not depend on companions, order, file name or batch."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.workflow.fixtures import (  # noqa: F401
+    GROUPS,
+    SIGN,
+    Cli,
+    cli,
+    here,
+    one_thread,
+    project,
+    scores,
+    template,
+    terms,
+)
+
+
+def test_every_group_is_listed_and_ranked(cli: Cli, project: Path) -> None:
+    for document in cli("score", "q", "--json").documents:
+        found = document["scores"]
+        assert sorted(s["group"] for s in found) == sorted(GROUPS)
+        assert [s["rank"] for s in found] == [1, 2, 3, 4]
+        values = [s["score"] for s in found]
+        assert values == sorted(values, reverse=True)
+        for s in found:
+            assert s["low"] < s["score"] < s["high"]
+            assert math.isclose(s["high"] - s["low"], 2 * 1.96 * s["se"], rel_tol=1e-3)
+            assert s["z"] is not None
+        assert document["answer"] == [s["group"] for s in found if s["stands_out"]]
+
+
+def test_companions_and_order_and_batches_do_not_matter(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = ["--seed", 7]
+    cli("score", "q", *new)
+    together = terms(here())
+    shutil.rmtree(".guda/tables")
+    monkeypatch.setenv("GUDA_BATCH_SIZE", "5")
+    for name in reversed(sorted(Path("q").glob("*.png"))):
+        cli("score", name, *new)
+    alone = terms(here())
+    assert alone
+    for key, values in alone.items():
+        np.testing.assert_allclose(values, together[key], rtol=1e-5)
+
+
+def test_a_copy_elsewhere_costs_nothing(cli: Cli, project: Path) -> None:
+    copy = project / "far away" / "it's another.png"
+    copy.parent.mkdir()
+    shutil.copy("q/00002.png", copy)
+    [old] = cli("score", "q/00002.png", "--json").documents
+    done = cli("score", copy, "--json")
+    assert "no model was run" in done.stderr
+    [new] = done.documents
+    assert new.pop("image") == str(copy)
+    old.pop("image")
+    assert new == old
+
+
+def test_duplicates_are_scored_once_and_shown_as_asked(cli: Cli, project: Path) -> None:
+    shutil.copy("q/00000.png", "twin.png")
+    done = cli("score", "q/00000.png", "q/00000.png", "./q/00000.png", "twin.png", "--seed", 3, "--json")
+    assert [d["image"] for d in done.documents] == ["q/00000.png", "twin.png"]
+    assert len(scores(done.documents)) == 1
+    assert "2 images: 128 network forwards" in done.stderr, "8 models, 16 cells, one image"
+
+
+def test_the_sign_is_said_everywhere(cli: Cli, project: Path) -> None:
+    def said(text: str) -> bool:
+        return SIGN in " ".join(text.split()).lower().replace("this group", "the group")
+
+    assert said(cli("score", "q/00000.png").stdout)
+    assert said(cli("score", "q").stdout)
+    assert said(cli("score", "q/00000.png", "--json").document["sign"])
+    assert said(cli("report", "--html", "r.html").stdout)
+    assert said(Path("r.html").read_text())
+    assert said(cli("report", "--json").document["sign"])
+
+
+@pytest.mark.parametrize(
+    ("args", "unit"),
+    [
+        (["--weighting", "elbo"], "nats"),
+        (["--weighting", "elbo", "--grid", "all"], "nats"),
+        (["--weighting", "elbo", "--grid", "stride:5"], "weighted squared error"),
+        (["--weighting", "uniform"], "weighted squared error"),
+        ([], "weighted squared error"),
+    ],
+)
+def test_nats_only_for_the_elbo_on_an_unbiased_grid(cli: Cli, project: Path, args: list[str], unit: str) -> None:
+    one = ["score", "q/00000.png", "--group", "amber", *args]
+    assert cli(*one, "--json").document["unit"] == unit
+    text = cli(*one).stdout
+    assert f"({unit})" in text
+    assert ("a partial sum" in text) == ("stride:5" in args)
+    assert ("nats" in text) == (unit == "nats")
+
+
+def test_one_group_is_scored_as_among_all(cli: Cli, project: Path) -> None:
+    [every] = scores(cli("score", "q/00001.png", "--json").documents).values()
+    [one] = scores(cli("score", "q/00001.png", "--group", "cyan", "--json").documents).values()
+    assert one == {"cyan": every["cyan"]}
+
+
+def test_a_report_gives_the_numbers_of_the_scores(cli: Cli, project: Path) -> None:
+    scored = scores(cli("score", "q", "--json").documents)
+    assert scores(cli("report", "--json").document["queries"]) == scored
+    other = scores(cli("score", "q", "--json", "--weighting", "elbo").documents)
+    assert scores(cli("report", "--json", "--weighting", "elbo").document["queries"]) == other
