@@ -86,7 +86,7 @@ def score(
         show_plan(session, run.plan(paths), f"plan: score {len(paths)} images")
         return
     printer = Printer(session, run, top, many=len(paths) > MANY, csv=csv)
-    bad = 0
+    bad, mapped = 0, set[Path]()
     for result, query in _results(run, paths):
         if query is None:
             bad += 1
@@ -94,7 +94,7 @@ def score(
         assert result is not None
         printer.show(result)
         if map_path is not None:
-            path = map_path if map_path.suffix else map_path / (Path(query.name).stem + ".png")
+            path = map_path if map_path.suffix else _map_in(map_path, query.name, mapped)
             run.write_map(query, result, top, path)
             session.console.say(f"map: {path}")
     session.console.say(run.summary())
@@ -103,6 +103,17 @@ def score(
             f"{bad} of {len(paths)} images could not be read",
             why="each is named above; the others are scored",
         )
+
+
+def _map_in(folder: Path, name: str, taken: set[Path]) -> Path:
+    """Where the map of an image goes in `folder`; images alike in name get a number."""
+    stem = Path(name).stem
+    path, number = folder / f"{stem}.png", 1
+    while path in taken:
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    taken.add(path)
+    return path
 
 
 def _results(run: ScoreRun, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:

@@ -41,7 +41,7 @@ def spec(kind: str, timesteps: int, draws: int, seed: int) -> dict[str, Any]:
         return {"kind": "strata", "timesteps": timesteps, "draws": draws, "seed": seed}
     if name == "all" and not stride:
         return {"kind": "all", "draws": draws, "seed": seed}
-    if name == "stride" and stride.isdigit() and int(stride) > 0:
+    if name == "stride" and stride.isdecimal() and int(stride) > 0:
         return {"kind": "stride", "stride": int(stride), "draws": draws, "seed": seed}
     raise UsageError(f"unknown grid '{kind}'", why="it is one of strata, all, stride:N", fix="--grid strata")
 

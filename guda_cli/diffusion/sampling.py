@@ -14,7 +14,8 @@ from guda_cli.diffusion.noise import generator
 
 def timesteps(T: int, steps: int) -> list[int]:
     """`steps` evenly spaced t from T down to 1."""
-    return [int(t) for t in np.unique(np.rint(np.linspace(1, T, min(steps, T))))[::-1]]
+    ladder = np.linspace(1, T, min(steps, T)) if steps > 1 else [T]
+    return [int(t) for t in np.unique(np.rint(ladder))[::-1]]
 
 
 @torch.inference_mode()

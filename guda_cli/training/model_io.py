@@ -39,7 +39,11 @@ def from_bytes(data: bytes) -> Weights:
 
 def delta(weights: Weights, base: Weights) -> Weights:
     """The tensors of `weights` that differ from `base` in any bit."""
-    return {name: value for name, value in weights.items() if not torch.equal(value, base[name])}
+    return {name: value for name, value in weights.items() if not torch.equal(_bits(value), _bits(base[name]))}
+
+
+def _bits(value: Tensor) -> Tensor:
+    return value.reshape(-1).view(torch.uint8)  # 0.0 and -0.0 are equal, their bytes are not
 
 
 def check_finite(weights: Weights, what: str) -> None:

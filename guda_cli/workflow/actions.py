@@ -7,6 +7,7 @@ an operation change, its version must go up (a golden test holds that).
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,11 @@ def train(recipe: Recipe, data: DataRef, removal: Removal | None, full: ActionRe
     else:
         params["configs"] = configs(recipe, data.shape)
     what = f"model without {removal.name}" if removal else "full model"
-    command = f"guda train --without {removal.name}" if removal and not removal.is_null else "guda train"
+    command = (
+        f"guda train --without {shlex.quote(removal.name)}"
+        if removal and not removal.is_null
+        else "guda train"
+    )
     forwards = 3.0 * steps * recipe.train.batch_size
     return Action("train", params, inputs, what, forwards, steps, command)
 
@@ -105,7 +110,7 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
     """Unlearning `removal` from the full model."""
     params = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
     inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
-    command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {removal.name}"
+    command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
     forwards = catalog.forwards(recipe.unlearn)
     return Action(
         "unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,8 @@ def action_of(project: Project, method: str, full: ActionRecord, what: Removal) 
 def command_of(method: str, names: Sequence[str]) -> str:
     """The command that makes the models without these groups."""
     if method == "guda":
-        return "guda unlearn --group " + " --group ".join(names)
-    return "guda train --without " + " --without ".join(names)
+        return "guda unlearn --group " + " --group ".join(map(shlex.quote, names))
+    return "guda train --without " + " --without ".join(map(shlex.quote, names))
 
 
 def find(project: Project, method: str, groups: Sequence[str] = ()) -> Counterfactuals:

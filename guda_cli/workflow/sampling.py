@@ -10,6 +10,7 @@ import numpy as np
 from guda_cli.workflow.actions import Action
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.project import Job, Made, Project
+from guda_cli.workflow.removal import Removal
 from store import ActionRecord
 
 BATCH = 64
@@ -59,6 +60,13 @@ def _draw(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     from guda_cli.diffusion import sampling
 
+    if full.operation == "train":
+        jobs.full()  # so that a damaged model can be made again
+    groups = (record.params.get("without") or {}).get("groups")
+    if groups and record.operation == "unlearn":
+        jobs.unlearned(Removal(tuple(groups)), full)
+    elif groups:
+        jobs.without(Removal(tuple(groups)), full)
     denoiser = jobs.models(full).use(record)
     parts = []
     rounds = sum(1 for _ in range(0, settings.count, BATCH)) * min(settings.steps, denoiser.schedule.T)

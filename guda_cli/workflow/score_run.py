@@ -67,11 +67,11 @@ class ScoreRun:
         weighting = weightings.parse(settings.weighting)
         self.grid_spec = grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)
         self.found = counterfactuals.find(project, settings.method, settings.groups)
+        self.jobs = LazyJobs(project, self._setup)
+        self._register_rebuilds()  # before the first read of a model's parts
         schedule = read_schedule(project, self.found.full)
         grid = grids.build(self.grid_spec, schedule.T)
         self.reading = results.Reading(grid, schedule, weighting, dict(project.data.counts))
-        self.jobs = LazyJobs(project, self._setup)
-        self._register_rebuilds()
         self.warnings = counterfactuals.warnings(self.found)
         self.forwards = self.images = self.cached = 0
 

@@ -1,6 +1,6 @@
 """A tiny project that is trained once; tests get copies of its store.
 
-Import the fixtures a module needs by name: `from tests.workflow.fixtures import cli, one_thread, project`.
+Modules of other folders import `cli, one_thread, project, template` by name.
 """
 
 from __future__ import annotations
@@ -91,8 +91,11 @@ def build(base: Path) -> Path:
     os.chdir(home)
     try:
         for command in (
-            ["train", "tiny.yaml"], ["unlearn", "--all"], ["sample", "-n", QUERIES, "--out", "q"], ["score", "q"],
-        ):  # fmt: skip
+            ["train", "tiny.yaml"],
+            ["unlearn", "--all"],
+            ["sample", "-n", QUERIES, "--out", "q"],
+            ["score", "q"],
+        ):
             assert run(*command) == 0, command
     finally:
         os.chdir(before)

@@ -11,19 +11,15 @@ import numpy as np
 import pytest
 
 from store import Store
-from tests.workflow.fixtures import (  # noqa: F401
+from tests.workflow.fixtures import (
     GROUPS,
     MODELS,
     QUERIES,
     ROWS,
     Cli,
-    cli,
     here,
-    one_thread,
-    project,
     record,
     scores,
-    template,
     terms,
     tree,
 )
@@ -143,7 +139,8 @@ def test_a_fresh_store_gives_the_same_digests(cli: Cli, project: Path, template:
         old = {r.key: r.outputs for r in first.records(operation)}
         assert old == {r.key: r.outputs for r in second.records(operation)}, operation
     for i in range(QUERIES):
-        assert (project / "q" / f"{i:05d}.png").read_bytes() == (project / "again" / f"{i:05d}.png").read_bytes()
+        old_image, new_image = (project / folder / f"{i:05d}.png" for folder in ("q", "again"))
+        assert old_image.read_bytes() == new_image.read_bytes()
     old, new = terms(first), terms(second)
     assert old.keys() == new.keys()
     assert len(old) == QUERIES * MODELS

@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workflow.fixtures import (  # noqa: F401
+from tests.workflow.fixtures import (
     GROUPS,
     SIGN,
     Cli,
-    cli,
     here,
-    one_thread,
-    project,
     scores,
-    template,
     terms,
 )
 
@@ -45,7 +41,7 @@ def test_companions_and_order_and_batches_do_not_matter(
     together = terms(here())
     shutil.rmtree(".guda/tables")
     monkeypatch.setenv("GUDA_BATCH_SIZE", "5")
-    for name in reversed(sorted(Path("q").glob("*.png"))):
+    for name in sorted(Path("q").glob("*.png"), reverse=True):
         cli("score", name, *new)
     alone = terms(here())
     assert alone
@@ -96,7 +92,9 @@ def test_the_sign_is_said_everywhere(cli: Cli, project: Path) -> None:
         ([], "weighted squared error"),
     ],
 )
-def test_nats_only_for_the_elbo_on_an_unbiased_grid(cli: Cli, project: Path, args: list[str], unit: str) -> None:
+def test_nats_only_for_the_elbo_on_an_unbiased_grid(
+    cli: Cli, project: Path, args: list[str], unit: str
+) -> None:
     one = ["score", "q/00000.png", "--group", "amber", *args]
     assert cli(*one, "--json").document["unit"] == unit
     text = cli(*one).stdout

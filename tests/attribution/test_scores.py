@@ -1,0 +1,153 @@
+"""Scores, their Monte-Carlo errors, and the null, on arrays small enough to do by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from guda_cli.attribution.scores import Estimate, Null, delta_elbo, estimate, null_of
+from guda_cli.diffusion import grid
+from guda_cli.diffusion.grid import Grid
+
+ONES = np.ones(101)
+
+
+def fixed_grid(timesteps: list[list[int]], widths: list[float]) -> Grid:
+    return Grid(np.array(timesteps), np.array(widths), True, {})
+
+
+def test_two_draws_by_hand() -> None:
+    """widths (2, 1), v_t = t / 10: factors (0.2, 0.3) in the first draw, (0.4, 0.3) in the second."""
+    g = fixed_grid([[1, 3], [2, 3]], [2.0, 1.0])
+    v = np.arange(5) / 10
+    terms = np.array([[[10.0, 10.0], [20.0, 30.0]], [[5.0, 0.0], [2.5, 0.0]]])
+    found = estimate(terms, g, v)
+    # query 0: weighted (2, 3) and (8, 9): stratum means 5 and 6, variances 18 and 18, error^2 = 18/2 + 18/2
+    # query 1: weighted (1, 0) and (1, 0)
+    np.testing.assert_allclose(found.value, [11.0, 1.0])
+    np.testing.assert_allclose(found.se, [math.sqrt(18.0), 0.0], atol=1e-15)
+
+
+def test_one_draw_by_hand() -> None:
+    """Neighbouring strata stand in for draws: (1 - 4)^2 + (2 - 0)^2 = 13."""
+    g = fixed_grid([[1, 2, 3, 4]], [1.0, 1.0, 2.0, 2.0])
+    found = estimate(np.array([[[1.0, 4.0, 1.0, 0.0]]]), g, ONES)
+    assert found.value.tolist() == [7.0]
+    assert found.se.tolist() == [math.sqrt(13.0)]
+
+
+def test_one_draw_of_one_timestep_claims_no_certainty() -> None:
+    """Nothing tells the error of a single number; 0 would say that it is exact."""
+    found = estimate(np.array([[[4.0]]]), fixed_grid([[3]], [10.0]), ONES)
+    assert found.value.tolist() == [40.0]
+    assert not found.se[0] == 0.0
+
+
+def test_interval_is_symmetric_95_percent() -> None:
+    low, high = Estimate(np.array([1.0, -2.0]), np.array([0.5, 0.0])).interval()
+    z = stats.norm.ppf(0.975)
+    np.testing.assert_allclose(low, [1 - 0.5 * z, -2.0], rtol=1e-12)
+    np.testing.assert_allclose(high, [1 + 0.5 * z, -2.0], rtol=1e-12)
+
+
+def test_positive_means_worse_without_the_group() -> None:
+    """Terms are of -ELBO: a model that explains the image worse has larger ones."""
+    g = fixed_grid([[1, 2]] * 2, [1.0, 1.0])
+    full = np.full((1, 2, 2), 3.0)
+    worse = full + np.array([[[0.5, 1.0], [0.5, 1.0]]])
+    assert delta_elbo(full, worse, g, ONES).value.tolist() == [1.5]
+    assert delta_elbo(worse, full, g, ONES).value.tolist() == [-1.5]
+
+
+def test_the_error_is_that_of_the_paired_difference() -> None:
+    """Noise that both models share cancels."""
+    rng = np.random.default_rng(0)
+    g = fixed_grid([list(range(1, 9))] * 3, [1.0] * 8)
+    full = 100 * rng.random((5, 3, 8))
+    found = delta_elbo(full, full + 0.25, g, ONES)
+    np.testing.assert_allclose(found.value, 2.0, rtol=1e-10)
+    assert (found.se < 1e-10).all()
+    assert (estimate(full, g, ONES).se > 10).all()
+
+
+def test_scores_do_not_depend_on_the_order_or_number_of_queries() -> None:
+    rng = np.random.default_rng(1)
+    g = grid.build(grid.spec("strata", 6, 2, 0), 100)
+    full, without = rng.random((2, 7, 2, 6))
+    order = rng.permutation(7)
+    whole = delta_elbo(full, without, g, ONES)
+    mixed = delta_elbo(full[order], without[order], g, ONES)
+    np.testing.assert_array_equal(mixed.value, whole.value[order])
+    np.testing.assert_array_equal(mixed.se, whole.se[order])
+    alone = delta_elbo(full[3:4], without[3:4], g, ONES)
+    np.testing.assert_allclose(alone.value, whole.value[3:4], rtol=1e-13)
+    np.testing.assert_allclose(alone.se, whole.se[3:4], rtol=1e-12)
+
+
+def covered(draws: int, rounds: int = 1500) -> float:
+    """How often the 95 % interval holds the whole sum: timesteps and noise are drawn anew each round."""
+    T, n = 100, 20
+    curve = np.concatenate([[0.0], 3 * np.exp(-np.arange(1, T + 1) / 30.0)])
+    rng = np.random.default_rng(draws)
+    hits = 0
+    for seed in range(rounds):
+        g = grid.build(grid.spec("strata", n, draws, seed), T)
+        terms = curve[g.timesteps] + 0.4 * rng.standard_normal((draws, n))
+        low, high = estimate(terms[None], g, ONES).interval()
+        hits += bool(low[0] <= curve.sum() <= high[0])
+    return hits / rounds
+
+
+@pytest.mark.parametrize("draws", [2, 4])
+def test_interval_covers_the_truth_about_95_times_in_100(draws: int) -> None:
+    assert 0.91 < covered(draws) < 0.975
+
+
+def test_interval_of_one_draw_is_not_too_narrow() -> None:
+    assert covered(1) > 0.91
+
+
+def test_null_by_hand() -> None:
+    """mean 2, standard deviation 1, three sets: the spread is sqrt(1 + 1/3 + se^2)."""
+    null = null_of(np.array([1.0, 2.0, 3.0]))
+    assert null == Null(2.0, 1.0, 3)
+    assert null.z(4.0, 0.0) == pytest.approx(2 / math.sqrt(4 / 3))
+    assert null.z(4.0, 2.0) == pytest.approx(2 / math.sqrt(4 / 3 + 4))
+    assert null.z(0.0, 0.0) == pytest.approx(-2 / math.sqrt(4 / 3))
+
+
+@pytest.mark.parametrize("count", [2, 4, 9, 30])
+def test_p_values_are_student_t(count: int) -> None:
+    null = Null(0.0, 1.0, count)
+    for z in (-2.0, 0.0, 0.7, 3.1, math.inf):
+        assert null.p_value(z) == pytest.approx(stats.t.sf(z, count - 1), rel=1e-9, abs=1e-300)
+
+
+def test_p_values_are_those_of_a_prediction_interval() -> None:
+    """A further random set, scored like the others, has p below 0.1 one time in ten."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(3.0, 2.0, (4000, 5))
+    hits = 0
+    for row in draws:
+        null = null_of(row[:4])
+        assert null is not None
+        hits += null.p_value(null.z(row[4], 0.0)) < 0.1
+    assert abs(hits / 4000 - 0.1) < 4 * math.sqrt(0.09 / 4000)
+
+
+def test_null_without_spread() -> None:
+    null = Null(1.0, 0.0, 4)
+    assert null.z(1.0, 0.0) == 0.0
+    assert null.z(1.5, 0.0) == math.inf
+    assert null.z(0.5, 0.0) == -math.inf
+    assert null.p_value(math.inf) == 0.0
+    assert null.p_value(-math.inf) == 1.0
+    assert null.z(1.5, 0.25) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0]])
+def test_no_null_of_fewer_than_two(scores: list[float]) -> None:
+    assert null_of(np.array(scores)) is None

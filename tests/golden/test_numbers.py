@@ -1,0 +1,205 @@
+"""Numbers that may move only when their operation's version does.
+
+    GUDA_REGENERATE_GOLDEN=1 python -m pytest tests/golden
+
+writes them anew, and refuses to where numbers moved and the version did not. Every operation starts
+from weights that a formula gives, so that a change of one moves its own numbers alone; `end-to-end` chains
+them. No dropout: its masks differ between builds of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from guda_cli.attribution.scores import delta_elbo, null_of
+from guda_cli.diffusion import elbo, grid, sampling, weighting
+from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.recipe import TrainSpec, UnlearnSpec
+from guda_cli.training.loop import Hooks
+from guda_cli.training.train import train
+from guda_cli.unlearning import check
+from guda_cli.unlearning.operators import Problem
+from guda_cli.unlearning.unlearn import unlearn
+from guda_cli.workflow.actions import VERSIONS
+from tests.diffusion.tiny import make_schedule, make_unet
+
+FILE = Path(__file__).with_name("numbers.json")
+HOW = "GUDA_REGENERATE_GOLDEN=1 python -m pytest tests/golden"
+REGENERATE = os.environ.get("GUDA_REGENERATE_GOLDEN", "") not in ("", "0")
+RTOL, ATOL = 1e-3, 2e-5  # other processors round otherwise
+
+SCHEDULE = make_schedule("squaredcos_cap_v2", 60)
+TRAIN = TrainSpec(
+    steps=3, batch_size=8, lr=1e-3, warmup_steps=2, lr_schedule="cosine", weight_decay=0.01, ema_decay=0.9,
+    flip=True, seed=5,
+)  # fmt: skip
+UNLEARN = UnlearnSpec(
+    steps=2, batch_size=8, lr=1e-3, neighbours=3, forget_weight=0.7, t_min=0.1, cap=4.0, seed=6
+)
+DIGESTS = ["first query", "second query"]
+Weights = dict[str, Tensor]
+
+
+def images() -> Tensor:
+    """16 images [1, 8, 8]: stripes whose width and phase change from image to image."""
+    n, y, x = np.meshgrid(np.arange(16), np.arange(8), np.arange(8), indexing="ij")
+    wave = np.sin((0.4 + 0.1 * n) * x + 0.7 * n) + np.cos(0.3 * n * y)
+    return torch.from_numpy(np.rint(127.5 + 60 * wave).astype(np.uint8)).unsqueeze(1)
+
+
+def formula_weights() -> Weights:
+    """Weights of a tiny network from a formula, so that no random generator plays a part."""
+    out = {}
+    for k, (name, value) in enumerate(sorted(make_unet().state_dict().items())):
+        wave = np.cos(0.37 * np.arange(value.numel()) ** 1.1 + k).reshape(value.shape)
+        middle = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        out[name] = torch.from_numpy(middle + 0.15 * wave).float()
+    return out
+
+
+def network(weights: Weights) -> torch.nn.Module:
+    unet = make_unet()
+    unet.load_state_dict(weights)
+    return unet
+
+
+def summary(weights: Weights, start: Weights) -> list[float]:
+    """Three numbers of how far the weights went: two lengths, and the way along a fixed direction."""
+    moved = torch.cat([(weights[name] - start[name]).double().flatten() for name in sorted(start)])
+    along = torch.cos(0.01 * torch.arange(len(moved), dtype=torch.float64))
+    return [float(moved.norm()), float(moved.abs().sum()), float(moved @ along)]
+
+
+def terms(weights: Weights, kind: str = "strata") -> np.ndarray:
+    unet = network(weights).eval()
+    queries = images()[[3, 12]].float() / 127.5 - 1
+    g = grid.build(grid.spec(kind, 4, 2, 1), SCHEDULE.T)
+    return elbo.image_terms(UNetDenoiser(unet, SCHEDULE), queries, DIGESTS, g, seed=2, batch_size=16)
+
+
+def run_training(told: list[float]) -> Weights:
+    return train(make_unet(5), images(), SCHEDULE, TRAIN, hooks=Hooks(on_step=told.append))
+
+
+def run_unlearning(start: Weights, told: list[float]) -> Weights:
+    problem = Problem(images(), torch.arange(16) >= 12, SCHEDULE, UNLEARN)
+    return unlearn(network(start), problem, hooks=Hooks(on_step=told.append))
+
+
+def training_numbers() -> dict[str, Any]:
+    told: list[float] = []
+    weights = run_training(told)
+    return {"losses": told, "moved": summary(weights, make_unet(5).state_dict())}
+
+
+def unlearning_numbers() -> dict[str, Any]:
+    told: list[float] = []
+    start = formula_weights()
+    weights = run_unlearning(start, told)
+    rows = check.evaluation_rows(torch.arange(16) >= 12, 24)
+    before, after = (
+        check.losses(UNetDenoiser(network(w).eval(), SCHEDULE), images(), rows) for w in (start, weights)
+    )
+    judged = check.judge((before, after), (before, before)).to_dict()
+    return {"losses": told, "moved": summary(weights, start), "check": [judged["group_before"], judged["group_after"]]}
+
+
+def table_numbers() -> dict[str, Any]:
+    start = formula_weights()
+    return {"strata": terms(start).ravel().tolist(), "stride": terms(start, "stride:20").ravel().tolist()}
+
+
+def sample_numbers() -> dict[str, Any]:
+    denoiser = UNetDenoiser(network(formula_weights()).eval(), SCHEDULE)
+    out = {}
+    for sampler in ("ddim", "ddpm"):
+        drawn = sampling.sample(denoiser, (1, 8, 8), range(2), sampler=sampler, steps=5, seed=3)
+        out[sampler] = drawn.flatten()[::9].tolist()
+    return out
+
+
+def score_numbers() -> dict[str, Any]:
+    """Weightings, estimates and null from arrays that a formula gives."""
+    g = grid.build(grid.spec("strata", 4, 2, 1), SCHEDULE.T)
+    wave = np.cos(np.arange(3 * 2 * 2 * 4)).reshape(3, 2, 2, 4)
+    full, *without = 2 + wave[0], *(2.5 + wave[1:])
+    out: dict[str, Any] = {}
+    for name in ("elbo", "uniform", "min-snr:5", "band:10-30"):
+        v = weighting.parse(name).multiplier(SCHEDULE)
+        found = [delta_elbo(full, each, g, v) for each in without]
+        out[name] = [float(x) for each in found for x in (*each.value, *each.se)]
+    null = null_of(np.array([0.1, 0.4, -0.2, 0.3]))
+    assert null is not None
+    out["null"] = [null.z(1.0, 0.2), null.p_value(null.z(1.0, 0.2))]
+    return out
+
+
+def chain_numbers() -> dict[str, Any]:
+    """Train three steps, unlearn two, score two queries."""
+    full = run_training([])
+    without = run_unlearning(full, [])
+    g = grid.build(grid.spec("strata", 4, 2, 1), SCHEDULE.T)
+    tables = terms(full), terms(without)
+    found = delta_elbo(*tables, g, weighting.parse("min-snr:5").multiplier(SCHEDULE))
+    return {"terms": [t.ravel().tolist() for t in tables], "score": found.value.tolist(), "error": found.se.tolist()}
+
+
+Compute = Callable[[], dict[str, Any]]
+SECTIONS: dict[str, tuple[tuple[str, ...], Compute]] = {
+    "train": (("train",), training_numbers),
+    "unlearn": (("unlearn",), unlearning_numbers),
+    "elbo-table": (("elbo-table",), table_numbers),
+    "sample": (("sample",), sample_numbers),
+    "score": (("score",), score_numbers),
+    "end-to-end": (("train", "unlearn", "elbo-table", "score"), chain_numbers),
+}
+
+
+def differences(found: Any, stored: Any, path: str) -> list[str]:
+    """Where two nests of numbers differ by more than rounding."""
+    if isinstance(found, dict) and isinstance(stored, dict):
+        if found.keys() != stored.keys():
+            return [f"{path}: {sorted(found)} instead of {sorted(stored)}"]
+        return [d for key in found for d in differences(found[key], stored[key], f"{path}.{key}")]
+    if isinstance(found, list) and isinstance(stored, list):
+        if len(found) != len(stored):
+            return [f"{path}: {len(found)} numbers instead of {len(stored)}"]
+        pairs = enumerate(zip(found, stored, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, f"{path}[{i}]")]
+    close = np.isclose(found, stored, rtol=RTOL, atol=ATOL)
+    return [] if close else [f"{path}: {found!r} instead of {stored!r}"]
+
+
+def stored() -> dict[str, Any]:
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_numbers_have_not_moved(section: str) -> None:
+    operations, compute = SECTIONS[section]
+    versions = {operation: VERSIONS[operation] for operation in operations}
+    found = compute()
+    known = stored().get(section)
+    moved = differences(found, known["numbers"], section) if known else ["nothing is stored"]
+    raised = not known or any(versions[o] > known["versions"].get(o, 0) for o in operations)
+    if REGENERATE and moved and raised:
+        text = json.dumps({**stored(), section: {"versions": versions, "numbers": found}}, indent=1, sort_keys=True)
+        FILE.write_text(text + "\n", encoding="utf-8")
+        return
+    if REGENERATE and not moved and known:
+        kept = {**known, "versions": versions}
+        FILE.write_text(json.dumps({**stored(), section: kept}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return
+    names = " or ".join(f'VERSIONS["{o}"]' for o in operations)
+    where = "in guda_cli/workflow/actions.py"
+    assert not moved, f"numbers moved: raise {names} {where} and regenerate with {HOW}\n" + "\n".join(moved[:9])
+    assert known["versions"] == versions, f"{names} changed {where}: regenerate with {HOW}"

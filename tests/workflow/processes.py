@@ -1,0 +1,88 @@
+"""Commands in processes of their own, to be killed, interrupted and run side by side."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.workflow.fixtures import Done
+
+PATIENCE = 120.0
+_SERVER = Path(__file__).with_name("server.py")
+
+
+class Process:
+    """A command that was started: its `pid`, and its streams once it has ended."""
+
+    def __init__(self, folder: Path, args: list[str], environment: dict[str, str]) -> None:
+        name = f"streams-{time.monotonic_ns()}"
+        self.streams = folder / f"{name}.out", folder / f"{name}.err"
+        environment = {"GUDA_THREADS": "1", **environment}
+        self.pid: int = _ask({"start": [str(folder), *map(str, self.streams), environment, args]})
+
+    def wait(self) -> tuple[int, Done]:
+        """How it ended (exit code, or minus the signal), and what it wrote."""
+        code = _ask({"wait": self.pid})
+        return code, Done(*(path.read_text() for path in self.streams))
+
+    def when(self, holds: Callable[[], bool]) -> None:
+        """Sleep until `holds`; a command that takes too long is ended."""
+        give_up = time.monotonic() + PATIENCE
+        while not holds():
+            if time.monotonic() > give_up:
+                os.kill(self.pid, 9)
+                raise AssertionError(self.wait())
+            time.sleep(0.002)
+
+
+def start(folder: Path, *args: str, **environment: str) -> Process:
+    return Process(folder, list(args), environment)
+
+
+def run(folder: Path, *args: str, **environment: str) -> Done:
+    """A command that is left alone and must end well."""
+    code, done = start(folder, *args, **environment).wait()
+    assert code == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def saved_step(store: Path) -> int:
+    """The step of the newest resume state of a store with one unfinished action; 0 when there is none."""
+    for path in (store / "states").glob("*.state"):
+        try:
+            with path.open("rb") as file:
+                return int(json.loads(file.readline().rpartition(b" ")[0])["step"])
+        except (OSError, ValueError):
+            continue  # replaced while it was read
+    return 0
+
+
+def _ask(request: dict[str, Any]) -> int:
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    server = subprocess.Popen(
+        [sys.executable, str(_SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin
+    assert server.stdout
+    atexit.register(server.wait)
+    atexit.register(server.stdin.close)
+    assert server.stdout.readline() == "ready\n"
+    return server

@@ -1,0 +1,66 @@
+"""Runs guda in processes of its own that need not load the networks' packages first.
+
+Reads one JSON request a line: {"start": [folder, stdout file, stderr file, environment, arguments]} forks
+and prints the pid; {"wait": pid} prints how that one ended, as exit code or minus the signal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+
+PRELOAD = (
+    "diffusers.models.unets.unet_2d",
+    "h5py",
+    "safetensors.torch",
+    "scipy.stats",
+    "guda_cli.app",
+    "guda_cli.commands.train",
+    "guda_cli.commands.unlearn",
+    "guda_cli.commands.score",
+    "guda_cli.commands.report",
+    "guda_cli.workflow.jobs",
+    "guda_cli.workflow.score_run",
+    "guda_cli.workflow.reporting",
+)
+
+
+def child(folder: str, stdout: str, stderr: str, environment: dict[str, str], args: list[str]) -> None:
+    """The whole life of one command."""
+    code: object = 1
+    try:
+        for path, stream in ((stdout, 1), (stderr, 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        os.chdir(folder)
+        os.environ.update(environment)
+        sys.argv[1:] = args
+        from guda_cli import app
+
+        app.main()
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def main() -> None:
+    for name in PRELOAD:
+        importlib.import_module(name)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            child(*request["start"])
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
