@@ -86,14 +86,14 @@ class UnlearnSpec:
     """How one group is unlearned from the full model (method.md section 4)."""
 
     operator: str = "retrack"
-    steps: int = 60
+    steps: int = 100
     batch_size: int = 128
-    lr: float = 3e-4
+    lr: float = 5e-4
     retain: str = "denoise"  # denoise | distill (towards the frozen full model)
-    forget_weight: float = 1.0  # lambda
+    forget_weight: float = 0.3  # lambda
     neighbours: int = 10  # K of retrack
     cap: float | None = None  # limit on ||eps_r - eps|| of each neighbour
-    t_min: float = 0.0  # forget terms below this fraction of T are masked
+    t_min: float = 0.4  # forget terms below this fraction of T are masked
     null_groups: int = 4  # random size-matched groups for the null (per size class)
     seed: int = 0
 

@@ -39,7 +39,9 @@ def from_bytes(data: bytes) -> Weights:
 
 def delta(weights: Weights, base: Weights) -> Weights:
     """The tensors of `weights` that differ from `base` in any bit."""
-    return {name: value for name, value in weights.items() if not torch.equal(_bits(value), _bits(base[name]))}
+    return {
+        name: value for name, value in weights.items() if not torch.equal(_bits(value), _bits(base[name]))
+    }
 
 
 def _bits(value: Tensor) -> Tensor:

@@ -83,7 +83,10 @@ def unlearn(
     )
     denoiser = UNetDenoiser(unet, problem.schedule)
     unet.train()
-    settings = loop.LoopSpec(steps=spec.steps, lr=spec.lr, seed=spec.seed, grad_clip=1.0)
+    # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
+    settings = loop.LoopSpec(
+        steps=spec.steps, lr=spec.lr, seed=spec.seed, warmup=max(1, spec.steps // 10), decay_lr=True
+    )
     return loop.run(
         unet,
         lambda step: step_loss(denoiser, teacher, operator, problem, stream, step),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -115,10 +116,13 @@ class Project:
                 rebuilt = self.ensure(job)
                 if rebuilt.outputs[output] == digest:
                     return self.store.read_bytes(digest)
+            again = "guda train"
+            if record.operation == "register":
+                again += " --from " + shlex.quote(str(record.provenance.get("source", "DIR")))
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
                 why=str(err),
-                fix="guda train, then guda unlearn --all, rebuild what is missing",
+                fix=f"{again}, then guda unlearn --all, rebuild what is missing",
             ) from None
 
     def knows(self, job: Job) -> None:

@@ -53,7 +53,11 @@ def _publish(project: Project, source: str, config: dict[str, Any], data: bytes)
         raise DataError(
             f"{source}: the weights do not fit config.json", why=str(err).splitlines()[-1].strip()
         ) from None
-    betas = np.ascontiguousarray(from_config(config["scheduler"]).betas, dtype="<f8").tobytes()
+    try:
+        schedule = from_config(config["scheduler"])
+    except (NotImplementedError, TypeError, ValueError) as err:
+        raise DataError(f"{source}: diffusers cannot build this noise schedule", why=str(err)) from None
+    betas = np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
     outputs = {
         "weights": model_io.to_bytes(weights),
         "betas": betas,
@@ -104,7 +108,7 @@ def _check_class(unet: Mapping[str, Any]) -> None:
 
 
 def _scheduler_config(project: Project, folder: Path, given: str | None) -> dict[str, Any]:
-    from guda_cli.recipe import to_dict
+    from guda_cli.recipe import PREDICTION_TYPES, to_dict
 
     if given:
         path = Path(given).expanduser()
@@ -120,6 +124,9 @@ def _scheduler_config(project: Project, folder: Path, given: str | None) -> dict
     config = _json(path / "scheduler_config.json" if path.is_dir() else path, "the noise schedule")
     if config.get("beta_schedule") is None and config.get("trained_betas") is None:
         raise DataError(f"{path}: no beta_schedule", why="a noise schedule like DDPMScheduler's is needed")
+    kind = config.get("prediction_type") or "epsilon"
+    if kind not in PREDICTION_TYPES:
+        raise DataError(f"{path}: prediction_type '{kind}'", why="one of " + ", ".join(PREDICTION_TYPES))
     return {k: v for k, v in config.items() if not k.startswith("_")}
 
 

@@ -143,8 +143,8 @@ class ScoreRun:
         found = self._engine.maps(query, {name: records[name] for name in ["", *names]}, multiplier)
         panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
         image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
         except (OSError, ValueError) as err:
             raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None

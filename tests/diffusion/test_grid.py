@@ -80,7 +80,19 @@ def test_spec_holds_only_what_decides_the_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "strat", "strata:3", "all:2", "stride", "stride:", "stride:0", "stride:-3", "stride:1.5", "stride:²"]
+    "name",
+    [
+        "",
+        "strat",
+        "strata:3",
+        "all:2",
+        "stride",
+        "stride:",
+        "stride:0",
+        "stride:-3",
+        "stride:1.5",
+        "stride:²",
+    ],
 )
 def test_unknown_grids_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="unknown grid"):

@@ -39,7 +39,9 @@ def test_noise_depends_on_every_part_of_the_cell() -> None:
     assert torch.equal(draw([CELL]), draw([CELL]))
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=9))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=9)
+)
 @settings(max_examples=25, deadline=None)
 def test_noise_does_not_depend_on_companions_or_order(cells: list[tuple[str, int, int]]) -> None:
     together = draw(cells)
@@ -56,7 +58,9 @@ def test_noise_does_not_read_or_move_the_global_generator() -> None:
     assert torch.equal(draw([CELL]), first)
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(torch.randn(4, generator=generator("a", 1)), torch.randn(4, generator=generator("a", 1)))
+    assert torch.equal(
+        torch.randn(4, generator=generator("a", 1)), torch.randn(4, generator=generator("a", 1))
+    )
 
 
 def test_noise_is_unit_normal() -> None:

@@ -61,9 +61,7 @@ def make_unet(seed: int = 0, **changes: Any) -> torch.nn.Module:
     return build_unet({**CONFIG, **changes}, seed)
 
 
-def make_denoiser(
-    schedule: Schedule | None = None, seed: int = 0, **changes: Any
-) -> UNetDenoiser:
+def make_denoiser(schedule: Schedule | None = None, seed: int = 0, **changes: Any) -> UNetDenoiser:
     return UNetDenoiser(make_unet(seed, **changes).eval(), schedule or make_schedule())
 
 
@@ -93,7 +91,9 @@ def float_images(count: int, shape: tuple[int, int, int] = (1, 8, 8), seed: int 
     return bytes_images(count, shape, seed).float() / 127.5 - 1.0
 
 
-def double_batch(count: int, seed: int = 0, shape: tuple[int, ...] = (2, 3, 3)) -> tuple[Tensor, Tensor, Tensor]:
+def double_batch(
+    count: int, seed: int = 0, shape: tuple[int, ...] = (2, 3, 3)
+) -> tuple[Tensor, Tensor, Tensor]:
     """Clean images, noise and raw predictions [count, ...], all float64."""
     rng = np.random.default_rng(seed)
     x0 = torch.from_numpy(rng.uniform(-1, 1, (count, *shape)))

@@ -28,7 +28,11 @@ RECIPE = recipes.from_dict(
         "name": "fixed",
         "data": {"source": "digits", "size": 8, "channels": 1},
         "model": {"block_out_channels": [8, 16], "norm_num_groups": 4, "dropout": 0.1},
-        "diffusion": {"num_train_timesteps": 100, "beta_schedule": "linear", "prediction_type": "v_prediction"},
+        "diffusion": {
+            "num_train_timesteps": 100,
+            "beta_schedule": "linear",
+            "prediction_type": "v_prediction",
+        },
         "train": {"epochs": 2.0, "batch_size": 16, "lr": 0.002, "seed": 3},
         "unlearn": {"steps": 7, "neighbours": 4, "cap": 1.5, "t_min": 0.25, "seed": 4},
         "score": {"timesteps": 9, "draws": 3, "seed": 5},
@@ -43,7 +47,14 @@ def record_of(action: Action, digit: str) -> ActionRecord:
     """The record that running `action` might leave."""
     outputs = {name: digit * 63 + str(i) for i, name in enumerate(("weights", "config", "betas"))}
     return ActionRecord(
-        action.key, action.operation, action.version, dict(action.params), dict(action.inputs), outputs, {}, ""
+        action.key,
+        action.operation,
+        action.version,
+        dict(action.params),
+        dict(action.inputs),
+        outputs,
+        {},
+        "",
     )
 
 
@@ -110,9 +121,9 @@ def test_steps_given_or_reckoned_are_the_same_training() -> None:
 @pytest.mark.parametrize(
     ("section", "change"),
     [
-        ("train", {"lr": 0.001}), ("train", {"seed": 9}), ("train", {"batch_size": 15}), ("train", {"flip": True}),
-        ("train", {"ema_decay": 0.5}), ("model", {"dropout": 0.0}), ("diffusion", {"beta_schedule": "sigmoid"}),
-        ("diffusion", {"prediction_type": "sample"}),
+        ("train", {"lr": 0.001}), ("train", {"seed": 9}), ("train", {"batch_size": 15}),
+        ("train", {"flip": True}), ("train", {"ema_decay": 0.5}), ("model", {"dropout": 0.0}),
+        ("diffusion", {"beta_schedule": "sigmoid"}), ("diffusion", {"prediction_type": "sample"}),
     ],
 )  # fmt: skip
 def test_what_changes_numbers_moves_a_training(section: str, change: dict[str, Any]) -> None:

@@ -110,7 +110,11 @@ def unlearning_numbers() -> dict[str, Any]:
         check.losses(UNetDenoiser(network(w).eval(), SCHEDULE), images(), rows) for w in (start, weights)
     )
     judged = check.judge((before, after), (before, before)).to_dict()
-    return {"losses": told, "moved": summary(weights, start), "check": [judged["group_before"], judged["group_after"]]}
+    return {
+        "losses": told,
+        "moved": summary(weights, start),
+        "check": [judged["group_before"], judged["group_after"]],
+    }
 
 
 def table_numbers() -> dict[str, Any]:
@@ -150,7 +154,11 @@ def chain_numbers() -> dict[str, Any]:
     g = grid.build(grid.spec("strata", 4, 2, 1), SCHEDULE.T)
     tables = terms(full), terms(without)
     found = delta_elbo(*tables, g, weighting.parse("min-snr:5").multiplier(SCHEDULE))
-    return {"terms": [t.ravel().tolist() for t in tables], "score": found.value.tolist(), "error": found.se.tolist()}
+    return {
+        "terms": [t.ravel().tolist() for t in tables],
+        "score": found.value.tolist(),
+        "error": found.se.tolist(),
+    }
 
 
 Compute = Callable[[], dict[str, Any]]
@@ -192,14 +200,20 @@ def test_numbers_have_not_moved(section: str) -> None:
     moved = differences(found, known["numbers"], section) if known else ["nothing is stored"]
     raised = not known or any(versions[o] > known["versions"].get(o, 0) for o in operations)
     if REGENERATE and moved and raised:
-        text = json.dumps({**stored(), section: {"versions": versions, "numbers": found}}, indent=1, sort_keys=True)
+        text = json.dumps(
+            {**stored(), section: {"versions": versions, "numbers": found}}, indent=1, sort_keys=True
+        )
         FILE.write_text(text + "\n", encoding="utf-8")
         return
     if REGENERATE and not moved and known:
         kept = {**known, "versions": versions}
-        FILE.write_text(json.dumps({**stored(), section: kept}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        FILE.write_text(
+            json.dumps({**stored(), section: kept}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
         return
     names = " or ".join(f'VERSIONS["{o}"]' for o in operations)
     where = "in guda_cli/workflow/actions.py"
-    assert not moved, f"numbers moved: raise {names} {where} and regenerate with {HOW}\n" + "\n".join(moved[:9])
+    assert not moved, f"numbers moved: raise {names} {where} and regenerate with {HOW}\n" + "\n".join(
+        moved[:9]
+    )
     assert known["versions"] == versions, f"{names} changed {where}: regenerate with {HOW}"

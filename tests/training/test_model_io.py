@@ -51,7 +51,9 @@ def test_delta_holds_exactly_what_differs() -> None:
     after["steps"] += 1
     found = model_io.delta(after, base)
     assert sorted(found) == ["b.weight", "steps"]
-    assert model_io.to_bytes({**base, **model_io.from_bytes(model_io.to_bytes(found))}) == model_io.to_bytes(after)
+    assert model_io.to_bytes({**base, **model_io.from_bytes(model_io.to_bytes(found))}) == model_io.to_bytes(
+        after
+    )
     assert model_io.delta(base, weights()) == {}
 
 

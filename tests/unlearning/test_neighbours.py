@@ -16,7 +16,9 @@ def rows(count: int, seed: int, dim: int = 48) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, (count, dim)).astype(np.float32))
 
 
-@pytest.mark.parametrize(("forget", "retain", "k"), [(1, 1, 1), (5, 30, 3), (17, 40, 40), (9, 6, 20), (3, 65, 10)])
+@pytest.mark.parametrize(
+    ("forget", "retain", "k"), [(1, 1, 1), (5, 30, 3), (17, 40, 40), (9, 6, 20), (3, 65, 10)]
+)
 @pytest.mark.parametrize("block", [1, 4, 16, 2048])
 def test_same_neighbours_as_a_brute_force_search(forget: int, retain: int, k: int, block: int) -> None:
     f, r = rows(forget, 1), rows(retain, 2)

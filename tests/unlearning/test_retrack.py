@@ -20,9 +20,7 @@ from tests.diffusion.tiny import bytes_images, float_images, make_schedule
 SPEC = UnlearnSpec(neighbours=3)
 
 
-def noised(
-    schedule: Schedule, x0: Tensor, t: int, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
+def noised(schedule: Schedule, x0: Tensor, t: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(x0.shape)).to(x0.dtype)
     steps = torch.full((len(x0),), t)
     return add_noise(schedule, x0, noise, steps), noise, steps
@@ -81,7 +79,9 @@ def test_all_images_as_neighbours_give_the_exact_posterior_mean() -> None:
         expected = np.empty(forget.shape)
         abar = float(np.prod(1 - schedule.betas[:t]))
         for b, x in enumerate(x_t.numpy()):
-            log_density = np.array([-((x - abar**0.5 * a) ** 2).sum() / (2 * (1 - abar)) for a in retain.numpy()])
+            log_density = np.array(
+                [-((x - abar**0.5 * a) ** 2).sum() / (2 * (1 - abar)) for a in retain.numpy()]
+            )
             w = np.exp(log_density - logsumexp(log_density))
             weighted += w.max() < 0.9
             clean = (w.reshape(-1, 1, 1, 1) * retain.numpy()).sum(0)  # E[x0 | x_t]
@@ -166,9 +166,7 @@ def test_window_masks_small_t_and_lambda_scales() -> None:
     spec = dataclasses.replace(SPEC, t_min=0.4, forget_weight=0.3)
     p = problem(make_schedule("linear", 50), spec)
     batch = entries(p, [1, 4, 5, 1, 4], [1, 19, 20, 21, 50])
-    torch.testing.assert_close(
-        make(p).redirect(batch).weight, torch.tensor([0.0, 0.0, 0.3, 0.3, 0.3])
-    )
+    torch.testing.assert_close(make(p).redirect(batch).weight, torch.tensor([0.0, 0.0, 0.3, 0.3, 0.3]))
 
 
 def test_cap_of_the_recipe_reaches_the_target() -> None:

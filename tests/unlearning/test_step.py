@@ -102,7 +102,7 @@ def test_finetune_leaves_the_group_out(prediction: str) -> None:
     schedule = make_schedule("linear", 60, prediction)
     p, stream = make_problem(schedule, 1, 4, 5, 9, operator="finetune"), make_stream(schedule)
     batch = stream.at(0)
-    x0, noise, x_t, abar = noised(p, batch)
+    _, noise, x_t, abar = noised(p, batch)
     target = in_prediction_type(prediction, noise, x_t, abar)
     raw = wavy(torch.from_numpy(x_t), batch.t).numpy()
     keep = ~p.forget[batch.indices].numpy()
@@ -117,7 +117,9 @@ def test_finetune_leaves_the_group_out(prediction: str) -> None:
 def test_zero_terminal_snr_has_no_nan(prediction: str, operator: str) -> None:
     schedule = make_schedule("linear", 3, prediction, zero_snr=True)
     p, stream = make_problem(schedule, *range(6), operator=operator), make_stream(schedule)
-    steps = [step for step in range(9) if ((stream.at(step).t == 3) & p.forget[stream.at(step).indices]).any()]
+    steps = [
+        step for step in range(9) if ((stream.at(step).t == 3) & p.forget[stream.at(step).indices]).any()
+    ]
     assert steps
     denoiser = FunctionDenoiser(schedule, wavy)
     for step in steps:
@@ -210,7 +212,10 @@ def test_redirect_to_the_noise_itself_is_plain_training(prediction: str) -> None
 
 
 def unlearned(
-    spec: UnlearnSpec, resume: RunState | None = None, hooks: loop.Hooks | None = None, teacher: Denoiser | None = None
+    spec: UnlearnSpec,
+    resume: RunState | None = None,
+    hooks: loop.Hooks | None = None,
+    teacher: Denoiser | None = None,
 ) -> dict[str, Tensor]:
     p = Problem(bytes_images(COUNT, (1, 8, 8)), forget_mask(0, 2, 7), make_schedule(), spec)
     return unlearn(make_unet(dropout=0.2), p, teacher=teacher, resume=resume, hooks=hooks or loop.Hooks())
