@@ -23,18 +23,54 @@ from store import ActionRecord
 
 FILE = Path(__file__).with_name("action_keys.json")
 REGENERATE = os.environ.get("GUDA_REGENERATE_GOLDEN", "") not in ("", "0")
+# Every setting that a key covers is written out: a new default is not a new operation.
 RECIPE = recipes.from_dict(
     {
         "name": "fixed",
         "data": {"source": "digits", "size": 8, "channels": 1},
-        "model": {"block_out_channels": [8, 16], "norm_num_groups": 4, "dropout": 0.1},
+        "model": {
+            "block_out_channels": [8, 16],
+            "layers_per_block": 1,
+            "down_block_types": ["DownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "UpBlock2D"],
+            "norm_num_groups": 4,
+            "attention_head_dim": 8,
+            "add_attention": False,
+            "dropout": 0.1,
+        },
         "diffusion": {
             "num_train_timesteps": 100,
             "beta_schedule": "linear",
+            "beta_start": 0.001,
+            "beta_end": 0.03,
             "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": False,
         },
-        "train": {"epochs": 2.0, "batch_size": 16, "lr": 0.002, "seed": 3},
-        "unlearn": {"steps": 7, "neighbours": 4, "cap": 1.5, "t_min": 0.25, "seed": 4},
+        "train": {
+            "epochs": 2.0,
+            "batch_size": 16,
+            "lr": 0.002,
+            "lr_schedule": "cosine",
+            "warmup_steps": 5,
+            "weight_decay": 0.01,
+            "grad_clip": 1.0,
+            "ema_decay": 0.9,
+            "flip": False,
+            "seed": 3,
+        },
+        "unlearn": {
+            "operator": "retrack",
+            "steps": 7,
+            "batch_size": 16,
+            "lr": 0.0003,
+            "retain": "denoise",
+            "forget_weight": 0.7,
+            "neighbours": 4,
+            "cap": 1.5,
+            "t_min": 0.25,
+            "null_groups": 4,
+            "seed": 4,
+        },
         "score": {"timesteps": 9, "draws": 3, "seed": 5},
     }
 )
@@ -68,8 +104,13 @@ def table(record: ActionRecord, kind: str = "strata") -> str:
     return actions.elbo_table(record, spec, score.seed, COMPUTE)[0]
 
 
+def with_(section: str, **changes: Any) -> recipes.Recipe:
+    values = recipes.to_dict(RECIPE)
+    return recipes.from_dict({**values, section: {**values[section], **changes}})
+
+
 def keys() -> dict[str, str]:
-    finetune = recipes.from_dict({**recipes.to_dict(RECIPE), "unlearn": {"operator": "finetune"}})
+    finetune = with_("unlearn", operator="finetune")
     unlearned = actions.unlearn(RECIPE, DATA, FULL, ONE)
     return {
         "train": actions.train(RECIPE, DATA, None).key,
@@ -98,11 +139,6 @@ def test_keys_have_not_moved(name: str) -> None:
 
 def test_all_keys_differ() -> None:
     assert len(set(keys().values())) == len(keys())
-
-
-def with_(section: str, **changes: Any) -> recipes.Recipe:
-    values = recipes.to_dict(RECIPE)
-    return recipes.from_dict({**values, section: {**values[section], **changes}})
 
 
 def test_names_and_scoring_do_not_move_a_training() -> None:

@@ -17,7 +17,7 @@ from guda_cli.unlearning.operators import ForgetBatch, Problem, make
 from guda_cli.unlearning.retrack import Retrack, neighbour_noise, target_noise
 from tests.diffusion.tiny import bytes_images, float_images, make_schedule
 
-SPEC = UnlearnSpec(neighbours=3)
+SPEC = UnlearnSpec(operator="retrack", neighbours=3, cap=None, forget_weight=1.0, t_min=0.0)
 
 
 def noised(schedule: Schedule, x0: Tensor, t: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,16 @@ from tests.diffusion.tiny import (
 )
 
 COUNT, BATCH, SHAPE = 12, 8, (1, 4, 4)
-SPEC = UnlearnSpec(steps=4, batch_size=4, lr=1e-3, neighbours=3)
+SPEC = UnlearnSpec(
+    operator="retrack",
+    steps=4,
+    batch_size=4,
+    lr=1e-3,
+    retain="denoise",
+    neighbours=3,
+    forget_weight=1.0,
+    t_min=0.0,
+)
 
 
 def forget_mask(*rows: int, count: int = COUNT) -> Tensor:

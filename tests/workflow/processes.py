@@ -82,7 +82,7 @@ def _server() -> subprocess.Popen[str]:
     )
     assert server.stdin
     assert server.stdout
-    atexit.register(server.wait)
-    atexit.register(server.stdin.close)
+    for close in (server.stdout.close, server.wait, server.stdin.close):  # run last to first
+        atexit.register(close)
     assert server.stdout.readline() == "ready\n"
     return server
