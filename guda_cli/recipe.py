@@ -267,6 +267,7 @@ _AT_LEAST: dict[str, float] = {
     "sample.steps": 1,
 }
 _ABOVE: dict[str, float] = {
+    "diffusion.beta_start": 0,
     "train.epochs": 0,
     "train.lr": 0,
     "train.grad_clip": 0,
@@ -294,6 +295,8 @@ def _validate(r: Recipe) -> None:
     _validate_model(r)
     _choice("diffusion.beta_schedule", r.diffusion.beta_schedule, BETA_SCHEDULES)
     _choice("diffusion.prediction_type", r.diffusion.prediction_type, PREDICTION_TYPES)
+    if not r.diffusion.beta_start <= r.diffusion.beta_end < 1:
+        raise RecipeError("diffusion.beta_end must lie between beta_start and 1")
     if r.diffusion.rescale_betas_zero_snr and r.diffusion.prediction_type == "epsilon":
         raise RecipeError(
             "diffusion.rescale_betas_zero_snr needs prediction_type v_prediction or sample",

@@ -35,9 +35,22 @@ def estimate(terms: Array, grid: Grid, multiplier: Array) -> Estimate:
     if draws > 1:
         variance = (weighted.var(axis=1, ddof=1) / draws).sum(axis=1)
     else:
-        row = weighted[:, 0, : weighted.shape[2] // 2 * 2]
-        variance = ((row[:, 0::2] - row[:, 1::2]) ** 2).sum(axis=1)
+        variance = _collapsed_variance(weighted[:, 0])
     return Estimate(value, np.sqrt(variance))
+
+
+def _collapsed_variance(rows: Array) -> Array:
+    """Variance of each row's sum from one value a stratum, by collapsing neighbours to pairs.
+
+    An odd last stratum joins the pair before it. A single stratum tells nothing: NaN. (Cochran 1977,
+    section 5A.12.)
+    """
+    n = rows.shape[1]
+    if n < 2:
+        return np.full(len(rows), np.nan)
+    cuts = list(range(0, n - n % 2, 2))
+    groups = [rows[:, a : n if a == cuts[-1] else a + 2] for a in cuts]
+    return np.asarray(sum(group.shape[1] * group.var(axis=1, ddof=1) for group in groups))
 
 
 def delta_elbo(full: Array, without: Array, grid: Grid, multiplier: Array) -> Estimate:

@@ -13,6 +13,7 @@ from torch import Tensor
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import GudaError
 from guda_cli.training.ema import ema_decay, ema_update
+from guda_cli.training.signals import held_back
 from guda_cli.training.state import RunState, pack_optimizer, unpack_optimizer
 
 SaveState = Callable[[RunState], None]
@@ -71,68 +72,81 @@ def run(
     the same bits. Raises Diverged when the loss is not finite; on KeyboardInterrupt the state is
     saved first.
     """
-    names = [name for name, _ in model.named_parameters()]
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
-    average = [p.detach().clone() for p in parameters] if spec.ema else []
-    step = 0
-    if resume is not None:
-        step = resume.step
-        model.load_state_dict(resume.weights)
-        unpack_optimizer(optimizer, names, resume.moments)
-        average = (
-            [resume.ema[name].to(p.device) for name, p in zip(names, parameters, strict=True)]
-            if spec.ema
-            else []
-        )
-
-    def state() -> RunState:
-        ema = dict(zip(names, average, strict=True)) if spec.ema else {}
-        seconds = (resume.seconds if resume else 0.0) + time.monotonic() - started
-        return RunState(step, dict(model.state_dict()), pack_optimizer(optimizer, names), ema, seconds)
-
-    started = saved_at = time.monotonic()
-    saved_step = step
+    run = _Run(model, spec, resume)
+    saved_at, saved_step = time.monotonic(), run.step
     try:
-        while step < spec.steps:
-            loss = _step(model, optimizer, loss_at, spec, step)
-            if average:
-                ema_update(average, [p.detach() for p in parameters], ema_decay(step, spec.ema))
-            step += 1
-            hooks.on_step(loss)
-            if hooks.save and step < spec.steps and time.monotonic() - saved_at >= hooks.save_seconds:
-                hooks.save(state())
-                saved_at, saved_step = time.monotonic(), step
+        while run.step < spec.steps:
+            hooks.on_step(run.advance(loss_at))
+            due = time.monotonic() - saved_at >= hooks.save_seconds
+            if hooks.save and run.step < spec.steps and due:
+                hooks.save(run.state())
+                saved_at, saved_step = time.monotonic(), run.step
     except KeyboardInterrupt:
-        if hooks.save and saved_step < step < spec.steps:
-            hooks.save(state())
+        if hooks.save and run.whole and saved_step < run.step < spec.steps:
+            hooks.save(run.state())
         raise
-    final = dict(model.state_dict())
-    if average:
-        final.update(zip(names, average, strict=True))
-    return {name: value.detach().cpu().contiguous() for name, value in final.items()}
+    return run.final()
 
 
-def _step(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_at: Callable[[int], Tensor],
-    spec: LoopSpec,
-    step: int,
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(spec, step)
-    torch.manual_seed(seed_of("guda.dropout/1", spec.seed, step))  # dropout reads the global generator
-    loss = loss_at(step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise Diverged(
-            f"the loss became {value} at step {step}",
-            why="the learning rate is too high for this model or the data holds extreme values",
-            fix="lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4; nothing was stored",
-        )
-    torch.nn.utils.clip_grad_norm_(model.parameters(), spec.grad_clip)
-    optimizer.step()
-    return value
+class _Run:
+    """Model, optimiser and average of one run, and how far it is."""
+
+    def __init__(self, model: torch.nn.Module, spec: LoopSpec, resume: RunState | None) -> None:
+        self.model, self.spec = model, spec
+        self.names = [name for name, _ in model.named_parameters()]
+        self.parameters = list(model.parameters())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+        self.average = [p.detach().clone() for p in self.parameters] if spec.ema else []
+        self.step, self.whole = 0, True
+        self._earlier, self._started = 0.0, time.monotonic()
+        if resume is not None:
+            self._restore(resume)
+
+    def _restore(self, state: RunState) -> None:
+        self.step, self._earlier = state.step, state.seconds
+        self.model.load_state_dict(state.weights)
+        unpack_optimizer(self.optimizer, self.names, state.moments)
+        if self.spec.ema:
+            named = zip(self.names, self.parameters, strict=True)
+            self.average = [state.ema[name].to(p.device) for name, p in named]
+
+    def advance(self, loss_at: Callable[[int], Tensor]) -> float:
+        """One step; returns its loss. The state is `whole` except while weights are being moved."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.spec, self.step)
+        # dropout reads the global generator
+        torch.manual_seed(seed_of("guda.dropout/1", self.spec.seed, self.step))
+        loss = loss_at(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.grad_clip))
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            what = "loss" if not math.isfinite(value) else "gradient"
+            raise Diverged(
+                f"the {what} became {value if what == 'loss' else norm} at step {self.step}",
+                why="the learning rate is too high for this model or the data holds extreme values",
+                fix="lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4; nothing was stored",
+            )
+        with held_back():
+            self.whole = False
+            self.optimizer.step()
+            if self.average:
+                decay = ema_decay(self.step, self.spec.ema)
+                ema_update(self.average, [p.detach() for p in self.parameters], decay)
+            self.step, self.whole = self.step + 1, True
+        return value
+
+    def state(self) -> RunState:
+        """What a later process needs to go on from here."""
+        ema = dict(zip(self.names, self.average, strict=True)) if self.average else {}
+        seconds = self._earlier + time.monotonic() - self._started
+        moments = pack_optimizer(self.optimizer, self.names)
+        return RunState(self.step, dict(self.model.state_dict()), moments, ema, seconds)
+
+    def final(self) -> dict[str, Tensor]:
+        """The weights, averaged where there is an average, on the CPU."""
+        out = dict(self.model.state_dict())
+        if self.average:
+            out.update(zip(self.names, self.average, strict=True))
+        return {name: value.detach().cpu().contiguous() for name, value in out.items()}

@@ -73,6 +73,6 @@ def judge(group: tuple[Array, Array], rest: tuple[Array, Array]) -> CheckResult:
         float(group[1].mean()),
         float(rest[0].mean()),
         float(rest[1].mean()),
-        forgot and kept,
+        bool(forgot and kept),
         "; ".join(why) or "the group's loss rose, the rest's was kept",
     )

@@ -77,6 +77,8 @@ def unlearn(
     if not bool(problem.forget.any()) or bool(problem.forget.all()):
         raise DataError("there must be at least one image to forget and one to keep")
     spec = problem.spec
+    if spec.retain == "distill" and teacher is None:
+        raise ValueError("retain: distill needs the full model as teacher")
     operator = make(problem)
     stream = Stream(
         len(problem.images), spec.batch_size, problem.schedule.T, tuple(problem.images.shape[1:]), spec.seed
