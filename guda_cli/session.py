@@ -19,6 +19,7 @@ import enum
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli.console import Console
-from guda_cli.errors import MissingError
+from guda_cli.errors import GudaError, MissingError
 from guda_cli.failures import report
 
 if TYPE_CHECKING:
@@ -304,4 +305,12 @@ def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> 
     except (typer.Exit, typer.Abort, typer.BadParameter, SystemExit):
         raise
     except BaseException as err:  # noqa: BLE001 - the outermost frame: everything ends as a message
+        if isinstance(err, GudaError):
+            err.fix = _on_same_store(err.fix, session.options.store)
         raise typer.Exit(report(err, session.console, resumable=resumable)) from None
+
+
+def _on_same_store(fix: str, store: Path | None) -> str:
+    """A suggested command with the `--store` that was given, so that it can be pasted as it is."""
+    one_command = fix.startswith("guda ") and not any(mark in fix for mark in ",()[")
+    return f"{fix} --store {shlex.quote(str(store))}" if store and one_command else fix

@@ -81,7 +81,7 @@ def _result(
 ) -> QueryResult:
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
-    if not reading.grid.unbiased:  # a partial sum is not the ELBO
+    if reading.unit != "nats":
         return QueryResult(query.name, query.digest, looks, query.pixels, entries, answer)
     dimensions = query.pixels.size
     x0 = query.pixels[None].astype(np.float64) / 127.5 - 1.0
