@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.schedule import Schedule
+from guda_cli.diffusion.schedule import Array, Schedule
 
 
 class Denoiser(Protocol):
@@ -39,11 +39,15 @@ class UNetDenoiser:
         return out[:, : x_t.shape[1]].float()
 
 
+def at(values: Array, t: Tensor) -> Tensor:
+    """`values` [T + 1] at each of t [N], float64 on the CPU (some devices have no float64)."""
+    return torch.from_numpy(values)[t.cpu()]
+
+
 def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(abar_t) and sqrt(1 - abar_t) shaped to multiply `like` [N, ...]; rounded from float64."""
-    abar = torch.from_numpy(schedule.abar).to(t.device)[t]
-    shape = (-1,) + (1,) * (like.dim() - 1)
-    return abar.sqrt().to(like.dtype).view(shape), (1.0 - abar).sqrt().to(like.dtype).view(shape)
+    abar = at(schedule.abar, t).view((-1,) + (1,) * (like.dim() - 1))
+    return abar.sqrt().to(like.dtype).to(like.device), (1.0 - abar).sqrt().to(like.dtype).to(like.device)
 
 
 def add_noise(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

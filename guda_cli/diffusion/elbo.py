@@ -7,33 +7,38 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_noise, to_sample
+from guda_cli.diffusion.denoiser import Denoiser, add_noise, at, to_noise, to_sample
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.diffusion.schedule import Array, Schedule
 
 
 def term_maps(schedule: Schedule, raw: Tensor, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """Per-pixel parts of the t-th term of -ELBO in nats, float64 [N, C, H, W].
+    """Per-pixel parts of the t-th term of -ELBO in nats, float64 [N, C, H, W] on the CPU.
 
     w_t (eps_theta - eps)^2; at zero terminal SNR, where w_T is infinite and the noise is known, the
     equal (SNR_{t-1} - SNR_t) / 2 (x0 - x0_hat)^2.
     """
     shape = (-1,) + (1,) * (x0.dim() - 1)
-    weight = torch.from_numpy(schedule.elbo_weight).to(t.device)[t].view(shape)
-    squared = (to_noise(schedule, raw, x_t, t).double() - noise.double()) ** 2
+    weight = at(schedule.elbo_weight, t).view(shape)
+    squared = (_double(to_noise(schedule, raw, x_t, t)) - _double(noise)) ** 2
     if schedule.abar[-1] > 0:
         return weight * squared
-    on_image = torch.from_numpy(schedule.x0_weight).to(t.device)[t].view(shape)
-    image = on_image * (to_sample(schedule, raw, x_t, t).double() - x0.double()) ** 2
-    return torch.where(torch.isinf(weight), image, weight * squared)
+    image = (_double(to_sample(schedule, raw, x_t, t)) - _double(x0)) ** 2
+    on_image = at(schedule.x0_weight, t).view(shape)
+    return torch.where(torch.isinf(weight), on_image * image, weight * squared)
+
+
+def _double(x: Tensor) -> Tensor:
+    """float64 on the CPU."""
+    return x.cpu().double()
 
 
 def terms(schedule: Schedule, raw: Tensor, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """`term_maps` summed over pixels: float64 [N]."""
     if schedule.abar[-1] > 0:  # the common case without a float64 weight map
-        squared = (to_noise(schedule, raw, x_t, t) - noise).double().square_().flatten(1).sum(1)
-        return torch.from_numpy(schedule.elbo_weight).to(t.device)[t] * squared
+        squared = (to_noise(schedule, raw, x_t, t) - noise).cpu().double().square_().flatten(1).sum(1)
+        return at(schedule.elbo_weight, t) * squared
     return term_maps(schedule, raw, x_t, x0, noise, t).flatten(1).sum(1)
 
 
@@ -64,7 +69,7 @@ def image_terms(
         t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
         x_t = add_noise(denoiser.schedule, images, noise, t)
         raw = denoiser.predict(x_t, t)
-        out[start : start + len(part)] = terms(denoiser.schedule, raw, x_t, images, noise, t).cpu()
+        out[start : start + len(part)] = terms(denoiser.schedule, raw, x_t, images, noise, t)
     draws, n = grid.timesteps.shape
     return out.view(len(digests), draws, n).numpy()
 
@@ -86,7 +91,7 @@ def weighted_map(
         t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
         images = x0.to(denoiser.device).expand(len(part), *x0.shape)
         x_t = add_noise(denoiser.schedule, images, noise, t)
-        maps = term_maps(denoiser.schedule, denoiser.predict(x_t, t), x_t, images, noise, t).sum(1).cpu()
+        maps = term_maps(denoiser.schedule, denoiser.predict(x_t, t), x_t, images, noise, t).sum(1)
         factor = scale[t.cpu()] * widths[start : start + len(part)]
         total += (factor.view(-1, 1, 1) * maps).sum(0)
     return total.numpy()

@@ -53,7 +53,7 @@ def losses(denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 2
         level, eps = t[part].to(denoiser.device), noise[part].to(denoiser.device)
         x_t = add_noise(schedule, x0, eps, level)
         target = training_target(schedule, x0, eps, level)
-        out.append((denoiser.predict(x_t, level) - target).square().flatten(1).mean(1).double().cpu())
+        out.append((denoiser.predict(x_t, level) - target).square().flatten(1).mean(1).cpu().double())
     return torch.cat(out).numpy()
 
 

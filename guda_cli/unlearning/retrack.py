@@ -23,8 +23,9 @@ def neighbour_noise(schedule: Schedule, x_t: Tensor, t: Tensor, neighbours: Tens
     """
     signal, sigma = coefficients(schedule, t, neighbours)
     eps = (x_t.unsqueeze(1) - signal * neighbours) / sigma
-    exponent = -0.5 * eps.double().square().flatten(2).sum(2)
-    return eps, torch.softmax(exponent, dim=1).to(x_t.dtype)
+    wide = eps.cpu() if eps.device.type == "mps" else eps  # which has no float64
+    exponent = -0.5 * wide.double().square().flatten(2).sum(2)
+    return eps, torch.softmax(exponent, dim=1).to(x_t.dtype).to(x_t.device)
 
 
 def target_noise(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,3 +129,28 @@ def elbo_table(
     version = VERSIONS["elbo-table"]
     spec = {"operation": "elbo-table", "version": version, "params": params, "inputs": inputs}
     return action_key("elbo-table", version, params, inputs), spec
+
+
+def differences(records: Iterable[ActionRecord], action: Action) -> list[str]:
+    """In which settings and inputs `action` differs from the last of `records` of the same subject.
+
+    Empty when there is none: then nothing like it was ever made.
+    """
+    same = [r for r in records if r.params.get("without") == action.params.get("without")]
+    if not same:
+        return []
+    record = same[-1]
+    old, new = _flat(record.params), _flat(action.params)
+    names = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
+    names += [name for name in sorted(action.inputs) if record.inputs.get(name) != action.inputs[name]]
+    return names[:6] or ["guda's version"]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out

@@ -68,6 +68,7 @@ def find(project: Project, method: str, groups: Sequence[str] = ()) -> Counterfa
         kind = "unlearned" if method == "guda" else "leave-one-group-out"
         raise MissingError(
             f"no {kind} model for {'any group' if every else ', '.join(names[:5])}",
+            why=_why(project, action_of(project, method, full, lacking[0])),
             fix=all_command if every else command_of(method, names),
         )
     null_records = {}
@@ -76,6 +77,12 @@ def find(project: Project, method: str, groups: Sequence[str] = ()) -> Counterfa
         if record is not None:
             null_records[what.name] = record
     return Counterfactuals(method, full, found, null_records, lacking)
+
+
+def _why(project: Project, action: actions.Action) -> str:
+    """Whether such a model was made with other settings."""
+    differing = actions.differences(project.store.records(action.operation), action)
+    return f"one made with other settings is there: {', '.join(differing)} differ" if differing else ""
 
 
 def _joint(project: Project, method: str, full: ActionRecord) -> list[Removal]:

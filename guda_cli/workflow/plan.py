@@ -99,9 +99,9 @@ class Planner:
         saved = self.project.store.state_step(action.key) if action.steps else None
         if saved is not None:
             return f"interrupted at step {saved} of {action.steps}"
-        earlier = [r for r in self._records(action.operation) if _same_subject(r, action)]
-        if earlier:
-            return "made before with other settings or data: " + ", ".join(_differences(earlier[-1], action))
+        differing = actions.differences(self._records(action.operation), action)
+        if differing:
+            return "made before with other settings or data: " + ", ".join(differing)
         return "not made yet"
 
     def nulls(self) -> list[Removal]:
@@ -113,28 +113,6 @@ class Planner:
     def groups(self) -> list[Removal]:
         """Every group."""
         return removal.of_groups(list(self.data.counts), self.data.counts) if self.data else []
-
-
-def _same_subject(record: ActionRecord, action: Action) -> bool:
-    return record.params.get("without") == action.params.get("without")
-
-
-def _differences(record: ActionRecord, action: Action) -> list[str]:
-    """Names of the settings and inputs in which an earlier action differs."""
-    old, new = _flat(record.params), _flat(dict(action.params))
-    names = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
-    names += [name for name in sorted(action.inputs) if record.inputs.get(name) != action.inputs[name]]
-    return names[:6] or ["guda's version"]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out
 
 
 def _seconds_a_forward(records: list[ActionRecord]) -> float | None:
