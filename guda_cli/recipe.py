@@ -94,7 +94,7 @@ class UnlearnSpec:
     neighbours: int = 10  # K of retrack
     cap: float | None = None  # limit on ||eps_r - eps|| of each neighbour
     t_min: float = 0.4  # forget terms below this fraction of T are masked
-    null_groups: int = 4  # random size-matched groups for the null (per size class)
+    null_groups: int = 6  # random size-matched groups for the null (per size class)
     seed: int = 0
 
 

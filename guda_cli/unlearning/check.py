@@ -58,14 +58,22 @@ def losses(denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 2
 
 
 def judge(group: tuple[Array, Array], rest: tuple[Array, Array]) -> CheckResult:
-    """Compare paired losses (before, after): the group's must rise by two standard errors."""
-    rise = group[1] - group[0]
-    error = float(rise.std(ddof=1)) / np.sqrt(len(rise))
-    forgot = float(rise.mean()) > 2.0 * error
+    """Compare paired losses (before, after): the group's must rise by two standard errors, the rest's keep.
+
+    Unlearning steps also train: where the full model was still learning, every loss falls, and the
+    group's rise is measured from how far the rest's fell.
+    """
+    rise, drift = group[1] - group[0], rest[1] - rest[0]
+    fell = min(float(drift.mean()), 0.0)
+    variance = float(rise.var(ddof=1)) / len(rise)
+    if fell < 0.0:
+        variance += float(drift.var(ddof=1)) / len(drift)
+    forgot = float(rise.mean()) - fell > 2.0 * np.sqrt(variance)
     kept = float(rest[1].mean()) <= (1.0 + KEPT_WITHIN) * float(rest[0].mean())
     why = []
     if not forgot:
-        why.append(f"the group's loss did not rise ({rise.mean():+.2e} ± {error:.1e})")
+        against = f", the rest's {drift.mean():+.2e}" if fell < 0.0 else ""
+        why.append(f"the group's loss did not rise ({rise.mean():+.2e} ± {np.sqrt(variance):.1e}{against})")
     if not kept:
         why.append(f"the loss on the rest rose by more than {KEPT_WITHIN:.0%}")
     return CheckResult(
@@ -74,5 +82,11 @@ def judge(group: tuple[Array, Array], rest: tuple[Array, Array]) -> CheckResult:
         float(rest[0].mean()),
         float(rest[1].mean()),
         bool(forgot and kept),
-        "; ".join(why) or "the group's loss rose, the rest's was kept",
+        "; ".join(why) or _passed(float(rise.mean())),
     )
+
+
+def _passed(rise: float) -> str:
+    if rise > 0.0:
+        return "the group's loss rose, the rest's was kept"
+    return "the group's loss rose against the rest's, which fell: the full model was still learning"

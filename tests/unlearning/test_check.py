@@ -46,6 +46,15 @@ def test_rest_may_lose_five_percent(factor: float, passed: bool) -> None:
     assert ("rest rose" in found.why) == (not passed)
 
 
+@pytest.mark.parametrize(("rise", "passed"), [(-0.5, True), (-1.0, False), (-1.5, False)])
+def test_a_model_that_was_still_learning_is_judged_against_the_rest(rise: float, passed: bool) -> None:
+    """The rest's loss fell by 1: only a group whose loss fell by less was forgotten."""
+    found = check.judge((BEFORE, BEFORE + rise), (BEFORE, BEFORE - 1.0))
+    assert found.passed == passed
+    assert ("against the rest's, which fell" in found.why) == passed
+    assert ("the rest's -1.00e+00" in found.why) == (not passed)
+
+
 def test_both_failures_are_named() -> None:
     why = check.judge((BEFORE, BEFORE), (BEFORE, 2 * BEFORE)).why
     assert "did not rise" in why
