@@ -13,7 +13,7 @@ from guda_cli.diffusion.denoiser import Denoiser, add_noise, training_target
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 
-SIDE = 512  # loss evaluations a side
+SIDE = 256  # loss evaluations a side
 KEPT_WITHIN = 0.05  # the rest's loss may rise by this share
 
 
