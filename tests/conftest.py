@@ -28,6 +28,14 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Commands run in this process flush denormal numbers; the next test's arithmetic is whole again."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
 @pytest.fixture
 def guda(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the real command in `tmp_path`: `guda("store", "ls", code=0)`; no traceback may show."""

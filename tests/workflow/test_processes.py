@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,17 +100,17 @@ def test_an_interrupt_goes_on_at_that_step(
     args = {"train": ["train", "tiny.yaml"], "unlearn": ["unlearn", "--group", "blue", "--no-null"]}[command]
     if command == "unlearn":
         cli("train", "tiny.yaml", *steps)
-    step = loop._step
+    advance = loop._Run.advance
 
-    def stopped(model, optimizer, loss_at, spec, at):
-        if at == 7:
+    def stopped(self: loop._Run, loss_at: Any) -> float:
+        if self.step == 7:
             raise KeyboardInterrupt
-        return step(model, optimizer, loss_at, spec, at)
+        return advance(self, loss_at)
 
-    monkeypatch.setattr(loop, "_step", stopped)
+    monkeypatch.setattr(loop._Run, "advance", stopped)
     done = cli(*args, *(steps if command == "train" else []), code=130)
     assert "state saved" in done.stderr
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop._Run, "advance", advance)
     done = cli(*args, *(steps if command == "train" else []), "--json")
     assert "going on at step 7 of 12" in done.stderr
     whole = ["--store", "second"]
