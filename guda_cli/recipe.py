@@ -133,6 +133,11 @@ class Recipe:
     sample: SampleSpec = field(default_factory=SampleSpec)
 
 
+def total_steps(spec: TrainSpec, images: int) -> int:
+    """Optimiser steps of the full model on `images` images; leave-one-group-out models take as many."""
+    return spec.steps or max(1, math.ceil(spec.epochs * images / spec.batch_size))
+
+
 def to_dict(spec: Any) -> dict[str, Any]:
     """A recipe or one of its sections as plain JSON-ready values."""
     out: dict[str, Any] = {}

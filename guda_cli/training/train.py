@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import UNetDenoiser, add_noise, training_target
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.recipe import TrainSpec
+from guda_cli.recipe import TrainSpec, total_steps
 from guda_cli.training import loop
 from guda_cli.training.model_io import Weights
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream, pixels
-
-
-def total_steps(spec: TrainSpec, images: int) -> int:
-    """Optimiser steps of the full model on `images` images; leave-one-group-out models take as many."""
-    return spec.steps or max(1, math.ceil(spec.epochs * images / spec.batch_size))
 
 
 def train(

@@ -6,13 +6,12 @@ an operation change, its version must go up (a golden test holds that).
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from guda_cli.recipe import Recipe, to_dict
+from guda_cli.recipe import Recipe, to_dict, total_steps
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.removal import Removal
 from store import ActionRecord, action_key
@@ -78,7 +77,7 @@ def configs(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
 
 def train_steps(recipe: Recipe, images: int) -> int:
     """Optimiser steps of one training."""
-    return recipe.train.steps or max(1, math.ceil(recipe.train.epochs * images / recipe.train.batch_size))
+    return total_steps(recipe.train, images)
 
 
 def train(recipe: Recipe, data: DataRef, removal: Removal | None, full: ActionRecord | None = None) -> Action:

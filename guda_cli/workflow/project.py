@@ -266,8 +266,3 @@ def reading_progress(console: Console, spec: DataSpec) -> Iterator[Callable[[int
             seen = done
 
         yield advance
-
-
-def short_json(value: Any) -> str:
-    """Compact JSON for one line of text."""
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
