@@ -28,16 +28,6 @@ def test_importing_the_store_is_light():
     assert out.strip() == "[]"
 
 
-def test_importing_the_store_is_fast():
-    def seconds(names):
-        timed = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
-        return min(float(run(timed.format(names))) for _ in range(5))
-
-    # Against the standard modules it needs, so that a busy machine does not decide.
-    needed = seconds("contextlib, dataclasses, datetime, hashlib, json, pathlib, re, typing")
-    assert seconds("store") < max(0.06, 2.5 * needed)
-
-
 def test_listing_needs_no_numpy(store):
     code = f"""
 import sys
