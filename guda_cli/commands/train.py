@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,15 @@ def train(
     null: Annotated[
         bool, typer.Option("--null", help="Also train without random sets, for z-values of `logo`.")
     ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds",
+            metavar="N,N,...",
+            help="With --each-group or --without: train with these seeds instead of the recipe's, so that "
+            "the oracle is independent of the full model.",
+        ),
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -64,12 +74,19 @@ def train(
         )
     if scheduler and not source:
         raise UsageError("--scheduler goes with --from")
+    if seeds and not (without or each_group or null):
+        raise UsageError(
+            "--seeds goes with --each-group or --without",
+            why="the full model has the recipe's seed",
+            fix="guda train --set train.seed=N trains another full model",
+        )
+    chosen = parse_seeds(seeds) if seeds else [None]
     found, origin = session.recipe_and_source(recipe, default_digits=True)
     project = Project(found, session.open_store(), session.console, wait=session.options.wait)
     fresh = bool(recipe or session.options.recipe) or session.current() is None
     leave_out = bool(without or each_group or null)
     if session.options.dry_run:
-        _dry_run(session, project, without or [], each_group, null, leave_out)
+        _dry_run(session, project, without or [], each_group, null, leave_out, chosen)
         return
     if source:
         project = _register(session, project, source, scheduler)
@@ -78,7 +95,15 @@ def train(
     if fresh or not leave_out:
         session.make_current(project.recipe, origin, groups)
     if not source:
-        _run(session, project, removals, leave_out)
+        _run(session, project, removals, leave_out, chosen)
+
+
+def parse_seeds(text: str) -> list[int | None]:
+    """`2,3` as numbers, each once; UsageError on anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--seeds {text!r} is not a list of whole numbers", fix="--seeds 2,3")
+    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def _removals(project: Project, without: list[str], each_group: bool, null: bool) -> list[Removal]:
@@ -91,7 +116,13 @@ def _removals(project: Project, without: list[str], each_group: bool, null: bool
 
 
 def _dry_run(
-    session: Session, project: Project, without: list[str], each: bool, null: bool, leave_out: bool
+    session: Session,
+    project: Project,
+    without: list[str],
+    each: bool,
+    null: bool,
+    leave_out: bool,
+    seeds: Sequence[int | None],
 ) -> None:
     from guda_cli.workflow import removal
     from guda_cli.workflow.plan import Planner
@@ -101,7 +132,8 @@ def _dry_run(
     if leave_out:
         known = planner.data.counts if planner.data else {name.strip(): 1 for name in without}
         chosen = (planner.groups() if each else []) + removal.of_groups(without, known)
-        steps += planner.models("logo", chosen + (planner.nulls() if null else []))
+        removals = chosen + (planner.nulls() if null else [])
+        steps += [step for seed in seeds for step in planner.models("logo", removals, seed)]
     else:
         steps.append(planner.full())
     show_plan(session, steps, f"plan: train {project.recipe.name}")
@@ -118,7 +150,13 @@ def _register(session: Session, project: Project, source: str, scheduler: str | 
     return Project(dataclasses.replace(project.recipe, model=model), project.store, session.console)
 
 
-def _run(session: Session, project: Project, removals: list[Removal], leave_out: bool) -> None:
+def _run(
+    session: Session,
+    project: Project,
+    removals: list[Removal],
+    leave_out: bool,
+    seeds: Sequence[int | None],
+) -> None:
     from guda_cli.workflow.compute import setup
     from guda_cli.workflow.lazy import LazyJobs
 
@@ -131,7 +169,7 @@ def _run(session: Session, project: Project, removals: list[Removal], leave_out:
         records = [record]
     else:
         full = project.known_full()
-        records = [project.ensure(jobs.without(what, full)) for what in removals]
+        records = [project.ensure(jobs.without(what, full, seed)) for seed in seeds for what in removals]
     say_done(session, len(project.ran & {r.key for r in records}), len(records), "train")
     _emit(session, [r.key for r in records], ran=len(project.ran & {r.key for r in records}))
     for record in records:

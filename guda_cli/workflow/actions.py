@@ -80,15 +80,24 @@ def train_steps(recipe: Recipe, images: int) -> int:
     return total_steps(recipe.train, images)
 
 
-def train(recipe: Recipe, data: DataRef, removal: Removal | None, full: ActionRecord | None = None) -> Action:
+def train(
+    recipe: Recipe,
+    data: DataRef,
+    removal: Removal | None,
+    full: ActionRecord | None = None,
+    seed: int | None = None,
+) -> Action:
     """Training the full model (`removal` None) or a leave-one-group-out model.
 
-    A registered full model lends its configuration to the models trained without a group.
+    A registered full model lends its configuration to the models trained without a group. `seed` is that
+    of an oracle trained apart from the full model (None: the recipe's own).
     """
     steps = train_steps(recipe, data.images)
     settings = to_dict(recipe.train)
     settings.pop("epochs")
     settings["steps"] = steps
+    if seed is not None:
+        settings["seed"] = seed
     params: dict[str, Any] = {"train": settings, "without": removal.params if removal else None}
     inputs = {"dataset": data.blob}
     if full is not None and full.operation == "register":
@@ -96,11 +105,11 @@ def train(recipe: Recipe, data: DataRef, removal: Removal | None, full: ActionRe
     else:
         params["configs"] = configs(recipe, data.shape)
     what = f"model without {removal.name}" if removal else "full model"
-    command = (
-        f"guda train --without {shlex.quote(removal.name)}"
-        if removal and not removal.is_null
-        else "guda train"
-    )
+    command = "guda train"
+    if removal and not removal.is_null:
+        command += f" --without {shlex.quote(removal.name)}"
+    if settings["seed"] != recipe.train.seed:
+        what, command = f"{what}, seed {seed}", f"{command} --seeds {seed}"
     forwards = 3.0 * steps * recipe.train.batch_size
     return Action("train", params, inputs, what, forwards, steps, command)
 

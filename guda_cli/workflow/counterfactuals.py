@@ -30,11 +30,13 @@ class Counterfactuals:
         return {"": self.full, **self.groups, **self.nulls}
 
 
-def action_of(project: Project, method: str, full: ActionRecord, what: Removal) -> actions.Action:
-    """The action that makes the model without `what`."""
+def action_of(
+    project: Project, method: str, full: ActionRecord, what: Removal, seed: int | None = None
+) -> actions.Action:
+    """The action that makes the model without `what`; `seed` is a retrained model's, if not the recipe's."""
     if method == "guda":
         return actions.unlearn(project.recipe, project.data, full, what)
-    return actions.train(project.recipe, project.data, what, full)
+    return actions.train(project.recipe, project.data, what, full, seed)
 
 
 def command_of(method: str, names: Sequence[str]) -> str:

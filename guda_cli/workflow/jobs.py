@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -52,9 +53,13 @@ class Builder:
             )
         return members
 
-    def train(self, action: Action, removal: Removal | None, full: ActionRecord | None) -> Made:
-        """Train the full model, or one without `removal`."""
+    def train(
+        self, action: Action, removal: Removal | None, full: ActionRecord | None, seed: int | None = None
+    ) -> Made:
+        """Train the full model, or one without `removal`; `seed` where it is not the recipe's."""
         spec, data = self.project.recipe.train, self.project.data
+        if seed is not None:
+            spec = dataclasses.replace(spec, seed=seed)
         if full is not None and full.operation == "register":
             config = json.loads(self.project.read(full, "config"))
         else:

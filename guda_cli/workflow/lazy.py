@@ -42,10 +42,10 @@ class LazyJobs:
         action = actions.train(self.project.recipe, self.project.data, None)
         return self._job(action, lambda: self.builder.train(action, None, None))
 
-    def without(self, what: Removal, full: ActionRecord | None) -> Job:
-        """Training a leave-one-group-out model."""
-        action = actions.train(self.project.recipe, self.project.data, what, full)
-        return self._job(action, lambda: self.builder.train(action, what, full))
+    def without(self, what: Removal, full: ActionRecord | None, seed: int | None = None) -> Job:
+        """Training a leave-one-group-out model, perhaps with another seed than the full model's."""
+        action = actions.train(self.project.recipe, self.project.data, what, full, seed)
+        return self._job(action, lambda: self.builder.train(action, what, full, seed))
 
     def unlearned(self, what: Removal, full: ActionRecord) -> Job:
         """Unlearning from the full model."""

@@ -66,8 +66,8 @@ class Planner:
             return Step("full model", WAITS, "for the dataset", command="guda train")
         return self._step(actions.train(recipe, self.data, None))
 
-    def models(self, method: str, removals: Sequence[Removal]) -> list[Step]:
-        """Counterfactual models, unlearned (`guda`) or retrained (`logo`)."""
+    def models(self, method: str, removals: Sequence[Removal], seed: int | None = None) -> list[Step]:
+        """Counterfactual models, unlearned (`guda`) or retrained (`logo`, perhaps with another `seed`)."""
         full = self.project.known_full()
         out = []
         for what in removals:
@@ -75,9 +75,9 @@ class Planner:
                 verb = "unlearn" if method == "guda" else "model without"
                 out.append(Step(f"{verb} {what.name}", WAITS, "for the full model"))
             elif full is not None:
-                out.append(self._step(counterfactuals.action_of(self.project, method, full, what)))
+                out.append(self._step(counterfactuals.action_of(self.project, method, full, what, seed)))
             else:
-                out.append(self._step(actions.train(self.project.recipe, self.data, what)))
+                out.append(self._step(actions.train(self.project.recipe, self.data, what, None, seed)))
         return out
 
     def _step(self, action: Action) -> Step:
