@@ -49,6 +49,7 @@ class ModelSpec:
     attention_head_dim: int | None = 8
     add_attention: bool = False  # attention in the middle block
     dropout: float = 0.0
+    class_conditional: bool = False  # learns each image's group as its class
     registered: str | None = None  # action key of a model taken over with `guda train --from`
 
 
@@ -78,6 +79,7 @@ class TrainSpec:
     grad_clip: float = 1.0
     ema_decay: float = 0.995
     flip: bool = False  # random horizontal flips
+    class_dropout: float = 0.1  # share of images shown without class; class-conditional models only
     seed: int = 0
 
 
@@ -313,6 +315,8 @@ def _validate(r: Recipe) -> None:
         raise RecipeError(f"train.ema_decay must be in [0, 1), not {t.ema_decay!r}")
     if not 0 <= u.t_min < 1:
         raise RecipeError(f"unlearn.t_min is a fraction of T in [0, 1), not {u.t_min!r}")
+    if not 0 <= t.class_dropout < 1:
+        raise RecipeError(f"train.class_dropout is a share in [0, 1), not {t.class_dropout!r}")
     _choice("train.lr_schedule", t.lr_schedule, ("constant", "cosine"))
     _choice("unlearn.retain", u.retain, ("denoise", "distill"))
     _choice("sample.sampler", r.sample.sampler, ("ddim", "ddpm"))

@@ -16,15 +16,22 @@ class Denoiser(Protocol):
     schedule: Schedule
     device: torch.device
 
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The raw prediction [N, C, H, W] for x_t [N, C, H, W] and t [N] (1..T)."""
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The raw prediction [N, C, H, W] for x_t [N, C, H, W] and t [N] (1..T).
+
+        `cond` [N, ...] is what the network understands as a condition, one row an image: class indices
+        int64 [N] for a `UNet2DModel`. None is the null condition of a conditional network. ValueError for a
+        condition that the network cannot take, and for None where it has no null condition.
+        """
         ...
 
 
 class UNetDenoiser:
-    """Adapter of an unconditional diffusers `UNet2DModel`.
+    """Adapter of a diffusers `UNet2DModel`, unconditional or with class embeddings.
 
     Models with learned variance put 2C channels out; only the first C, the prediction, are used.
+    The last of `num_class_embeds` classes is the null class (Ho & Salimans 2022) unless the
+    configuration says `null_class: false`.
     """
 
     def __init__(self, unet: torch.nn.Module, schedule: Schedule, dtype: torch.dtype = torch.float32) -> None:
@@ -32,11 +39,31 @@ class UNetDenoiser:
         self.schedule = schedule
         self.dtype = dtype
         self.device = next(unet.parameters()).device
+        config = getattr(unet, "config", {})
+        self.embeddings: int | None = config.get("num_class_embeds")
+        """Number of class embeddings, the null class included; None for an unconditional network."""
+        has_null = self.embeddings is not None and config.get("null_class", True)
+        self.null_class: int | None = self.embeddings - 1 if self.embeddings and has_null else None
+        """Index of the null class; None where there is none."""
 
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """See `Denoiser.predict`."""
-        out: Tensor = self.unet(x_t.to(self.dtype), t - 1, return_dict=False)[0]
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See `Denoiser.predict`; `cond` are class indices int64 [N]."""
+        labels = {} if self.embeddings is None and cond is None else {"class_labels": self._labels(t, cond)}
+        out: Tensor = self.unet(x_t.to(self.dtype), t - 1, return_dict=False, **labels)[0]
         return out[:, : x_t.shape[1]].float()
+
+    def _labels(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        if self.embeddings is None:
+            raise ValueError("a condition was given to an unconditional network")
+        if cond is None:
+            if self.null_class is None:
+                raise ValueError("this network has no null class: every image needs a class")
+            return torch.full_like(t, self.null_class)
+        if cond.shape != t.shape or cond.dtype != torch.int64:
+            raise ValueError(
+                f"class labels must be int64 {list(t.shape)}, not {cond.dtype} {list(cond.shape)}"
+            )
+        return cond.to(self.device)
 
 
 def at(values: Array, t: Tensor) -> Tensor:

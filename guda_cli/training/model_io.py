@@ -16,15 +16,21 @@ Weights = dict[str, Tensor]
 
 
 def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
-    """A `UNet2DModel` of that configuration, weights drawn from `seed`."""
+    """A `UNet2DModel` of that configuration, weights drawn from `seed`.
+
+    `null_class`, which is ours and not diffusers', is kept in the network's configuration for `UNetDenoiser`.
+    """
     from diffusers.models.unets.unet_2d import UNet2DModel
 
     torch.manual_seed(seed_of("guda.init/1", seed))
     try:
-        model: torch.nn.Module = UNet2DModel.from_config(dict(config))
+        model = UNet2DModel.from_config({k: v for k, v in config.items() if k != "null_class"})
     except (TypeError, ValueError) as err:
         raise DataError("diffusers cannot build this UNet2DModel", why=str(err)) from None
-    return model
+    if "null_class" in config:
+        model.register_to_config(null_class=bool(config["null_class"]))
+    network: torch.nn.Module = model
+    return network
 
 
 def to_bytes(weights: Weights) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from guda_cli.errors import RecipeError
 from guda_cli.recipe import Recipe, to_dict, total_steps
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.removal import Removal
@@ -66,13 +67,33 @@ class DataRef:
         )
 
 
-def configs(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The diffusers configurations of the recipe's network and noise schedule."""
+def configs(recipe: Recipe, shape: tuple[int, int, int], groups: Iterable[str] = ()) -> dict[str, Any]:
+    """The diffusers configurations of the recipe's network and noise schedule.
+
+    A class-conditional one has a class a group, in sorted order, and the null class last; `null_class`
+    is false where training never shows an image without its class.
+    """
     model = to_dict(recipe.model)
     model.pop("registered")
     unet = {**model, "sample_size": shape[1], "in_channels": shape[0], "out_channels": shape[0]}
     scheduler = {**to_dict(recipe.diffusion), "clip_sample": True, "variance_type": "fixed_small"}
-    return {"unet": unet, "scheduler": scheduler}
+    if not unet.pop("class_conditional"):
+        return {"unet": unet, "scheduler": scheduler}
+    classes = sorted(groups)
+    unet["num_class_embeds"] = len(classes) + 1
+    if recipe.train.class_dropout == 0:
+        unet["null_class"] = False
+    return {"unet": unet, "scheduler": scheduler, "classes": classes}
+
+
+def check_one_group(data: DataRef) -> None:
+    """RecipeError unless every image is in one group, which a class-conditional model takes for its class."""
+    if sum(data.counts.values()) != data.images:  # every image is in one at least
+        raise RecipeError(
+            "model.class_conditional needs every image in exactly one group, its class",
+            why=f"{data.images} images are in {sum(data.counts.values())} groups, counted by image",
+            fix="--set data.group=folder or one metadata column, or --set model.class_conditional=false",
+        )
 
 
 def train_steps(recipe: Recipe, images: int) -> int:
@@ -96,6 +117,10 @@ def train(
     settings = to_dict(recipe.train)
     settings.pop("epochs")
     settings["steps"] = steps
+    if recipe.model.class_conditional:
+        check_one_group(data)
+    else:
+        settings.pop("class_dropout")
     if seed is not None:
         settings["seed"] = seed
     params: dict[str, Any] = {"train": settings, "without": removal.params if removal else None}
@@ -103,7 +128,7 @@ def train(
     if full is not None and full.operation == "register":
         inputs |= {"config": full.outputs["config"], "betas": full.outputs["betas"]}
     else:
-        params["configs"] = configs(recipe, data.shape)
+        params["configs"] = configs(recipe, data.shape, data.counts)
     what = f"model without {removal.name}" if removal else "full model"
     command = "guda train"
     if removal and not removal.is_null:

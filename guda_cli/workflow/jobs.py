@@ -43,6 +43,17 @@ class Builder:
         """The dataset's pixels, uint8 [N, C, H, W]."""
         return torch.from_numpy(self.project.dataset().images)
 
+    @cached_property
+    def labels(self) -> torch.Tensor | None:
+        """Class of every image, int64 [N], for a class-conditional recipe: its group, in sorted order.
+
+        RecipeError when an image is in several groups.
+        """
+        if not self.project.recipe.model.class_conditional:
+            return None
+        actions.check_one_group(self.project.data)
+        return torch.from_numpy(self.project.dataset().membership.argmax(axis=1).astype(np.int64))
+
     # -- work --------------------------------------------------------------------------------------
 
     def _members(self, removal: Removal) -> torch.Tensor:
@@ -63,7 +74,7 @@ class Builder:
         if full is not None and full.operation == "register":
             config = json.loads(self.project.read(full, "config"))
         else:
-            config = actions.configs(self.project.recipe, data.shape)
+            config = actions.configs(self.project.recipe, data.shape, data.counts)
         unet = self._network(config, spec.seed)
         schedule = from_config(config["scheduler"])
         keep = ~self._members(removal) if removal else None

@@ -71,7 +71,7 @@ class FunctionDenoiser:
     def __init__(self, schedule: Schedule, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.schedule, self.function, self.device = schedule, function, torch.device("cpu")
 
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         return self.function(x_t, t)
 
 
