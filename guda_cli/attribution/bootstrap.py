@@ -1,0 +1,61 @@
+"""Percentile bootstrap over queries (Efron 1979), with the same resamples for every method and metric."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from guda_cli.diffusion.schedule import Array
+from guda_cli.errors import DataError
+
+
+def bootstrap_interval(
+    values: Array, *, seed: int, resamples: int = 2000, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean of `values` [queries] and the percentile interval of `level` that resampled queries give it.
+
+    The resamples depend on `seed`, `resamples` and the number of queries alone. The interval covers the
+    choice of queries, neither the oracle's seeds nor the method's. DataError without queries or with values
+    that are not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise DataError(
+            f"no interval for values of shape {list(values.shape)}",
+            why="a bootstrap over queries needs one finite value a query, and at least one query",
+            fix="score at least one query with this method",
+        )
+    means = _shares(len(values), seed, resamples) @ values
+    low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(values.mean()), float(low), float(high)
+
+
+def bootstrap_difference(
+    one: Array, other: Array, *, seed: int, resamples: int = 2000, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean and interval of `one - other`, both [queries] over the same queries: paired, query by query.
+
+    The methods differ by more than chance over queries where the interval leaves 0 out, which it may do
+    though the methods' own intervals overlap.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if one.shape != other.shape:
+        raise DataError(
+            f"{len(one)} and {len(other)} queries cannot be paired",
+            why="a paired difference takes both methods' values on the same queries",
+            fix="score the same images with both methods",
+        )
+    return bootstrap_interval(one - other, seed=seed, resamples=resamples, level=level)
+
+
+@lru_cache(maxsize=4)
+def _shares(queries: int, seed: int, resamples: int) -> Array:
+    """How often each resample draws each query, divided by the number of queries: [resamples, queries]."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = generator.integers(0, queries, (resamples, queries))
+    cells = drawn + queries * np.arange(resamples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=resamples * queries)
+    shares = counts.reshape(resamples, queries) / queries
+    shares.flags.writeable = False
+    return shares
