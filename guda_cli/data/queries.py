@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from guda_cli.data.conditions import Conditions
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.errors import DataError, nearest
@@ -16,14 +18,24 @@ from guda_cli.errors import DataError, nearest
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One image to attribute; `digest` is of its pixels, so a copy elsewhere has the same."""
+    """One image to attribute, and the class it is scored with; a copy elsewhere has the same digests."""
 
     name: str
     """The path as given."""
     pixels: Pixels
     """uint8 [C, H, W]."""
-    digest: str
-    """`pixels_digest(pixels)`."""
+    pixels_digest: str
+    """`pixels_digest(pixels)`: what its noise is drawn from, the same whatever the condition."""
+    condition: str | None = None
+    """Name of its class; None for unconditional models and for the null class."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of pixels and condition, the key of its scores; `pixels_digest` without condition."""
+        if self.condition is None:
+            return self.pixels_digest
+        text = f"guda.query/1\0{self.pixels_digest}\0{self.condition}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
@@ -45,19 +57,24 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
     return paths
 
 
-def load_query(path: str, size: int, channels: int) -> Query:
-    """Read one query image as uint8 [channels, size, size]; DataError when it cannot be used."""
+def load_query(path: str, size: int, channels: int, conditions: Conditions | None = None) -> Query:
+    """Read one query image as uint8 [channels, size, size]; DataError when it cannot be used.
+
+    `conditions` says its class; without them it has none.
+    """
     pixels = decode(Path(path), size, channels, path)
-    return Query(path, pixels, pixels_digest(pixels))
+    return Query(path, pixels, pixels_digest(pixels), conditions.of(path) if conditions else None)
 
 
-def load_queries(paths: Iterable[str], size: int, channels: int) -> tuple[list[Query], list[tuple[str, str]]]:
+def load_queries(
+    paths: Iterable[str], size: int, channels: int, conditions: Conditions | None = None
+) -> tuple[list[Query], list[tuple[str, str]]]:
     """Every readable query, and `(path, reason)` of those that are not; never stops at a bad file."""
     good: list[Query] = []
     bad: list[tuple[str, str]] = []
     for path in paths:
         try:
-            good.append(load_query(path, size, channels))
+            good.append(load_query(path, size, channels, conditions))
         except DataError as err:
             bad.append((path, err.why or err.message))
     return good, bad

@@ -50,12 +50,20 @@ def cells(digests: Sequence[str], grid: Grid) -> list[tuple[int, str, int, int]]
 
 @torch.inference_mode()
 def image_terms(
-    denoiser: Denoiser, x0: Tensor, digests: Sequence[str], grid: Grid, *, seed: int, batch_size: int
+    denoiser: Denoiser,
+    x0: Tensor,
+    digests: Sequence[str],
+    grid: Grid,
+    *,
+    seed: int,
+    batch_size: int,
+    cond: Tensor | None = None,
 ) -> Array:
     """-ELBO terms in nats [images, draws, timesteps] of images x0 [N, C, H, W] in [-1, 1].
 
-    Rows of all images fill common batches; each row's noise depends on its image, t and draw alone,
-    so the result does not depend on the packing.
+    `digests` are of the pixels; `cond` [N, ...] holds each image's condition (`Denoiser.predict`). Rows of
+    all images fill common batches; each row's noise depends on its image, t and draw alone, so the result
+    does not depend on the packing.
     """
     jobs = cells(digests, grid)
     out = torch.empty(len(jobs), dtype=torch.float64)
@@ -65,10 +73,11 @@ def image_terms(
         part = jobs[start : start + batch_size]
         noise = noises.fill(buffer[: len(part)], [(digest, t, d) for _, digest, t, d in part])
         noise = noise.to(denoiser.device)
-        images = x0[[i for i, *_ in part]].to(denoiser.device)
+        rows = [i for i, *_ in part]
+        images = x0[rows].to(denoiser.device)
         t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
         x_t = add_noise(denoiser.schedule, images, noise, t)
-        raw = denoiser.predict(x_t, t)
+        raw = denoiser.predict(x_t, t, None if cond is None else cond[rows].to(denoiser.device))
         out[start : start + len(part)] = terms(denoiser.schedule, raw, x_t, images, noise, t)
     draws, n = grid.timesteps.shape
     return out.view(len(digests), draws, n).numpy()
@@ -76,9 +85,20 @@ def image_terms(
 
 @torch.inference_mode()
 def weighted_map(
-    denoiser: Denoiser, x0: Tensor, digest: str, grid: Grid, multiplier: Array, *, seed: int, batch_size: int
+    denoiser: Denoiser,
+    x0: Tensor,
+    digest: str,
+    grid: Grid,
+    multiplier: Array,
+    *,
+    seed: int,
+    batch_size: int,
+    cond: Tensor | None = None,
 ) -> Array:
-    """sum_t v_t KL_t per pixel [H, W] for one image x0 [C, H, W], channels added, mean over draws."""
+    """sum_t v_t KL_t per pixel [H, W] for one image x0 [C, H, W], channels added, mean over draws.
+
+    `cond` [1, ...] is the image's condition.
+    """
     jobs = cells([digest], grid)
     noises = QueryNoise(seed)
     scale = torch.from_numpy(multiplier)
@@ -91,7 +111,8 @@ def weighted_map(
         t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
         images = x0.to(denoiser.device).expand(len(part), *x0.shape)
         x_t = add_noise(denoiser.schedule, images, noise, t)
-        maps = term_maps(denoiser.schedule, denoiser.predict(x_t, t), x_t, images, noise, t).sum(1)
+        given = None if cond is None else cond[[0] * len(part)].to(denoiser.device)
+        maps = term_maps(denoiser.schedule, denoiser.predict(x_t, t, given), x_t, images, noise, t).sum(1)
         factor = scale[t.cpu()] * widths[start : start + len(part)]
         total += (factor.view(-1, 1, 1) * maps).sum(0)
     return total.numpy()

@@ -18,6 +18,15 @@ def timesteps(T: int, steps: int) -> list[int]:
     return [int(t) for t in np.unique(np.rint(ladder))[::-1]]
 
 
+def _guided(denoiser: Denoiser, x: Tensor, level: Tensor, cond: Tensor | None, guidance: float) -> Tensor:
+    """The raw prediction under guidance; raw predictions of every type are affine in the noise."""
+    raw = denoiser.predict(x, level, cond)
+    if cond is None or guidance == 1.0:
+        return raw
+    null = denoiser.predict(x, level)
+    return null + guidance * (raw - null)
+
+
 @torch.inference_mode()
 def sample(
     denoiser: Denoiser,
@@ -27,12 +36,16 @@ def sample(
     sampler: str,
     steps: int,
     seed: int,
+    cond: Tensor | None = None,
+    guidance: float = 1.0,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
     """Images [len(indices), C, H, W] in [-1, 1].
 
     Image i depends on (seed, i) alone: asking for more images, or in other batches, gives the same
     ones. The predicted clean image is clipped to [-1, 1] at every step, as `DDPMScheduler` does.
+    `cond` [len(indices), ...] holds each image's condition; `guidance` W other than 1 draws with
+    eps_null + W (eps_cond - eps_null) (classifier-free guidance, Ho & Salimans 2022, with W = 1 + w).
     """
     schedule, eta = denoiser.schedule, 1.0 if sampler == "ddpm" else 0.0
     sources = [generator("guda.sample/1", seed, i) for i in indices]
@@ -44,7 +57,7 @@ def sample(
     ladder = timesteps(schedule.T, steps)
     for t, previous in zip(ladder, ladder[1:] + [0], strict=True):
         level = torch.full((len(x),), t, device=denoiser.device)
-        raw = denoiser.predict(x, level)
+        raw = _guided(denoiser, x, level, cond, guidance)
         abar, abar_prev = schedule.abar[t], schedule.abar[previous]
         if abar > 0:
             x0 = to_sample(schedule, raw, x, level).clamp(-1, 1)

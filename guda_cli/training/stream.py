@@ -52,6 +52,14 @@ class Stream:
         noise = torch.randn(self.batch_size, *self.shape, generator=g)
         return Batch(indices, t, noise, flip)
 
+    def unlabelled(self, step: int, share: float) -> Tensor:
+        """Which entries [B] of `step` are shown without their class: each with probability `share`.
+
+        Drawn apart from the rest of the batch, which is the same with and without classes.
+        """
+        g = generator("guda.class-dropout/1", self.seed, step)
+        return torch.rand(self.batch_size, generator=g, dtype=torch.float64) < share
+
     def _indices(self, first: int, last: int) -> list[Tensor]:
         parts = []
         while first < last:

@@ -37,7 +37,7 @@ def remember(
     params = {"method": found.method, "grid": dict(grid), "compute": dict(compute), "queries": seen}
     inputs = {"full": found.full.outputs["weights"]}
     inputs |= {
-        f"without {name}": record.outputs["weights"] for name, record in (found.groups | found.nulls).items()
+        f"without {name}": record.outputs["weights"] for name, record in found.records().items() if name
     }
     action = Action("score", params, inputs, f"scores of {len(queries)} images")
     project.ensure(Job(action, lambda: Made({"queries": pack(queries)}, facts)))
@@ -49,11 +49,15 @@ def recall(project: Project, record: ActionRecord) -> list[Query]:
 
 
 def pack(queries: Sequence[Query]) -> bytes:
-    """Queries as one safetensors blob with their names in its one metadata entry."""
+    """Queries as one safetensors blob with names, digests and classes in its one metadata entry."""
     from safetensors.numpy import save
 
-    names = json.dumps([[query.name, query.digest] for query in queries], ensure_ascii=True)
-    return bytes(save({"pixels": np.stack([query.pixels for query in queries])}, {"queries": names}))
+    entries = [
+        [query.name, query.pixels_digest] + ([query.condition] if query.condition is not None else [])
+        for query in queries
+    ]
+    listing = json.dumps(entries, ensure_ascii=True)
+    return bytes(save({"pixels": np.stack([query.pixels for query in queries])}, {"queries": listing}))
 
 
 def unpack(data: bytes) -> list[Query]:
@@ -61,8 +65,8 @@ def unpack(data: bytes) -> list[Query]:
     from safetensors.numpy import load
 
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    names = json.loads(header["__metadata__"]["queries"])
+    entries = json.loads(header["__metadata__"]["queries"])
     return [
-        Query(name, pixels, digest)
-        for (name, digest), pixels in zip(names, load(data)["pixels"], strict=True)
+        Query(name, pixels, digest, *condition)
+        for (name, digest, *condition), pixels in zip(entries, load(data)["pixels"], strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from guda_cli.errors import DataError, MissingError
-from guda_cli.workflow.actions import Action
+from guda_cli.recipe import Recipe
+from guda_cli.workflow.actions import Action, check_one_group
 from guda_cli.workflow.project import Job, Made, Project
 from store import ActionRecord
 
@@ -30,10 +32,15 @@ def register(project: Project, source: str, scheduler: str | None) -> ActionReco
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     unet = _json(unet_folder / "config.json", "the network's configuration")
     _check_class(unet)
+    classes = _classes(project, unet)
     schedule = _scheduler_config(project, folder, scheduler)
     _check_fits(project, unet)
     weights = _weights(unet_folder)
-    config = {"unet": {k: v for k, v in unet.items() if not k.startswith("_")}, "scheduler": schedule}
+    network = {k: v for k, v in unet.items() if not k.startswith("_")}
+    config: dict[str, Any] = {"unet": network, "scheduler": schedule}
+    if classes:
+        config["classes"] = classes
+        network["null_class"] = unet["num_class_embeds"] > len(classes) and bool(unet.get("null_class", True))
     return _publish(project, source, config, weights)
 
 
@@ -65,7 +72,21 @@ def _publish(project: Project, source: str, config: dict[str, Any], data: bytes)
     }
     digests = {name: project.store.put_bytes(blob) for name, blob in outputs.items()}
     action = Action("register", {"digests": digests}, {}, "full model")
-    return project.ensure(Job(action, lambda: Made(outputs, {"source": source})))
+    facts = {
+        "source": source,
+        "classes": config.get("classes"),
+        "null_class": config["unet"].get("null_class"),
+    }
+    return project.ensure(Job(action, lambda: Made(outputs, facts)))
+
+
+def taken_over(recipe: Recipe, record: ActionRecord) -> Recipe:
+    """`recipe` with the registered model of `record` as its full model, class-conditional where that is."""
+    conditional = bool(record.provenance.get("classes"))
+    model = dataclasses.replace(recipe.model, registered=record.key, class_conditional=conditional)
+    if conditional and not record.provenance.get("null_class"):  # nothing to show instead of a class
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, class_dropout=0.0))
+    return dataclasses.replace(recipe, model=model)
 
 
 def _download(source: str) -> Path:
@@ -100,11 +121,29 @@ def _json(path: Path, what: str) -> dict[str, Any]:
 def _check_class(unet: Mapping[str, Any]) -> None:
     name = unet.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
-        raise DataError(f"the network is a {name}", why="an unconditional UNet2DModel is needed")
-    if unet.get("num_class_embeds") or unet.get("class_embed_type"):
+        raise DataError(f"the network is a {name}", why="a UNet2DModel is needed")
+    if unet.get("class_embed_type"):
         raise DataError(
-            "the network is class-conditional", why="only unconditional models can be registered so far"
+            f"the network's class_embed_type is '{unet['class_embed_type']}'",
+            why="only unconditional models and those with num_class_embeds can be registered",
         )
+
+
+def _classes(project: Project, unet: Mapping[str, Any]) -> list[str] | None:
+    """The groups in sorted order, taken for the classes of a class-conditional network; None for others."""
+    count = unet.get("num_class_embeds")
+    if count is None:
+        return None
+    groups = sorted(project.data.counts)
+    if count not in (len(groups), len(groups) + 1):
+        raise DataError(
+            f"the network has {count} classes, the data have {len(groups)} groups",
+            why="class i is the i-th group in sorted order; one more is the null class",
+            fix="choose the data's groups so that they are the network's classes (data.group, data.groups)",
+        )
+    check_one_group(project.data)
+    project.console.say("its classes are taken to be, in this order: " + ", ".join(groups))
+    return groups
 
 
 def _scheduler_config(project: Project, folder: Path, given: str | None) -> dict[str, Any]:

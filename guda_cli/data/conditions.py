@@ -1,0 +1,118 @@
+"""The class of a query image, for class-conditional models."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
+from guda_cli.errors import DataError, UsageError, unknown
+
+PNG_KEY = "guda:class"
+"""Keyword of the PNG text chunk in which `guda sample` writes an image's class."""
+COLUMN = "class"
+"""Column of a metadata file beside the images that names their class."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names of a model in the order of its embeddings, and the index of its null class, if any."""
+
+    names: tuple[str, ...]
+    null: int | None
+
+    def index(self, name: str | None) -> int:
+        """Embedding of a class; of the null class for None. DataError when the model has no such class."""
+        if name is None:
+            if self.null is None:
+                raise DataError("this model has no null class: every image needs a class", fix="--class NAME")
+            return self.null
+        if name not in self.names:
+            raise DataError(unknown("class", name, self.names))
+        return self.names.index(name)
+
+
+class Conditions:
+    """Which class a query image is scored with: `given`, or what its file or the metadata beside it name."""
+
+    def __init__(self, classes: Classes, given: str | None = None) -> None:
+        if given is not None and given not in classes.names:
+            raise UsageError(unknown("class", given, classes.names), fix="guda status lists the groups")
+        self.classes, self.given = classes, given
+        self._beside: dict[Path, Metadata] = {}
+
+    def of(self, path: str) -> str | None:
+        """The class name for the image at `path`, None for the null class.
+
+        DataError when the named class is none of the model's, or when none is named and the model has no
+        null class.
+        """
+        if self.given is not None:
+            return self.given
+        name, where = png_class(Path(path)), "its PNG text"
+        if name is None:
+            name, where = self._from_metadata(Path(path)), "the metadata beside it"
+        if name is not None and name not in self.classes.names:
+            why = f"{where}: {unknown('class', name, self.classes.names)}"
+        elif name is None and self.classes.null is None:
+            why = "no class is named for it, and the model has no null class"
+        else:
+            return name
+        raise DataError(f"cannot use image {path}", why=f"{why} (--class NAME gives one)")
+
+    def _from_metadata(self, path: Path) -> str | None:
+        folder = path.parent
+        if folder not in self._beside:
+            try:
+                self._beside[folder] = read_metadata(_Beside(folder), "", strict=False)
+            except DataError as err:
+                why = f"{err.message}: {err.why}" if err.why else err.message
+                raise DataError(
+                    f"cannot use image {path}", why=f"{why} (--class NAME passes it over)"
+                ) from None
+        names = self._beside[folder].values(path.name, COLUMN)
+        if len(names) > 1:
+            raise DataError(
+                f"cannot use image {path}", why=f"the metadata beside it name {len(names)} classes, not one"
+            )
+        return names[0] if names else None
+
+
+class _Beside:
+    """The metadata files of one folder, not of those below it; see `sources.tree.Tree`."""
+
+    max_pixels: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.where, self._folder = str(folder), folder
+        self.notes: list[str] = []
+        found = [name for name in METADATA_NAMES if (folder / name).is_file()]
+        self.files = {name: (folder / name).stat().st_size for name in found}
+
+    def order(self, names: Iterable[str]) -> list[str]:
+        return sorted(names)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as err:
+            raise DataError(f"cannot read {self._folder / name}", why=err.strerror or str(err)) from None
+
+    def close(self) -> None:
+        pass
+
+
+def png_class(path: Path) -> str | None:
+    """The class that a PNG's text names; None when it names none or is no PNG."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG",)) as image:
+                text = image.info.get(PNG_KEY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return str(text) if text else None
