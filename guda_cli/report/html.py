@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from guda_cli.report import words
 from guda_cli.report.html_scores import matrix_section, means_section, queries_section
 from guda_cli.report.markup import Column, esc, scrolling, table
-from guda_cli.report.model import SIGN, Check, CostRow, ReportModel
-from guda_cli.report.style import style_sheet
-from guda_cli.report.text import change, count, duration, flatten, significant
+from guda_cli.report.model import Check, CostRow, ReportModel
+from guda_cli.report.page import details, document, facts_list, pairs, recipe, warnings_note
+from guda_cli.report.text import change, count, duration, significant
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _OPEN_ROWS = 12
 _MOST_CHECKS = 20
 
@@ -24,39 +23,21 @@ def render(report: ReportModel, *, top: int = 5, expanded: int = 200) -> str:
         ("matrix", "Groups against groups", matrix_section(report)),
         ("checks", "Were the groups unlearned?", _checks(report.checks)),
         ("costs", "Cost", _costs(report.costs)),
-        ("limits", "Limits", _limits()),
+        ("limits", "Limits", _limits(report)),
         ("provenance", "Provenance", _provenance(report)),
     ]
-    shown = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{key}">{esc(name)}</a>' for key, name, _ in shown)
-    body = "".join(
-        f'<section id="{key}"><h2>{esc(name)}</h2>{content}</section>' for key, name, content in shown
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{esc(report.title)}</title><style>{style_sheet()}</style></head>"
-        f'<body><main>{_head(report)}<nav aria-label="Sections">{links}</nav>{body}</main></body></html>\n'
-    )
+    return document(report.title, _head(report), sections)
 
 
 def _head(report: ReportModel) -> str:
-    facts = "".join(
-        f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in words.method_facts(report)
-    )
+    sign = words.sign(report.counterfactual)
+    if report.counterfactual:
+        sign += " Negative: the image is explained better without it."
     return (
         f'<header><h1>{esc(report.title)}</h1><p class="lead">{esc(words.headline(report))}</p>'
-        f"<p>{esc(words.question(report))}</p><p>{esc(SIGN)} Negative: the image is explained better "
-        f'without it.</p><dl class="facts">{facts}</dl>{_warnings(report.warnings)}</header>'
+        f"<p>{esc(words.question(report))}</p><p>{esc(sign)}</p>"
+        f"{facts_list(words.method_facts(report))}{warnings_note(report.warnings)}</header>"
     )
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    if not warnings:
-        return ""
-    items = "".join(f"<li>{esc(warning)}</li>" for warning in warnings)
-    return f'<div class="note" role="note"><strong>Warnings</strong><ul>{items}</ul></div>'
 
 
 def _checks(checks: Sequence[Check]) -> str:
@@ -86,15 +67,15 @@ def _checks(checks: Sequence[Check]) -> str:
         return f"<p>{esc(intro)}</p>" + scrolling(table(caption, columns, rows[False] + rows[True]), caption)
     shown = scrolling(table(caption, columns, rows[False]), caption) if failed else ""
     passed = scrolling(table(caption, columns, rows[True]), "Passed checks")
-    return f"<p>{esc(intro)}</p>{shown}{_details(f'The {len(rows[True])} that passed', passed)}"
+    return f"<p>{esc(intro)}</p>{shown}{details(f'The {len(rows[True])} that passed', passed)}"
 
 
 def _check_row(check: Check) -> list[str]:
     result = '<span class="good">passed</span>' if check.passed else '<span class="bad">FAILED</span>'
-    pairs = ((check.group_before, check.group_after), (check.rest_before, check.rest_after))
+    losses_of = ((check.group_before, check.group_after), (check.rest_before, check.rest_after))
     losses = [
         cell
-        for before, after in pairs
+        for before, after in losses_of
         for cell in (f"{significant(before)} → {significant(after)}", change(before, after))
     ]
     return [esc(check.group), result, *losses, esc(check.why)]
@@ -130,36 +111,22 @@ def _costs(costs: Sequence[CostRow]) -> str:
         Column("Made"),
     ]
     every = scrolling(table("Every action", heads, rows), "Every action")
-    opened = " open" if len(rows) <= _OPEN_ROWS else ""
     return (
         f"<p>{esc(words.FORWARD_NOTE)} Cached actions show what they cost when they were run.</p>"
-        f"{scrolling(short, 'Work by step')}<details{opened}><summary>Every action</summary>{every}</details>"
+        + scrolling(short, "Work by step")
+        + details("Every action", every, opened=len(rows) <= _OPEN_ROWS)
     )
 
 
-def _limits() -> str:
-    return f"<ul>{''.join(f'<li>{esc(line)}</li>' for line in words.LIMITS)}</ul>"
+def _limits(report: ReportModel) -> str:
+    return f"<ul>{''.join(f'<li>{esc(line)}</li>' for line in words.limits(report))}</ul>"
 
 
 def _provenance(report: ReportModel) -> str:
     sizes = [[esc(g), f"{report.group_sizes.get(g, 0):,}"] for g in report.groups]
     groups = table("Groups of the training data", [Column("Group"), Column("Images", True)], sizes)
     return (
-        _details("Where these numbers come from", _pairs(report.provenance, "Provenance"))
-        + _details(f"Groups ({len(report.groups):,})", scrolling(groups, "Groups"))
-        + _details(f"Recipe {report.recipe_name}", f"<pre><code>{esc_lines(report.recipe_yaml)}</code></pre>")
+        details("Where these numbers come from", pairs(report.provenance, "Provenance"))
+        + details(f"Groups ({len(report.groups):,})", scrolling(groups, "Groups"))
+        + recipe(report.recipe_name, report.recipe_yaml)
     )
-
-
-def _details(summary: str, content: str) -> str:
-    return f"<details><summary>{esc(summary)}</summary>{content}</details>"
-
-
-def _pairs(values: Mapping[str, object], label: str) -> str:
-    rows = [[esc(key), f"<code>{esc(value)}</code>"] for key, value in flatten(values)]
-    return scrolling(table(label, [Column("What"), Column("Value")], rows, quiet=True), label)
-
-
-def esc_lines(text: str) -> str:
-    """Escaped text that keeps its line breaks."""
-    return "\n".join(esc(line.expandtabs(4)) for line in text.splitlines())

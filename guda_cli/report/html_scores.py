@@ -8,13 +8,14 @@ import numpy as np
 
 from guda_cli.report import words
 from guda_cli.report.markup import Column, bar, esc, scrolling, span, table, thumbnail
-from guda_cli.report.model import Z95, GroupScore, QueryResult, ReportModel
+from guda_cli.report.model import Z95, GroupScore, InstanceScore, QueryResult, ReportModel
 from guda_cli.report.style import heat_class
 from guda_cli.report.text import UNKNOWN, Scale, finite, scale_for, shorten, z_text
 
 _MOST = 12
 _THUMB = 152
 _TINY = 24
+_INSTANCE = 48
 
 
 def queries_section(report: ReportModel, top: int, expanded: int) -> str:
@@ -22,29 +23,46 @@ def queries_section(report: ReportModel, top: int, expanded: int) -> str:
     if not report.queries:
         return ""
     most = min(top, len(report.groups))
-    intro = (
-        f"The {most} highest groups of each image. The lines show the 95 % Monte-Carlo "
-        "interval, ± the standard error. Bars of one card share a scale; bars of two cards do not. "
-    )
+    intro = f"The {most} highest groups of each image. "
+    if words.with_errors(entry for query in report.queries for entry in query.scores):
+        intro += "The lines show the 95 % Monte-Carlo interval, ± the standard error. "
+    intro += "Bars of one card share a scale; bars of two cards do not. "
     if report.null is not None:
         intro += "Pale bars do not stand out. "
     intro += words.null_line(report)
-    cards = "".join(_card(query, top) for query in report.queries[:expanded])
+    name = words.score_name(report.counterfactual)
+    cards = "".join(_card(query, top, name) for query in report.queries[:expanded])
     rest = report.queries[expanded:]
-    return f'<p>{esc(intro)}</p><div class="cards">{cards}</div>{_compact(rest) if rest else ""}'
+    return f'<p>{esc(intro)}</p><div class="cards">{cards}</div>{_compact(rest, name) if rest else ""}'
 
 
-def _card(query: QueryResult, top: int) -> str:
+def _card(query: QueryResult, top: int, score_name: str) -> str:
     looks = f" · looks like {esc(query.looks_like)}" if query.looks_like else ""
     elbo = words.elbo_line(query)
     return (
         f'<article class="card"><header>{thumbnail(query.pixels, query.name, most=_THUMB, css="thumb")}'
-        f"<div><h3>{esc(query.name)}</h3>"
+        f"<div><h3>{esc(words.caption(query))}</h3>"
         f'<p class="muted small"><code title="{esc(query.digest)}">{esc(query.digest[:12])}</code>{looks}</p>'
         f'<p class="answer">{esc(words.query_answer(query))}</p>'
         + (f'<p class="muted small">{esc(elbo)}</p>' if elbo else "")
-        + f"</div></header>{_bars(query, top)}</article>"
+        + f"</div></header>{_bars(query, top, score_name)}{_instances(query.instances)}</article>"
     )
+
+
+def _instances(instances: Sequence[InstanceScore]) -> str:
+    """The training images of the highest score, as thumbnails with name, groups and score."""
+    if not instances:
+        return ""
+    scale = scale_for([one.score for one in instances])
+    items = "".join(
+        f"<li>{thumbnail(one.pixels, one.name, most=_INSTANCE, css='instance', colours=64, what='training')}"
+        f'<span class="instance-name" title="{esc(one.name)}">{esc(shorten(one.name, 24))}</span>'
+        f'<span class="muted">{esc(shorten(", ".join(one.groups) or UNKNOWN, 24))}</span>'
+        f"<span>{scale.show(one.score, sign=True)}</span></li>"
+        for one in instances
+    )
+    head = f"Training images, highest score first {scale.label}".rstrip()
+    return f'<p class="muted small">{esc(head)}</p><ol class="instances">{items}</ol>'
 
 
 def chosen(query: QueryResult, top: int) -> tuple[GroupScore, ...]:
@@ -53,14 +71,14 @@ def chosen(query: QueryResult, top: int) -> tuple[GroupScore, ...]:
     return query.scores[:count]
 
 
-def _bars(query: QueryResult, top: int) -> str:
+def _bars(query: QueryResult, top: int, score_name: str) -> str:
     entries = chosen(query, top)
     shared, scale = span(entries), _scale(entries)
     with_z = any(e.z is not None for e in entries)
     columns = [
         Column("Group", css="c-group"),
         Column(""),
-        Column(f"delta-ELBO {scale.label}", True, "c-value"),
+        Column(f"{score_name} {scale.label}", True, "c-value"),
     ]
     columns += [Column("z", True, "c-z")] if with_z else []
     rows = []
@@ -85,12 +103,12 @@ def _brief(query: QueryResult) -> str:
     return "; ".join(f'<span class="keep">{pair.rstrip()}</span>' for pair in pairs)
 
 
-def _compact(queries: Sequence[QueryResult]) -> str:
+def _compact(queries: Sequence[QueryResult], score_name: str) -> str:
     columns = [Column("Image"), Column(""), Column("Digest"), Column("Looks like"), Column("Answer")]
-    columns.append(Column("Highest three: delta-ELBO"))
+    columns.append(Column(f"Highest three: {score_name}"))
     rows = [
         [
-            esc(q.name),
+            esc(words.caption(q)),
             thumbnail(q.pixels, q.name, most=_TINY, css="tiny", colours=32),
             f"<code>{esc(q.digest[:12])}</code>",
             esc(q.looks_like or UNKNOWN),
@@ -113,7 +131,7 @@ def means_section(report: ReportModel) -> str:
     columns = [
         Column("Group", css="c-group"),
         Column(""),
-        Column(f"mean delta-ELBO {scale.label}", True, "c-value"),
+        Column(f"mean {words.score_name(report.counterfactual)} {scale.label}", True, "c-value"),
     ]
     rows = [[_group(e.group), bar(e, shared), scale.pair(e.score, e.se)] for e in entries]
     caption = (
@@ -124,8 +142,9 @@ def means_section(report: ReportModel) -> str:
 
 
 def _as_score(group: str, mean: float, se: float | None) -> GroupScore:
-    error = float("nan") if se is None else se
-    return GroupScore(group, mean, error, mean - Z95 * error, mean + Z95 * error)
+    if se is None:
+        return GroupScore(group, mean)
+    return GroupScore(group, mean, se, mean - Z95 * se, mean + Z95 * se)
 
 
 def matrix_section(report: ReportModel) -> str:
@@ -143,12 +162,13 @@ def matrix_section(report: ReportModel) -> str:
     body = "".join(_matrix_row(report, row, limit, scale) for row in report.matrix)
     unit = f"{scale.label} {report.weighting_unit}".strip()
     intro = (
-        "Rows: images by the group they look most like (with how many there are). Columns: the group that "
-        "was removed. A high diagonal (outlined) says that images owe most to the group they look like. "
+        "Rows: images by the group they look most like (with how many there are). Columns: the group "
+        f"{'that was removed' if report.counterfactual else 'scored'}. A high diagonal (outlined) says that "
+        "images owe most to the group they look like. "
         f"Numbers in {unit}; colours saturate at ±{scale.show(limit)}."
     )
     content = (
-        f'<table class="{css}"><caption class="sr">Mean delta-ELBO by look and removed group</caption>'
+        f'<table class="{css}"><caption class="sr">Mean score by look and group</caption>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody></table>"
     )
     return f"<p>{esc(intro)}</p>{scrolling(content, 'Groups against groups')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guda_cli.report.model import NO_GROUP, QueryResult
 from guda_cli.report.text import finite, printable
+from guda_cli.report.words import caption
 
 
 def query_line(query: QueryResult, top: int) -> str:
@@ -12,6 +13,7 @@ def query_line(query: QueryResult, top: int) -> str:
     for entry in query.scores[:top]:
         star = "*" if entry.stands_out else ""
         z = f", z {entry.z:.1f}" if finite(entry.z) is not None else ""
-        parts.append(f"{printable(entry.group)}{star} {entry.score:+.4g} ± {entry.se:.2g}{z}")
+        error = f" ± {entry.se:.2g}" if entry.se is not None else ""
+        parts.append(f"{printable(entry.group)}{star} {entry.score:+.4g}{error}{z}")
     answer = f"{NO_GROUP}; " if query.answer is not None and not query.answer else ""
-    return f"{printable(query.name)}: {answer}{'; '.join(parts)}"
+    return f"{printable(caption(query))}: {answer}{'; '.join(parts)}"

@@ -69,7 +69,9 @@ def scrolling(content: str, label: str) -> str:
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(label)}">{content}</div>'
 
 
-def thumbnail(pixels: Pixels | None, name: str, *, most: int, css: str, colours: int | None = None) -> str:
+def thumbnail(
+    pixels: Pixels | None, name: str, *, most: int, css: str, colours: int | None = None, what: str = "query"
+) -> str:
     """The image as a PNG data URI of at most ``most`` pixels a side, or nothing."""
     if pixels is None:
         return ""
@@ -87,7 +89,7 @@ def thumbnail(pixels: Pixels | None, name: str, *, most: int, css: str, colours:
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     data = base64.b64encode(out.getvalue()).decode("ascii")
-    return f'<img class="{css}" src="data:image/png;base64,{data}" alt="query image {esc(name)}">'
+    return f'<img class="{css}" src="data:image/png;base64,{data}" alt="{what} image {esc(name)}">'
 
 
 class Span(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 SIGN = "Positive: without this group the model explains the image worse, so the group mattered."
+HIGHER = "Higher: by this method the image owes more to the group."
 NO_GROUP = "no group stands out"
 Z95 = 1.959963984540054
 
@@ -19,20 +20,30 @@ Map = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class GroupScore:
-    """One group's delta-ELBO for one query.
+    """One group's score for one query: a delta-ELBO, or what another method gives.
 
-    ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval; ``z``, ``p`` and
-    ``stands_out`` compare with the null of random groups and are None where there is no null.
+    ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval, None for methods
+    without Monte-Carlo error; ``z``, ``p`` and ``stands_out`` compare with the null of random groups and
+    are None where there is no null.
     """
 
     group: str
     score: float
-    se: float
-    low: float
-    high: float
+    se: float | None = None
+    low: float | None = None
+    high: float | None = None
     z: float | None = None
     p: float | None = None
     stands_out: bool | None = None
+
+
+class InstanceScore(NamedTuple):
+    """One training image's score for one query; ``pixels`` are uint8 ``[C, H, W]``."""
+
+    name: str
+    groups: tuple[str, ...]
+    score: float
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +51,8 @@ class QueryResult:
     """One query image with its groups, ranked, highest first.
 
     ``answer`` names the groups that stand out: empty when none does, None when there is no null to
-    tell. ``pixels`` are uint8 ``[C, H, W]``.
+    tell. ``pixels`` are uint8 ``[C, H, W]``. ``instances`` are the training images of the highest score,
+    highest first, for methods that score single images. ``condition`` is the class it was scored with.
     """
 
     name: str
@@ -52,6 +64,8 @@ class QueryResult:
     elbo_nats: float | None = None
     bits_per_dim: float | None = None
     elbo_se: float | None = None
+    instances: tuple[InstanceScore, ...] = ()
+    condition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,9 @@ class Summary(NamedTuple):
 class ReportModel:
     """Everything one report shows.
 
-    ``weighting_unit`` is ``nats`` only for ``elbo`` over an unbiased grid, else ``weighted squared error``.
+    ``weighting_unit`` is ``nats`` only for ``elbo`` over an unbiased grid, else ``weighted squared error``,
+    or what another method's scores are, such as ``similarity score``. ``counterfactual`` says whether models
+    without the groups were compared; ``weighting``, ``grid`` and ``draws`` may be empty otherwise.
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
     of which there are ``matrix_counts[row]``.
     """
@@ -126,6 +142,7 @@ class ReportModel:
     costs: tuple[CostRow, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    counterfactual: bool = True
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -99,6 +99,11 @@ nav a{margin-right:1.1rem;white-space:nowrap}
 img{display:block;image-rendering:pixelated;object-fit:contain;background:var(--line)}
 img.thumb{width:76px;height:76px;border-radius:4px;flex:none}
 img.tiny{width:28px;height:28px;border-radius:2px}
+.instances{display:grid;grid-template-columns:repeat(auto-fill,minmax(5.4rem,1fr));gap:.5rem;list-style:none;
+margin:.3rem 0 0;padding:0;font-size:.75rem;line-height:1.25}
+.instances li{display:flex;flex-direction:column;min-width:0}
+.instance-name{font-weight:500}
+img.instance{width:48px;height:48px;border-radius:3px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--muted);font-size:.88rem;padding-bottom:.3rem}
 th,td{padding:.28rem .6rem;text-align:left;vertical-align:top}

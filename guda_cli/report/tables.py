@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.report.model import SIGN, GroupScore, QueryResult, ReportModel
+from guda_cli.report.model import GroupScore, QueryResult, ReportModel
 from guda_cli.report.text import MINUS
+from guda_cli.report.words import sign
 
 REPORT_SCHEMA = "guda.report/1"
 SCORE_SCHEMA = "guda.score/1"
@@ -91,9 +92,12 @@ def _cell(value: float | None) -> str:
 
 
 def query_document(query: QueryResult) -> dict[str, Any]:
-    """One query's part of both JSON documents."""
+    """One query's part of both JSON documents.
+
+    ``class`` only where it was scored with one, ``instances`` only where the method scores single images.
+    """
     ranked = [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(query.scores, 1)]
-    return {
+    document = {
         "image": query.name,
         "digest": query.digest,
         "looks_like": query.looks_like,
@@ -101,16 +105,27 @@ def query_document(query: QueryResult) -> dict[str, Any]:
         "scores": ranked,
         "elbo": {"nats": query.elbo_nats, "se": query.elbo_se, "bits_per_dim": query.bits_per_dim},
     }
+    if query.condition is not None:
+        document["class"] = query.condition
+    if query.instances:
+        document["instances"] = [
+            {"rank": rank, "image": one.name, "groups": one.groups, "score": one.score}
+            for rank, one in enumerate(query.instances, 1)
+        ]
+    return document
 
 
-def score_document(query: QueryResult, **context: Any) -> dict[str, Any]:
-    """One image's line of ``guda score --json``: ``method``, ``weighting`` and ``unit`` are required."""
+def score_document(query: QueryResult, *, counterfactual: bool = True, **context: Any) -> dict[str, Any]:
+    """One image's line of ``guda score --json``: ``method``, ``weighting`` and ``unit`` are required.
+
+    ``counterfactual`` as in `ReportModel`: what ``sign`` says depends on it.
+    """
     missing = [name for name in ("method", "weighting", "unit") if name not in context]
     body = query_document(query)
     taken = sorted({"schema", "sign", *body} & context.keys())
     if missing or taken:
         raise ValueError(f"score document: missing {missing}, reserved {taken}")
-    document = plain({"schema": SCORE_SCHEMA, **body, "sign": SIGN, **context})
+    document = plain({"schema": SCORE_SCHEMA, **body, "sign": sign(counterfactual), **context})
     assert isinstance(document, dict)
     return document
 
@@ -126,7 +141,7 @@ def to_json(report: ReportModel) -> dict[str, Any]:
             "method": report.method,
             "weighting": report.weighting,
             "unit": report.weighting_unit,
-            "sign": SIGN,
+            "sign": sign(report.counterfactual),
             "grid": report.grid,
             "timesteps": report.timesteps,
             "draws": report.draws,

@@ -3,28 +3,65 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from guda_cli.report.model import NO_GROUP, CostRow, QueryResult, ReportModel
-from guda_cli.report.text import flatten, number, printable
+from guda_cli.report.model import HIGHER, NO_GROUP, SIGN, CostRow, GroupScore, QueryResult, ReportModel
+from guda_cli.report.text import finite, flatten, number, printable
 
 METHODS = {
     "guda": "each group was unlearned from the full model",
     "logo": "the model was trained again without each group",
+    "similarity": "the training images were compared with the query by their embeddings",
+    "trak": "gradients of the denoising loss were compared (TRAK)",
+    "d-trak": "gradients of the network's squared output were compared (D-TRAK)",
+    "das": "gradients of the network's mean output were compared (DAS)",
+    "unlearn-query": "the query was unlearned in one step and the training images' losses compared",
+    "mucs": "the query was unlearned by bounded ascent and the training images' losses compared",
+    "random": "scores were drawn at random: a floor for comparison, no answer",
 }
 FORWARD_NOTE = (
     "A forward-equivalent is one pass of one image through the network; a backward pass counts as two. "
     "It measures work independently of the machine."
 )
-LIMITS = (
+_LIMITS = (
     "This is an estimate of what the model would be without a group. It does not prove that anything was "
     "deleted, nor that an image was copied.",
     "Errors and intervals are Monte-Carlo errors of the paired difference (over noise draws and timesteps). "
     "They do not cover the randomness of training: a model trained with another seed can rank groups "
     "differently.",
     "The ranking depends on the weighting over timesteps named above.",
-    "This is not legal advice.",
 )
+_OTHER_LIMITS = (
+    "No model without a group was made: these scores do not say what the model would be without it. How "
+    "far the method agrees with retraining, guda report --against logo says.",
+    "Scores of different methods cannot be compared with each other, only their rankings.",
+)
+_NOT_LEGAL = "This is not legal advice."
+
+
+def limits(report: ReportModel) -> tuple[str, ...]:
+    """What the scores do not say."""
+    return (*(_LIMITS if report.counterfactual else _OTHER_LIMITS), _NOT_LEGAL)
+
+
+def sign(counterfactual: bool) -> str:
+    """What the sign or size of a score means."""
+    return SIGN if counterfactual else HIGHER
+
+
+def score_name(counterfactual: bool) -> str:
+    """The head of a column of scores."""
+    return "delta-ELBO" if counterfactual else "score"
+
+
+def with_errors(entries: Iterable[GroupScore]) -> bool:
+    """Does any of these scores have a Monte-Carlo error?"""
+    return any(finite(entry.se) is not None for entry in entries)
+
+
+def caption(query: QueryResult) -> str:
+    """The query's name, and the class it was scored with where there is one."""
+    return query.name if query.condition is None else f"{query.name} (class {query.condition})"
 
 
 def query_answer(query: QueryResult) -> str:
@@ -91,31 +128,34 @@ def question(report: ReportModel) -> str:
     images = "1 image" if len(report.queries) == 1 else f"{len(report.queries):,} images"
     it = "it" if len(report.queries) == 1 else "each of them"
     how = METHODS.get(report.method, f"method {printable(report.method)}")
+    need = f"does the model need to explain {it}" if report.counterfactual else f"is {it} owed to"
     return (
-        f"Asked of {images}: which of the {len(report.groups):,} groups of the training data "
-        f"does the model need to explain {it}? To find out, {how}."
+        f"Asked of {images}: which of the {len(report.groups):,} groups of the training data {need}? "
+        f"To find out, {how}."
     )
 
 
 def method_facts(report: ReportModel) -> list[tuple[str, str]]:
     """How the scores were computed, as names and values."""
+    grid = f"{report.grid} ({report.timesteps} timesteps)" if report.timesteps else report.grid
     facts = [
         ("Method", report.method),
         ("Weighting", report.weighting),
         ("Unit", report.weighting_unit),
-        ("Timestep grid", f"{report.grid} ({report.timesteps} timesteps)"),
-        ("Noise draws", f"{report.draws}"),
+        ("Timestep grid", grid),
+        ("Noise draws", f"{report.draws}" if report.draws else ""),
         ("Seed", f"{report.seed}"),
         ("Recipe", report.recipe_name),
         ("Date", report.created),
     ]
-    return [(name, printable(value)) for name, value in facts]
+    return [(name, printable(value)) for name, value in facts if value]
 
 
 def null_line(report: ReportModel) -> str:
     """What z-values compare with."""
     if report.null is None:
-        return "No null: no random groups were unlearned, so no z-values."
+        why = "no random groups were unlearned" if report.counterfactual else "not for this method"
+        return f"No null: {why}, so no z-values."
     rest = {k: v for k, v in report.null.items() if k != "description"}
     parts = [printable(report.null["description"])] if report.null.get("description") else []
     parts += [f"{key.replace('_', ' ')}: {value}" for key, value in flatten(rest)]
