@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from guda_cli.report import agreement_words as words
 from guda_cli.report.agreement_model import (
@@ -115,13 +115,16 @@ def bands_plot(bands: Sequence[BandPoint], groups: int) -> str:
     values = _reach([found for _, found in tops]) + [r for _, r in reliable]
     y = values_axis([*values, 0.0, 1.0 / max(groups, 1), words.TRUST], _FLOOR, TOP)
     plot = Plot(x, y, "Ceiling and reliability by band of timesteps")
-    plot.axes("timestep t (noise grows to the right)", "ceiling", [(x.at(t), f"{t:,.0f}") for t in x.ticks()])
+    plot.axes(
+        "timestep t (noise grows to the right)",
+        "top-1, reliability",
+        [(x.at(t), f"{t:,.0f}") for t in x.ticks()],
+    )
     for css, level, label in (
         ("l-random", 1.0 / max(groups, 1), "chance"),
-        ("l-trust", words.TRUST, "r = 0.7"),
+        ("l-trust", words.TRUST, f"r = {words.TRUST:g}"),
     ):
         plot.level(css, level, level, level, label)
-    middle: Callable[[BandPoint], float] = lambda b: x.at((b.t_low - 1 + b.t_high) / 2)  # noqa: E731
     for css, name, series in (
         ("s1", "top-1", [(b, _ordered(found)) for b, found in tops]),
         ("s2", "reliability", [(b, (r, r, r)) for b, r in reliable]),
@@ -131,7 +134,13 @@ def bands_plot(bands: Sequence[BandPoint], groups: int) -> str:
             plot.reach(css, x.at(b.t_low - 1), x.at(b.t_high), value)
             title = f"t {b.t_low} to {b.t_high}: {name} {number(value, 2)}"
             last = b is max(series, key=lambda item: item[1][0])[0]
-            plot.point(css, middle(b) + shift, (value, low, high), title, name if last else "")
+            plot.point(
+                css,
+                x.at((b.t_low - 1 + b.t_high) / 2) + shift,
+                (value, low, high),
+                title,
+                name if last else "",
+            )
     return plot.svg()
 
 
