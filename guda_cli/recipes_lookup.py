@@ -11,7 +11,7 @@ from guda_cli import recipe as recipes
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.recipe import Recipe
 
-ORDER = ("digits", "fashion-mnist", "cifar10-small", "cifar10", "folder")
+ORDER = ("digits", "digits-class", "fashion-mnist", "cifar10-small", "cifar10", "folder")
 
 
 def shipped() -> list[str]:

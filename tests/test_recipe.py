@@ -143,7 +143,7 @@ def test_nonsense_is_refused(text: str, said: str) -> None:
 
 class TestShipped:
     def test_all_are_there(self) -> None:
-        assert SHIPPED == ["digits", "fashion-mnist", "cifar10-small", "cifar10", "folder"]
+        assert SHIPPED == ["digits", "digits-class", "fashion-mnist", "cifar10-small", "cifar10", "folder"]
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_loads_under_its_own_name(self, name: str, tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guda_cli.commands.common import open_project, show_plan
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import Session, command_options, complete_group
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.project import Project
+    from store import ActionRecord
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -35,24 +40,37 @@ def sample(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed; image i depends on it and on i [the recipe's].")
     ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class-conditional models: images of this class; repeat for several, in turn [all].",
+            autocompletion=complete_group,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            "--guidance", metavar="W", min=0, help="Classifier-free guidance towards the class [1: none]."
+        ),
+    ] = None,
 ) -> None:
     """Draw images. The same seed gives the same images, however many are asked for, from any model."""
-    from guda_cli.workflow import counterfactuals, sampling
+    from guda_cli.workflow import sampling
+    from guda_cli.workflow.classes import read_classes
     from guda_cli.workflow.plan import Planner, Step
 
     project = open_project(session)
     full = project.require_full()
-    record = full
-    if without:
-        record = counterfactuals.find(project, method, (without,)).groups[
-            _name(without, dict(project.data.counts))
-        ]
+    record = _without(project, method, without) if without else full
     spec = project.recipe.sample
     settings = sampling.Settings(
         count, sampler or spec.sampler, steps or spec.steps, spec.seed if seed is None else seed
     )
     if settings.sampler not in ("ddim", "ddpm"):
         raise UsageError(f"unknown sampler '{settings.sampler}'", why="it is one of ddim, ddpm")
+    settings = sampling.settings_for(read_classes(project, full), settings, class_, guidance)
     action = sampling.action(full, record, settings)
     if session.options.dry_run:
         status = "cached" if project.store.lookup(action.key) else "to do"
@@ -60,7 +78,11 @@ def sample(
         show_plan(session, [Planner(project).full(), step], "plan: sample")
         return
     found = sampling.sample(project, full, record, settings, session.options.device)
-    names = _write(out, sampling.images(project, found), without)
+    classes = [settings.class_of(i) for i in range(count)]
+    names = _write(out, sampling.images(project, found, classes), without, classes)
+    unseen = sampling.unseen_classes(record, settings)
+    if unseen:
+        session.console.say(f"this model was trained without any image of class {', '.join(unseen)}")
     ran = found.key in project.ran
     note = {
         "images": names,
@@ -70,7 +92,7 @@ def sample(
         "steps": settings.steps,
         "seed": settings.seed,
         "recipe": project.recipe.name,
-    }
+    } | ({"classes": classes, "guidance": settings.guidance} if settings.classes else {})
     _save(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode())
     session.console.data(
         {"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note}
@@ -78,15 +100,18 @@ def sample(
     session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
 
 
-def _name(without: str, counts: dict[str, int]) -> str:
-    from guda_cli.workflow import removal
+def _without(project: Project, method: str, group: str) -> ActionRecord:
+    """The model without `group`."""
+    from guda_cli.workflow import counterfactuals, removal
 
-    return removal.of_groups([without], counts)[0].name
+    [what] = removal.of_groups([group], project.data.counts)
+    return counterfactuals.find(project, method, (group,)).groups[what.name]
 
 
-def _write(out: Path, images: list[bytes], without: str | None) -> list[str]:
+def _write(out: Path, images: list[bytes], without: str | None, classes: Sequence[str | None]) -> list[str]:
     prefix = f"without-{without.replace('/', '_')}-" if without else ""
-    names = [f"{prefix}{i:05d}.png" for i in range(len(images))]
+    ends = ["" if name is None else f"-{name.replace('/', '_')[:60]}" for name in classes]
+    names = [f"{prefix}{i:05d}{end}.png" for i, end in enumerate(ends)]
     for name, data in zip(names, images, strict=True):
         _save(out / name, data)
     return names

@@ -11,7 +11,7 @@ import typer
 
 from guda_cli.commands.common import open_project, show_plan
 from guda_cli.errors import DataError, UsageError
-from guda_cli.session import GroupOption, Session, command_options
+from guda_cli.session import GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
@@ -48,6 +48,16 @@ def score(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of noise and timesteps [the recipe's].")
     ] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class-conditional models: the class of all images [what each file or the metadata "
+            "beside it say, else none].",
+            autocompletion=complete_group,
+        ),
+    ] = None,
     map_path: Annotated[
         Path | None,
         typer.Option("--map", metavar="FILE|DIR", help="Write per-pixel maps of the top groups here."),
@@ -72,6 +82,7 @@ def score(
         timesteps=timesteps or defaults.timesteps,
         draws=draws or defaults.draws,
         seed=defaults.seed if seed is None else seed,
+        condition=class_,
     )
     paths = expand(images, sys.stdin)
     if csv and session.console.json:

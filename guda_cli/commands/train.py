@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,13 +140,12 @@ def _dry_run(
 
 def _register(session: Session, project: Project, source: str, scheduler: str | None) -> Project:
     from guda_cli.workflow.project import Project
-    from guda_cli.workflow.register import register
+    from guda_cli.workflow.register import register, taken_over
 
     record = register(project, source, scheduler)
-    model = dataclasses.replace(project.recipe.model, registered=record.key)
     session.console.say(f"registered {source} as the full model ({record.key[:10]})")
     _emit(session, [record.key], ran=0)
-    return Project(dataclasses.replace(project.recipe, model=model), project.store, session.console)
+    return Project(taken_over(project.recipe, record), project.store, session.console)
 
 
 def _run(

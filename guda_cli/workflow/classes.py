@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from guda_cli.data.conditions import Classes, Conditions
 from guda_cli.errors import DataError, RecipeError, UsageError
@@ -11,13 +13,17 @@ from store import ActionRecord
 
 
 def read_classes(project: Project, full: ActionRecord) -> Classes | None:
-    """Class names and null class of the full model, None where it is unconditional.
-
-    RecipeError when the recipe says otherwise, DataError when the classes are not the data's groups: both can
-    happen to a registered model only, whose recipe or data were changed later.
-    """
+    """Classes of the full model, None where it is unconditional; errors as `classes_of`."""
     config = json.loads(project.read(full, "config"))
-    conditional = project.recipe.model.class_conditional
+    return classes_of(config, project.recipe.model.class_conditional, project.data.counts)
+
+
+def classes_of(config: Mapping[str, Any], conditional: bool, groups: Iterable[str]) -> Classes | None:
+    """Class names and null class by a model's stored configuration, None for an unconditional model.
+
+    RecipeError when the recipe (`conditional`) says otherwise, DataError when the classes are not the data's
+    `groups`: both can happen to a registered model only, whose recipe or data were changed later.
+    """
     if conditional != ("classes" in config):
         is_, says = ("class-conditional", "false") if not conditional else ("unconditional", "true")
         raise RecipeError(
@@ -26,11 +32,11 @@ def read_classes(project: Project, full: ActionRecord) -> Classes | None:
         )
     if not conditional:
         return None
-    names, groups = tuple(config["classes"]), tuple(sorted(project.data.counts))
-    if names != groups:
+    names, known = tuple(config["classes"]), tuple(sorted(groups))
+    if names != known:
         raise DataError(
             "the classes of the registered model are not the groups of the data",
-            why=f"it was registered with {', '.join(names[:8])}; the data have {', '.join(groups[:8])}",
+            why=f"it was registered with {', '.join(names[:8])}; the data have {', '.join(known[:8])}",
             fix="guda train --from registers it for these data",
         )
     has_null = config["unet"].get("null_class", True) and config["unet"]["num_class_embeds"] > len(names)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from guda_cli.console import plain
+from guda_cli.data.conditions import Classes
 from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.diffusion.schedule import Schedule, from_config
 from guda_cli.errors import DataError, RecipeError
@@ -24,6 +25,7 @@ from guda_cli.unlearning import unlearn as unlearning
 from guda_cli.unlearning.operators import Problem
 from guda_cli.workflow import actions
 from guda_cli.workflow.actions import Action
+from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.models import Models
 from guda_cli.workflow.project import Made, Project
@@ -73,15 +75,26 @@ class Builder:
             spec = dataclasses.replace(spec, seed=seed)
         if full is not None and full.operation == "register":
             config = json.loads(self.project.read(full, "config"))
+            self._check_classes(read_classes(self.project, full), spec.class_dropout)
         else:
             config = actions.configs(self.project.recipe, data.shape, data.counts)
+        labels = self.labels
         unet = self._network(config, spec.seed)
         schedule = from_config(config["scheduler"])
         keep = ~self._members(removal) if removal else None
         with self._hooks(action) as (resume, hooks):
-            weights = training.train(unet, self.images, schedule, spec, keep=keep, resume=resume, hooks=hooks)
+            weights = training.train(
+                unet, self.images, schedule, spec, keep=keep, labels=labels, resume=resume, hooks=hooks
+            )
         outputs = {"weights": model_io.to_bytes(weights), "config": _json(config), "betas": _betas(schedule)}
         return Made(outputs, self._facts(resume) | {"parameters": sum(v.numel() for v in weights.values())})
+
+    def _check_classes(self, classes: Classes | None, dropout: float) -> None:
+        if classes is not None and classes.null is None and dropout:
+            raise RecipeError(
+                f"train.class_dropout is {dropout:g}, but the registered model has no null class",
+                fix="--set train.class_dropout=0",
+            )
 
     def _network(self, config: dict[str, dict[str, object]], seed: int) -> torch.nn.Module:
         try:

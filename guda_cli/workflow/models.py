@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.training import model_io
 from guda_cli.training.model_io import Weights
+from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.schedules import read_schedule
@@ -22,6 +24,7 @@ class Models:
     def __init__(self, project: Project, full: ActionRecord, compute: Compute) -> None:
         self.project, self.full, self.compute = project, full, compute
         self.config: dict[str, Any] = json.loads(project.read(full, "config"))
+        self.classes = read_classes(project, full)
         self.schedule = read_schedule(project, full)
         self.base = model_io.from_bytes(project.read(full, "weights"))
         model_io.check_finite(self.base, "the full model")
@@ -37,6 +40,15 @@ class Models:
         unet = model_io.build_unet(self.config["unet"], seed=0)
         unet.load_state_dict(self.base)
         return unet.to(self.compute.device)
+
+    def conditions(self, names: Sequence[str | None]) -> torch.Tensor | None:
+        """What `predict` takes for these class names: int64 [len(names)], None for unconditional models.
+
+        The indices are those of the full data's classes under every model. DataError as `Classes.index`.
+        """
+        if self.classes is None:
+            return None
+        return torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
 
     def weights(self, record: ActionRecord) -> Weights:
         """All weights of a trained, registered or unlearned model."""

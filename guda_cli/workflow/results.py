@@ -82,7 +82,9 @@ def _result(
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
     if reading.unit != "nats":
-        return QueryResult(query.name, query.digest, looks, query.pixels, entries, answer)
+        return QueryResult(
+            query.name, query.digest, looks, query.pixels, entries, answer, condition=query.condition
+        )
     dimensions = query.pixels.size
     x0 = query.pixels[None].astype(np.float64) / 127.5 - 1.0
     negative = (
@@ -98,6 +100,7 @@ def _result(
         elbo_nats=-negative,
         bits_per_dim=negative / (dimensions * math.log(2.0)),
         elbo_se=elbo[1],
+        condition=query.condition,
     )
 
 

@@ -18,6 +18,7 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
 from guda_cli.report.model import SIGN, QueryResult
 from guda_cli.workflow import actions, counterfactuals, queries_store, results
+from guda_cli.workflow.classes import conditions_for
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
@@ -44,6 +45,7 @@ class Settings:
     timesteps: int
     draws: int
     seed: int
+    condition: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ class ScoreRun:
         self.found = counterfactuals.find(project, settings.method, settings.groups)
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()  # before the first read of a model's parts
+        self.conditions = conditions_for(project, self.found.full, settings.condition)
         schedule = read_schedule(project, self.found.full)
         grid = grids.build(self.grid_spec, schedule.T)
         self.reading = results.Reading(grid, schedule, weighting, dict(project.data.counts))
@@ -151,7 +154,7 @@ class ScoreRun:
 
     def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
         channels, size, _ = self.project.data.shape
-        return load_queries(paths, size, channels)
+        return load_queries(paths, size, channels, self.conditions)
 
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
         digests = [query.digest for query in queries]

@@ -27,9 +27,14 @@ class Engine:
         """-ELBO terms in nats [queries, draws, n] under the model of `record`."""
         denoiser = self.models.use(record)
         x0 = torch.from_numpy(to_float(np.stack([query.pixels for query in queries])))
-        digests = [query.digest for query in queries]
         return elbo.image_terms(
-            denoiser, x0, digests, self.grid, seed=self.seed, batch_size=self.compute.batch_size
+            denoiser,
+            x0,
+            [query.pixels_digest for query in queries],
+            self.grid,
+            seed=self.seed,
+            batch_size=self.compute.batch_size,
+            cond=self.models.conditions([query.condition for query in queries]),
         )
 
     def maps(self, query: Query, models: dict[str, ActionRecord], multiplier: Array) -> dict[str, Array]:
@@ -39,11 +44,12 @@ class Engine:
             name: elbo.weighted_map(
                 self.models.use(record),
                 x0,
-                query.digest,
+                query.pixels_digest,
                 self.grid,
                 multiplier,
                 seed=self.seed,
                 batch_size=self.compute.batch_size,
+                cond=self.models.conditions([query.condition]),
             )
             for name, record in models.items()
         }

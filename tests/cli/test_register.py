@@ -197,9 +197,9 @@ class TestRefused:
         change(build() / "unet" / "config.json", _class_name="UNet2DConditionModel")
         assert "UNet2DConditionModel" in self.refused(cli, Path("model"))
 
-    def test_class_conditional(self, cli: Cli, build: Build) -> None:
+    def test_class_embeddings_only_in_the_configuration(self, cli: Cli, build: Build) -> None:
         change(build() / "unet" / "config.json", num_class_embeds=4)
-        assert "class-conditional" in self.refused(cli, Path("model"))
+        assert "do not fit" in self.refused(cli, Path("model"))
 
     @pytest.mark.parametrize("key", ["prediction_type", "beta_schedule"])
     def test_a_schedule_nobody_knows(self, cli: Cli, build: Build, key: str) -> None:
