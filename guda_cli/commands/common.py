@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from guda_cli.console import human_seconds
+from guda_cli.errors import UsageError
 from guda_cli.session import Session
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ def with_sets(session: Session, *items: str) -> Session:
     """The session with further `--set` entries, from options that stand for one."""
     options = dataclasses.replace(session.options, sets=(*session.options.sets, *items))
     return Session(options, session.console)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`2,3` as numbers, each once; UsageError on anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--seeds {text!r} is not a list of whole numbers", fix="--seeds 2,3")
+    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def show_plan(session: Session, steps: Sequence[Step], title: str) -> None:

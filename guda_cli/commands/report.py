@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import open_project
-from guda_cli.console import WIDE, is_terminal
+from guda_cli.commands.common import open_project, parse_seeds, with_sets
+from guda_cli.console import WIDE, Console, is_terminal
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import Session, command_options
+
+if TYPE_CHECKING:
+    from guda_cli.report.model import ReportModel
+    from guda_cli.workflow.project import Project
 
 
 @command_options(recipe=True)
@@ -20,37 +26,138 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the scores as CSV.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the scores or the table as CSV.")] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="With --against: print the tables for LaTeX.")
+    ] = False,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
-    method: Annotated[str, typer.Option("--method", help="guda or logo.")] = "guda",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAMES",
+            help="One of guda score's methods [guda]; with --against, several: only these rows [all].",
+        ),
+    ] = None,
     weighting: Annotated[
         str | None,
-        typer.Option("--weighting", help="elbo, uniform, min-snr:GAMMA or band:LO-HI [the recipe's]."),
+        typer.Option(
+            "--weighting",
+            help="elbo, uniform, min-snr:GAMMA or band:LO-HI; with --against several: a table each "
+            "[the recipe's].",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="logo", help="Judge every method by the retrained models."),
+    ] = None,
+    center: Annotated[
+        bool,
+        typer.Option(
+            "--center", help="With --against: take each model's mean over the images from its scores."
+        ),
+    ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="N,N,...", help="With --against: these seeds of the oracle [all]."),
+    ] = None,
+    instances: Annotated[
+        int,
+        typer.Option("--instances", metavar="N", min=0, help="Training images shown an image, where scored."),
+    ] = 0,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(
+            "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
+        ),
     ] = None,
 ) -> None:
-    """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model."""
-    import sys
+    """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model.
 
+    With --against logo: how well each method agrees with retraining.
+    """
+    if csv + latex + session.console.json > 1:
+        raise UsageError("--csv, --latex and --json exclude each other")
+    if aggregate:
+        session = with_sets(session, f"attribution.aggregate={aggregate}")
+    project = open_project(session)
+    chosen = weighting or project.recipe.score.weighting
+    if against is not None:
+        if against != "logo":
+            raise UsageError(f"--against {against}: the oracle is logo", fix="--against logo")
+        found = _agreement(project, chosen, method, center, seeds)
+        _show_agreement(session.console, found, html, csv, latex)
+        return
+    for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
+        if given:
+            raise UsageError(f"{option} goes with --against logo")
+    _show_scores(session.console, _scores(project, method or "guda", chosen, instances), html, csv, top)
+
+
+def _scores(project: Project, method: str, weighting: str, instances: int) -> ReportModel:
+    from guda_cli.workflow import counterfactuals
+    from guda_cli.workflow.methods import parse_methods
+
+    [*names] = parse_methods(method, instances=instances)
+    if len(names) > 1:
+        raise UsageError("one method a report", fix="--against logo compares several")
+    if names[0] in counterfactuals.METHODS:
+        from guda_cli.workflow.reporting import build
+
+        return build(project, names[0], weighting)
+    from guda_cli.workflow.instances.reporting import build as build_instances
+
+    return build_instances(project, names[0], instances)
+
+
+def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
     from guda_cli.report import html as pages
     from guda_cli.report import tables, terminal
-    from guda_cli.workflow.reporting import build
 
-    if csv and session.console.json:
-        raise UsageError("--csv and --json exclude each other")
-    project = open_project(session)
-    model = build(project, method, weighting or project.recipe.score.weighting)
     for text in model.warnings:
-        session.console.warn(text)
+        console.warn(text)
     if html is not None:
         _write(html, pages.render(model, top=top))
-        session.console.say(f"report: {html}")
-    session.console.data(tables.to_json(model))
+        console.say(f"report: {html}")
+    console.data(tables.to_json(model))
     if csv:
-        session.console.out(tables.to_csv(model).rstrip("\n"))
-    elif not session.console.json:
-        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else WIDE
-        for part in terminal.render(model, top, width):
-            session.console.out(part)
+        console.out(tables.to_csv(model).rstrip("\n"))
+    elif not console.json:
+        _print(console, terminal.render(model, top, _width()))
+
+
+def _agreement(project: Project, weighting: str, method: str | None, center: bool, seeds: str | None) -> Any:
+    from guda_cli.workflow.bench.build import build, check_weightings
+
+    methods = [part.strip() for part in method.split(",")] if method else []
+    chosen = parse_seeds(seeds) if seeds else ()
+    return build(project, check_weightings(weighting), methods=methods, centred=center, seeds=chosen)
+
+
+def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, latex: bool) -> None:
+    from guda_cli.report import agreement_html, agreement_tables, agreement_terminal
+
+    for text in found.warnings:
+        console.warn(text)
+    if html is not None:
+        _write(html, agreement_html.render_html(found))
+        console.say(f"report: {html}")
+    console.data(agreement_tables.to_json(found))
+    if csv:
+        console.out(agreement_tables.to_csv(found).rstrip("\n"))
+    elif latex:
+        console.out(agreement_tables.to_latex(found).rstrip("\n"))
+    elif not console.json:
+        _print(console, agreement_terminal.render_terminal(found, _width()))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else WIDE
+
+
+def _print(console: Console, parts: Iterable[Any]) -> None:
+    for part in parts:
+        console.out(part)
 
 
 def _write(path: Path, text: str) -> None:

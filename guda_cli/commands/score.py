@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guda_cli.commands.common import open_project, show_plan
+from guda_cli.commands.common import open_project, parse_seeds, show_plan
+from guda_cli.commands.score_output import Printer
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
     from guda_cli.report.model import QueryResult
-    from guda_cli.workflow.score_run import ScoreRun
+    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.runs import Run
+    from guda_cli.workflow.score_run import Settings
 
 MANY = 3  # more images than this get a line each
+METHODS_HELP = (
+    "guda (unlearned models), logo (retrained ones), similarity, trak, d-trak, das, unlearn-query, mucs "
+    "or random; several: guda,similarity."
+)
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
 def score(
     session: Session,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images; - reads paths from stdin.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images; - reads paths from stdin."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
-    method: Annotated[
-        str, typer.Option("--method", help="guda (unlearned models) or logo (retrained ones).")
-    ] = "guda",
+    method: Annotated[str, typer.Option("--method", metavar="NAMES", help=METHODS_HELP)] = "guda",
     group: GroupOption = None,
     weighting: Annotated[
         str | None,
@@ -48,6 +54,10 @@ def score(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of noise and timesteps [the recipe's].")
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="N,N,...", help="Seeds of the oracle's models [all there are]."),
+    ] = None,
     class_: Annotated[
         str | None,
         typer.Option(
@@ -58,24 +68,61 @@ def score(
             autocompletion=complete_group,
         ),
     ] = None,
+    instances: Annotated[
+        int,
+        typer.Option(
+            "--instances", metavar="N", min=0, help="Also the N training images of the highest score."
+        ),
+    ] = 0,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder", metavar="pixels|PATH|HUB_ID", help="What similarity compares [the recipe's]."
+        ),
+    ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(
+            "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
+        ),
+    ] = None,
     map_path: Annotated[
         Path | None,
         typer.Option("--map", metavar="FILE|DIR", help="Write per-pixel maps of the top groups here."),
+    ] = None,
+    import_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            metavar="FILE",
+            help="Take another method's scores (CSV or JSON: image, group, score).",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What tables call the imported method [the file's name].")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of text.")] = False,
 ) -> None:
     """Rank the groups each image is owed to, with errors.
 
     A score is the ELBO of the full model minus that of the model without the group: positive means that
-    without the group the model explains the image worse. An image scored before costs nothing.
+    without the group the model explains the image worse. An image scored before costs nothing. Other methods
+    rank by scores of their own.
     """
-    from guda_cli.data.queries import expand
-    from guda_cli.workflow.score_run import ScoreRun, Settings
+    from guda_cli.workflow.score_run import Settings
 
+    if csv and session.console.json:
+        raise UsageError("--csv and --json exclude each other")
+    if import_path is not None:
+        _import(session, import_path, name, bool(images))
+        return
+    if name is not None:
+        raise UsageError("--name goes with --import")
+    session = _with_attribution(session, encoder, aggregate)
     project = open_project(session)
     defaults = project.recipe.score
     settings = Settings(
-        method=method,
+        method="guda",
         groups=tuple(group or ()),
         weighting=weighting or defaults.weighting,
         grid=grid or defaults.grid,
@@ -83,37 +130,79 @@ def score(
         draws=draws or defaults.draws,
         seed=defaults.seed if seed is None else seed,
         condition=class_,
+        oracle_seeds=tuple(parse_seeds(seeds)) if seeds else (),
     )
+    _score(session, project, settings, images or [], method, instances, top, map_path, csv)
+
+
+def _score(
+    session: Session,
+    project: Project,
+    settings: Settings,
+    images: Sequence[str],
+    methods: str,
+    instances: int,
+    top: int,
+    map_path: Path | None,
+    csv: bool,
+) -> None:
+    from guda_cli.data.queries import expand
+    from guda_cli.workflow.methods import make_runs, parse_methods
+
+    names = parse_methods(methods, instances=instances, mapped=map_path is not None)
     paths = expand(images, sys.stdin)
-    if csv and session.console.json:
-        raise UsageError("--csv and --json exclude each other")
-    run = ScoreRun(project, settings, session.options.device)
-    run.announce()
     if map_path is not None and len(paths) > 1 and map_path.suffix:
         raise UsageError(
             f"--map {map_path}: one file cannot hold the maps of {len(paths)} images", fix="--map FOLDER"
         )
+    runs = make_runs(project, names, settings, session.options.device, instances)
+    for run in runs:
+        run.announce()
     if session.options.dry_run:
-        show_plan(session, run.plan(paths), f"plan: score {len(paths)} images")
+        steps = [step for run in runs for step in run.plan(paths)]
+        show_plan(session, steps, f"plan: score {len(paths)} images")
         return
-    printer = Printer(session, run, top, many=len(paths) > MANY, csv=csv)
-    bad, mapped = 0, set[Path]()
-    for result, query in _results(run, paths):
-        if query is None:
-            bad += 1
-            continue
-        assert result is not None
-        printer.show(result)
-        if map_path is not None:
-            path = map_path if map_path.suffix else _map_in(map_path, query.name, mapped)
-            run.write_map(query, result, top, path)
-            session.console.say(f"map: {path}")
-    session.console.say(run.summary())
+    bad, header = 0, True
+    for run in runs:
+        printer = Printer(session.console, run, top, many=len(paths) > MANY, csv=csv, header=header)
+        bad = _show(run, paths, printer, _Mapper(run, map_path, top))
+        session.console.say(run.summary())
+        header = not csv
     if bad:
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",
             why="each is named above; the others are scored",
         )
+
+
+def _show(run: Run, paths: list[str], printer: Printer, mapper: _Mapper) -> int:
+    """Print every result; how many images could not be read."""
+    bad = 0
+    for result, query in _results(run, paths):
+        if query is None or result is None:
+            bad += 1
+            continue
+        printer.show(result)
+        mapper.draw(query, result)
+    return bad
+
+
+class _Mapper:
+    """Writes maps of the counterfactual methods, where asked."""
+
+    def __init__(self, run: Run, path: Path | None, top: int) -> None:
+        self.run, self.path, self.top = run, path, top
+        self.taken: set[Path] = set()
+
+    def draw(self, query: Query, result: QueryResult) -> None:
+        """The map of one image, if any are wanted."""
+        from guda_cli.workflow.score_run import ScoreRun
+
+        if self.path is None or not isinstance(self.run, ScoreRun):
+            return
+        path = self.path if self.path.suffix else _map_in(self.path, query.name, self.taken)
+        self.run.write_map(query, result, self.top, path)
+        self.run.project.console.say(f"map: {path}")
 
 
 def _map_in(folder: Path, name: str, taken: set[Path]) -> Path:
@@ -127,7 +216,7 @@ def _map_in(folder: Path, name: str, taken: set[Path]) -> Path:
     return path
 
 
-def _results(run: ScoreRun, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:
+def _results(run: Run, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:
     for block in run.blocks(paths):
         for name, reason in block.bad:
             run.project.console.warn(f"{name}: {reason}")
@@ -135,47 +224,21 @@ def _results(run: ScoreRun, paths: list[str]) -> Iterator[tuple[QueryResult | No
         yield from zip(block.results, block.queries, strict=True)
 
 
-class Printer:
-    """Prints results as they come: JSON lines, CSV rows, full tables for few images, a line each for many."""
+def _with_attribution(session: Session, encoder: str | None, aggregate: str | None) -> Session:
+    from guda_cli.commands.common import with_sets
 
-    def __init__(self, session: Session, run: ScoreRun, top: int, *, many: bool, csv: bool) -> None:
-        self.console, self.run, self.top, self.many, self.csv = session.console, run, top, many, csv
-        self._first = True
+    given = {"encoder": encoder, "aggregate": aggregate}
+    sets = [f"attribution.{key}={value}" for key, value in given.items() if value is not None]
+    return with_sets(session, *sets) if sets else session
 
-    def show(self, result: QueryResult) -> None:
-        """Print one image's answer."""
-        from guda_cli.report import lines, tables, terminal
 
-        if self.console.json:
-            self.console.data(tables.score_document(result, **self.context()))
-        elif self.csv:
-            self.console.out(
-                "\n".join(
-                    tables.csv_lines(
-                        result, self.run.settings.method, self.run.settings.weighting, header=self._first
-                    )
-                )
-            )
-        elif self.many:
-            if self._first:
-                self.console.out(f"{self.run.describe()}\n")
-            self.console.out(lines.query_line(result, self.top))
-        else:
-            if self._first:
-                self.console.out(f"{self.run.describe()}\n")
-            self.console.out(terminal.query_table(result, self.top, self.run.reading.unit))
-        self._first = False
+def _import(session: Session, path: Path, name: str | None, images: bool) -> None:
+    from guda_cli.workflow.imports import import_scores
 
-    def context(self) -> dict[str, Any]:
-        """What every JSON line says of how it was computed."""
-        settings, found = self.run.settings, self.run.found
-        return {
-            "method": settings.method,
-            "weighting": settings.weighting,
-            "unit": self.run.reading.unit,
-            "grid": dict(self.run.grid_spec),
-            "recipe": self.run.project.recipe.name,
-            "models": {name or "full": record.outputs["weights"] for name, record in found.records().items()},
-            "not_scored": [what.name for what in found.lacking],
-            "warnings": self.run.warnings,
-        }
+    if images:
+        raise UsageError("--import takes its images from the file", fix="guda score --import FILE")
+    done = import_scores(open_project(session), path, name)
+    session.console.data({"schema": "guda.import/1", **done.to_dict()})
+    session.console.out(
+        f"{done.name}: {done.images} images, {done.groups} groups; guda report --against logo shows them"
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guda_cli.commands.common import say_done, show_plan
+from guda_cli.commands.common import parse_seeds, say_done, show_plan
 from guda_cli.errors import UsageError
 from guda_cli.session import RecipeArgument, Session, command_options, complete_group
 
@@ -79,7 +79,7 @@ def train(
             why="the full model has the recipe's seed",
             fix="guda train --set train.seed=N trains another full model",
         )
-    chosen = parse_seeds(seeds) if seeds else [None]
+    chosen: list[int | None] = [*parse_seeds(seeds)] if seeds else [None]
     found, origin = session.recipe_and_source(recipe, default_digits=True)
     project = Project(found, session.open_store(), session.console, wait=session.options.wait)
     fresh = bool(recipe or session.options.recipe) or session.current() is None
@@ -95,14 +95,6 @@ def train(
         session.make_current(project.recipe, origin, groups)
     if not source:
         _run(session, project, removals, leave_out, chosen)
-
-
-def parse_seeds(text: str) -> list[int | None]:
-    """`2,3` as numbers, each once; UsageError on anything else."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise UsageError(f"--seeds {text!r} is not a list of whole numbers", fix="--seeds 2,3")
-    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def _removals(project: Project, without: list[str], each_group: bool, null: bool) -> list[Removal]:

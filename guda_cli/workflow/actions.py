@@ -17,7 +17,17 @@ from guda_cli.unlearning import catalog
 from guda_cli.workflow.removal import Removal
 from store import ActionRecord, action_key
 
-VERSIONS = {"dataset": 1, "train": 1, "register": 1, "unlearn": 1, "elbo-table": 1, "score": 1, "sample": 1}
+VERSIONS = {
+    "dataset": 1,
+    "train": 1,
+    "register": 1,
+    "unlearn": 1,
+    "elbo-table": 1,
+    "score": 1,
+    "sample": 1,
+    "attribution": 1,
+    "instance-scores": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -141,10 +151,13 @@ def train(
 
 def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal) -> Action:
     """Unlearning `removal` from the full model."""
-    params = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
+    params: dict[str, Any] = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
+    if recipe.model.class_conditional:
+        params["class_dropout"] = recipe.train.class_dropout
     inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
     command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
-    forwards = catalog.forwards(recipe.unlearn)
+    removed = removal.size or sum(data.counts.get(name, 0) for name in removal.groups)
+    forwards = catalog.forwards(recipe.unlearn, min(removed, data.images), data.images)
     return Action(
         "unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command
     )

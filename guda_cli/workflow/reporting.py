@@ -41,10 +41,9 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
     grid = grids.build(last["grid"], schedule.T)
     reading = results.Reading(grid, schedule, chosen, dict(project.data.counts))
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
-    full = cells.pop("")
-    nulls = {name: cells.pop(name) for name in found.nulls}
+    full, nulls, groups = cells[""], found.mean(cells, found.nulls), found.mean(cells, found.groups)
     looks = nearest_groups(np.stack([q.pixels for q in queries]), project.dataset())
-    answers = tuple(results.assemble(reading, queries, full, cells, nulls, looks))
+    answers = tuple(results.assemble(reading, queries, full, groups, nulls, looks))
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -57,15 +56,15 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
         draws=grid.timesteps.shape[0],
         seed=int(last["grid"]["seed"]),
         created=_now(),
-        groups=tuple(cells),
-        group_sizes=_sizes(project, list(cells)),
+        groups=tuple(groups),
+        group_sizes=_sizes(project, list(groups)),
         queries=answers,
         checks=_checks(found),
         null=_null(found),
         costs=_costs(project, found, records),
         provenance=_provenance(project, found, last),
         warnings=tuple(_warnings(found, skipped)),
-        **summarise(answers, list(cells))._asdict(),
+        **summarise(answers, list(groups))._asdict(),
     )
 
 
@@ -124,7 +123,7 @@ def _sizes(project: Project, groups: list[str]) -> dict[str, int]:
 
 
 def _checks(found: Counterfactuals) -> tuple[Check, ...]:
-    checked = ((name, record.provenance.get("check")) for name, record in found.groups.items())
+    checked = ((name, records[0].provenance.get("check")) for name, records in found.groups.items())
     return tuple(Check(group=name, **check) for name, check in checked if check)
 
 
@@ -144,9 +143,10 @@ def _null(found: Counterfactuals) -> dict[str, Any] | None:
 def _costs(project: Project, found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
     out = []
     prepare = "unlearn" if found.method == "guda" else "retrain"
+    nulls = {label for name in found.nulls for label in found.labels(name)}
     for name, record in found.records().items():
         step = prepare if name else "train"
-        step = "null" if name in found.nulls else step
+        step = "null" if name in nulls else step
         out.append(_cost_row(step, name or "full model", record))
     for record in scored:
         out.append(_cost_row("score", f"{record.provenance.get('images')} images", record))
@@ -172,7 +172,8 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
         },
         "compute": dict(last["compute"]),
         "grid": dict(last["grid"]),
-        "operator": next(iter(found.groups.values())).params.get("unlearn"),
+        "operator": next(iter(found.groups.values()))[0].params.get("unlearn"),
+        "oracle_seeds": list(found.seeds),
     }
 
 

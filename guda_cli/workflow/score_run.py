@@ -22,6 +22,7 @@ from guda_cli.workflow.classes import conditions_for
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
+from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
 from store import ActionRecord
@@ -29,9 +30,6 @@ from store import ActionRecord
 if TYPE_CHECKING:
     from guda_cli.workflow.compute import Compute
     from guda_cli.workflow.scoring import Engine
-
-BLOCK = 64  # images scored together: bounds memory, whatever their number
-COMPUTE = "compute"  # the store's document on how its tables were last computed
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,8 @@ class Settings:
     timesteps: int
     draws: int
     seed: int
+    oracle_seeds: tuple[int, ...] = ()
     condition: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class BlockResult:
-    """Results of one block of images, and the (path, reason) of those that could not be read."""
-
-    results: list[QueryResult]
-    queries: list[Query]
-    bad: list[tuple[str, str]]
 
 
 class _OtherCompute(Exception):  # noqa: N818
@@ -68,7 +58,7 @@ class ScoreRun:
         self.project, self.settings, self.device = project, settings, device
         weighting = weightings.parse(settings.weighting)
         self.grid_spec = grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)
-        self.found = counterfactuals.find(project, settings.method, settings.groups)
+        self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()  # before the first read of a model's parts
         self.conditions = conditions_for(project, self.found.full, settings.condition)
@@ -76,6 +66,7 @@ class ScoreRun:
         grid = grids.build(self.grid_spec, schedule.T)
         self.reading = results.Reading(grid, schedule, weighting, dict(project.data.counts))
         self.warnings = counterfactuals.warnings(self.found)
+        self.method, self.weighting, self.unit = settings.method, settings.weighting, self.reading.unit
         self.forwards = self.images = self.cached = 0
 
     # -- what is scored ----------------------------------------------------------------------------
@@ -86,9 +77,13 @@ class ScoreRun:
         n = grid.timesteps.shape[1]
         partial = "" if grid.unbiased else ", a partial sum"
         return (
-            f"{s.method}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps ({s.grid}{partial})"
-            f" x {s.draws} draws, seed {s.seed}. {SIGN}"
+            f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps"
+            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}. {SIGN}"
         )
+
+    def _seeds(self) -> str:
+        seeds = self.found.seeds
+        return f" (mean of seeds {', '.join(map(str, seeds))})" if len(seeds) > 1 else ""
 
     def announce(self) -> None:
         """Warn of failed checks and say which groups have no model."""
@@ -99,6 +94,21 @@ class ScoreRun:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             command = counterfactuals.command_of(self.settings.method, names[:1])
             self.project.console.say(f"not scored, as there is no model without them: {shown} ({command})")
+
+    def context(self) -> dict[str, Any]:
+        """What every JSON line says of how it was computed."""
+        return {
+            "method": self.method,
+            "weighting": self.weighting,
+            "unit": self.unit,
+            "grid": dict(self.grid_spec),
+            "recipe": self.project.recipe.name,
+            "models": {
+                name or "full": record.outputs["weights"] for name, record in self.found.records().items()
+            },
+            "not_scored": [what.name for what in self.found.lacking],
+            "warnings": self.warnings,
+        }
 
     def summary(self) -> str:
         """What was computed and what came from the store."""
@@ -142,8 +152,8 @@ class ScoreRun:
 
         names = [entry.group for entry in result.scores[:top]]
         multiplier = self.reading.weighting.multiplier(self.reading.schedule)
-        records = self.found.records()
-        found = self._engine.maps(query, {name: records[name] for name in ["", *names]}, multiplier)
+        models = {name: self.found.groups[name] for name in names}
+        found = self._engine.maps(query, {"": (self.found.full,), **models}, multiplier)
         panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
         image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
         try:
@@ -176,9 +186,9 @@ class ScoreRun:
         queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
         looks = self._looks_like(queries)
-        full = cells.pop("")
-        nulls = {name: cells.pop(name) for name in self.found.nulls}
-        return results.assemble(self.reading, queries, full, cells, nulls, looks)
+        found = self.found
+        groups, nulls = found.mean(cells, found.groups), found.mean(cells, found.nulls)
+        return results.assemble(self.reading, queries, cells[""], groups, nulls, looks)
 
     def _cells(
         self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
@@ -214,21 +224,14 @@ class ScoreRun:
         for what in counterfactuals.removals_of(self.project, found):
             if self.settings.method == "guda":
                 self.jobs.unlearned(what, full)
-            else:
-                self.jobs.without(what, full)
+            for seed in found.seeds:
+                self.jobs.without(what, full, seed)
 
     def _setup(self) -> Compute:
-        from guda_cli.workflow.compute import setup
-
-        compute = setup(self.device)
-        if not self.project.store.read_only and self.project.store.get_document(COMPUTE) != compute.key:
-            self.project.store.set_document(COMPUTE, compute.key)
-        return compute
+        return remember_compute(self.project, self.device)
 
     def _known_compute(self) -> Mapping[str, Any]:
-        """How tables were last computed here: enough to read them without importing torch."""
-        known = self.project.store.get_document(COMPUTE) or {}
-        return known if self.device in ("auto", known.get("device")) else {}
+        return known_compute(self.project, self.device)
 
     def _live_compute(self) -> Mapping[str, Any]:
         return self.jobs.compute.key

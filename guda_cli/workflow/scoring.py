@@ -37,21 +37,25 @@ class Engine:
             cond=self.models.conditions([query.condition for query in queries]),
         )
 
-    def maps(self, query: Query, models: dict[str, ActionRecord], multiplier: Array) -> dict[str, Array]:
-        """Per-pixel delta-ELBO [H, W] of one query for each named model; the full model's name is empty."""
-        x0 = torch.from_numpy(to_float(query.pixels))
+    def maps(
+        self, query: Query, models: dict[str, tuple[ActionRecord, ...]], multiplier: Array
+    ) -> dict[str, Array]:
+        """Per-pixel delta-ELBO [H, W] of one query for each name, mean over its models; "" is the full."""
         found = {
-            name: elbo.weighted_map(
-                self.models.use(record),
-                x0,
-                query.pixels_digest,
-                self.grid,
-                multiplier,
-                seed=self.seed,
-                batch_size=self.compute.batch_size,
-                cond=self.models.conditions([query.condition]),
-            )
-            for name, record in models.items()
+            name: np.mean([self._map(query, record, multiplier) for record in records], axis=0)
+            for name, records in models.items()
         }
         full = found.pop("")
         return {name: value - full for name, value in found.items()}
+
+    def _map(self, query: Query, record: ActionRecord, multiplier: Array) -> Array:
+        return elbo.weighted_map(
+            self.models.use(record),
+            torch.from_numpy(to_float(query.pixels)),
+            query.pixels_digest,
+            self.grid,
+            multiplier,
+            seed=self.seed,
+            batch_size=self.compute.batch_size,
+            cond=self.models.conditions([query.condition]),
+        )

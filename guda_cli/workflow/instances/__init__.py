@@ -1,0 +1,1 @@
+"""The rival methods: scores of single training images (or none), on the store."""

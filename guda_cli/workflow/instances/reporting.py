@@ -1,0 +1,73 @@
+"""A rival method's report, read from the store. Runs no network."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from guda_cli.data.queries import Query
+from guda_cli.errors import MissingError
+from guda_cli.recipe import dump
+from guda_cli.report.model import CostRow, ReportModel, summarise
+from guda_cli.workflow import queries_store
+from guda_cli.workflow.instances import settings
+from guda_cli.workflow.instances.run import InstanceRun
+from guda_cli.workflow.project import Project, provenance
+from store import ActionRecord
+
+
+def build(project: Project, method: str, instances: int) -> ReportModel:
+    """Everything scored by `method` with the recipe's settings; MissingError when nothing was."""
+    chosen = settings.settings(method, project.recipe.attribution)
+    run = InstanceRun(project, chosen, "auto", instances=instances)
+    records = [r for r in project.store.records("score") if _belongs(r, run)]
+    queries: dict[str, Query] = {
+        query.digest: query for record in records for query in queries_store.recall(project, record)
+    }
+    if not queries:
+        raise MissingError(
+            f"no image has been scored by {method} with these settings",
+            fix=f"guda score IMAGE --method {method}",
+        )
+    answers = run.read(sorted(queries.values(), key=lambda query: query.name))
+    groups = [what.name for what in run.removals]
+    prepared = run.known_preparation()
+    costs = [_cost("prepare", run.settings.name, prepared)] if prepared else []
+    costs += [_cost("score", f"{r.provenance.get('images')} images", r) for r in records]
+    return ReportModel(
+        title=f"Which groups are these images owed to? ({project.recipe.name})",
+        recipe_name=project.recipe.name,
+        recipe_yaml=dump(project.recipe),
+        method=run.settings.name,
+        weighting="",
+        weighting_unit=run.unit,
+        grid="",
+        timesteps=0,
+        draws=0,
+        seed=int(chosen.values.get("seed", 0)),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        groups=tuple(groups),
+        group_sizes=dict(project.data.counts),
+        queries=tuple(answers),
+        costs=tuple(costs),
+        provenance={
+            **provenance(),
+            "dataset": {"digest": project.data.blob, "images": project.data.images},
+            "models": {"full": run.full.outputs["weights"]},
+            "settings": {**chosen.values, "aggregate": str(run.how)},
+        },
+        counterfactual=False,
+        **summarise(answers, groups)._asdict(),
+    )
+
+
+def _belongs(record: ActionRecord, run: InstanceRun) -> bool:
+    return (
+        record.params["method"] == run.method
+        and record.params.get("values") == dict(run.settings.values)
+        and record.inputs["full"] == run.full.outputs["weights"]
+    )
+
+
+def _cost(step: str, what: str, record: ActionRecord) -> CostRow:
+    seen = record.provenance
+    return CostRow(step, what, seen.get("wall_seconds"), seen.get("forwards"), "run", record.created)

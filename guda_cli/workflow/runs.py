@@ -1,0 +1,77 @@
+"""What runs of `guda score` have in common, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from guda_cli.data.queries import Query
+from guda_cli.report.model import QueryResult
+from guda_cli.workflow.plan import Step
+from guda_cli.workflow.project import Project
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.compute import Compute
+
+BLOCK = 64  # images scored together: bounds memory, whatever their number
+COMPUTE = "compute"  # the store's document on how its tables were last computed
+
+
+@dataclass(frozen=True, eq=False)
+class BlockResult:
+    """Results of one block of images, and the (path, reason) of those that could not be read."""
+
+    results: list[QueryResult]
+    queries: list[Query]
+    bad: list[tuple[str, str]]
+
+
+class Run(Protocol):
+    """One method on one project."""
+
+    project: Project
+    method: str
+    weighting: str
+    unit: str
+    warnings: list[str]
+
+    def describe(self) -> str:
+        """How to read the scores, in one line."""
+        ...
+
+    def announce(self) -> None:
+        """Say what a user should know before the first score."""
+        ...
+
+    def summary(self) -> str:
+        """What was computed and what came from the store."""
+        ...
+
+    def context(self) -> dict[str, Any]:
+        """What every JSON line says of how it was computed."""
+        ...
+
+    def blocks(self, paths: Sequence[str]) -> Iterator[BlockResult]:
+        """Results, block by block; a bad file does not stop the others."""
+        ...
+
+    def plan(self, paths: Sequence[str]) -> list[Step]:
+        """What would run."""
+        ...
+
+
+def remember_compute(project: Project, device: str) -> Compute:
+    """Set up the device, and note in the store how its tables are computed from now on."""
+    from guda_cli.workflow.compute import setup
+
+    compute = setup(device)
+    if not project.store.read_only and project.store.get_document(COMPUTE) != compute.key:
+        project.store.set_document(COMPUTE, compute.key)
+    return compute
+
+
+def known_compute(project: Project, device: str) -> Mapping[str, Any]:
+    """How tables were last computed here: enough to read them without importing torch."""
+    known = project.store.get_document(COMPUTE) or {}
+    return known if device in ("auto", known.get("device")) else {}
