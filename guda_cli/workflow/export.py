@@ -37,8 +37,9 @@ def export_model(session: Session, record: ActionRecord, folder: Path) -> None:
 
 def _apply_delta(base: bytes, delta: bytes) -> bytes:
     from guda_cli.training import model_io
+    from guda_cli.unlearning import subsets
 
-    return model_io.to_bytes({**model_io.from_bytes(base), **model_io.from_bytes(delta)})
+    return model_io.to_bytes(subsets.merge(model_io.from_bytes(base), model_io.from_bytes(delta)))
 
 
 def _write(folder: Path, config: dict[str, Any], weights: bytes) -> None:

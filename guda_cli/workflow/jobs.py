@@ -20,7 +20,7 @@ from guda_cli.errors import DataError, RecipeError
 from guda_cli.training import loop, model_io
 from guda_cli.training import train as training
 from guda_cli.training.state import RunState
-from guda_cli.unlearning import check
+from guda_cli.unlearning import catalog, check, subsets
 from guda_cli.unlearning import unlearn as unlearning
 from guda_cli.unlearning.operators import Problem
 from guda_cli.workflow import actions
@@ -106,22 +106,30 @@ class Builder:
 
     def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
         """Unlearn `removal` from the full model and check what that did."""
-        spec = self.project.recipe.unlearn
-        forget = self._members(removal)
-        unet = models.fresh()
-        teacher = self._frozen(models) if spec.retain == "distill" else None
-        problem = Problem(self.images, forget, models.schedule, spec)
+        problem = self._problem(self._members(removal), models)
+        spec, forget = problem.spec, problem.forget
+        teacher = spec.retain == "distill" or spec.operator in catalog.NEED_FULL
+        frozen = self._frozen(models) if teacher else None
         with self._hooks(action) as (resume, hooks):
-            weights = unlearning.unlearn(unet, problem, teacher=teacher, resume=resume, hooks=hooks)
-        unet.load_state_dict(weights)
+            trained = unlearning.unlearn(models.fresh(), problem, teacher=frozen, resume=resume, hooks=hooks)
+        kept = subsets.stored(trained, models.base, spec.params)
+        unet = models.fresh()
+        unet.load_state_dict(subsets.merge(models.base, kept))
         after = UNetDenoiser(unet.eval(), models.schedule)
         verdict = plain(self._check(models, after, forget).to_dict())
-        outputs = {
-            "weights": model_io.to_bytes(model_io.delta(weights, models.base)),
-            "check": _json(verdict),
-        }
+        outputs = {"weights": model_io.to_bytes(kept), "check": _json(verdict)}
         facts = {"images_removed": int(forget.sum()), "check": verdict}
         return Made(outputs, self._facts(resume) | facts)
+
+    def _problem(self, forget: torch.Tensor, models: Models) -> Problem:
+        """RecipeError for what the operator cannot do with this full model."""
+        recipe = self.project.recipe
+        catalog.check(recipe.unlearn, models.config["unet"], conditional=recipe.model.class_conditional)
+        null = UNetDenoiser(models.unet, models.schedule).null_class
+        return Problem(
+            self.images, forget, models.schedule, recipe.unlearn, self.labels,
+            None if null is None else torch.tensor(null), recipe.train.class_dropout,
+        )  # fmt: skip
 
     def _frozen(self, models: Models) -> UNetDenoiser:
         if self._teacher is None:
@@ -132,7 +140,10 @@ class Builder:
         before = models.use(models.full)
         sides = [check.evaluation_rows(mask) for mask in (forget, ~forget)]
         group, rest = (
-            (check.losses(before, self.images, rows), check.losses(after, self.images, rows))
+            (
+                check.losses(before, self.images, rows, cond=self.labels),
+                check.losses(after, self.images, rows, cond=self.labels),
+            )
             for rows in sides
         )
         return check.judge(group, rest)

@@ -11,6 +11,7 @@ import torch
 from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.training import model_io
 from guda_cli.training.model_io import Weights
+from guda_cli.unlearning import subsets
 from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.project import Project
@@ -55,7 +56,7 @@ class Models:
         if record.key == self.full.key:
             return self.base
         loaded = model_io.from_bytes(self.project.read(record, "weights"))
-        return {**self.base, **loaded} if record.operation == "unlearn" else loaded
+        return subsets.merge(self.base, loaded) if record.operation == "unlearn" else loaded
 
     def use(self, record: ActionRecord) -> UNetDenoiser:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""

@@ -54,8 +54,9 @@ class _OtherCompute(Exception):  # noqa: N818
 class ScoreRun:
     """Scores images under one set of counterfactual models."""
 
-    def __init__(self, project: Project, settings: Settings, device: str) -> None:
+    def __init__(self, project: Project, settings: Settings, device: str, *, remember: bool = True) -> None:
         self.project, self.settings, self.device = project, settings, device
+        self.remember = remember  # for reports
         weighting = weightings.parse(settings.weighting)
         self.grid_spec = grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)
         self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
@@ -131,6 +132,13 @@ class ScoreRun:
                 done = self._score(queries, bar.advance) if queries else []
                 yield BlockResult(done, queries, bad)
 
+    def score(self, queries: Sequence[Query]) -> list[QueryResult]:
+        """Results of images that are in memory already."""
+        parts = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
+        rows = self.reading.grid.rows * len(self.found.records())
+        with self.project.console.progress("score", len(queries) * rows, unit="forward") as bar:
+            return [result for part in parts for result in self._score(part, bar.advance)]
+
     def plan(self, paths: Sequence[str]) -> list[Step]:
         """One step a model: how many images have no terms under it yet."""
         queries, _ = self._load(paths)
@@ -183,7 +191,8 @@ class ScoreRun:
             "forwards": self.forwards - before,
             "wall_seconds": time.monotonic() - started,
         }
-        queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
+        if self.remember:
+            queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
         looks = self._looks_like(queries)
         found = self.found

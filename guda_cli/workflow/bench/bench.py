@@ -22,7 +22,7 @@ from guda_cli.workflow.counterfactuals import Counterfactuals
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.removal import Removal
 from guda_cli.workflow.schedules import read_schedule
-from guda_cli.workflow.tuned import tuned_groups
+from guda_cli.workflow.tuning.tuned import tuned_groups
 from store import ActionRecord
 
 

@@ -1,0 +1,154 @@
+"""`guda tune`: good unlearning settings for the price of two or three retrainings."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guda_cli.commands.common import open_project, parse_seeds, show_plan, with_sets
+from guda_cli.console import human_seconds
+from guda_cli.errors import DataError
+from guda_cli.session import GroupOption, Session, command_options
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.tuning.run import Outcome
+
+
+@command_options(recipe=True, device=True, dry_run=True, wait=True)
+def tune(
+    session: Session,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images to tune on [drawn from the full model]."),
+    ] = None,
+    group: GroupOption = None,
+    held_out: Annotated[
+        int,
+        typer.Option("--held-out", metavar="N", min=1, help="How many groups to tune on, drawn at random."),
+    ] = 3,
+    count: Annotated[int, typer.Option("-n", min=8, help="Images drawn from the full model.")] = 128,
+    operator: Annotated[
+        str | None, typer.Option("--operator", metavar="NAME", help="Tune this operator [the recipe's].")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="Settings tried at most, the recipe's own first.")
+    ] = 12,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            metavar="unlearn.KEY=V,V,...",
+            help="Values to try instead of the built-in ones; repeat.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="N,N,...", help="Seeds of the held-out groups' oracle [one]."),
+    ] = None,
+    weighting: Annotated[
+        str | None, typer.Option("--weighting", help="Of the scores compared [the recipe's].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the recipe with the chosen settings.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of held-out groups, trials and halves.")] = 0,
+) -> None:
+    """Choose unlearning settings by the oracle of a few held-out groups.
+
+    The full model is retrained without each of a few groups; every setting is judged by how its scores of
+    these groups go with the retrained models' over one half of the images, and shown on the other half. The
+    cheapest setting within one standard error of the best is chosen. The groups tuned on are left out of
+    `guda report --against logo`. Interrupted work is resumed.
+    """
+    from guda_cli.data.queries import expand
+    from guda_cli.unlearning import catalog
+    from guda_cli.workflow.tuning import run
+    from guda_cli.workflow.tuning.space import candidates, parse_space
+
+    if operator:
+        session = with_sets(session, f"unlearn.operator={operator}")
+    project = open_project(session)
+    catalog.settings(project.recipe.unlearn)
+    tried = candidates(project.recipe, trials, seed, parse_space(space or []))
+    counts = project.data.counts
+    groups = list(group or ()) or run.held_out(counts, held_out, seed)
+    chosen = weighting or project.recipe.score.weighting
+    tuner = run.Tuner(project, session.options.device, groups, parse_seeds(seeds) if seeds else (), chosen)
+    if session.options.dry_run:
+        show_plan(session, tuner.plan(tried), "plan: tune")
+        return
+    paths = expand(images, sys.stdin) if images else []
+    queries = tuner.images(paths, count)
+    oracle_seed = ", ".join(map(str, tuner.seeds))
+    session.console.say(f"tuning on {', '.join(groups)} (oracle seed {oracle_seed}), {len(queries)} images")
+    outcome = run.tune(tuner, tried, queries, seed)
+    if out is not None:
+        _write(out, outcome)
+        session.console.say(f"recipe: {out}")
+    _show(session, outcome)
+
+
+def _write(path: Path, outcome: Outcome) -> None:
+    from guda_cli.recipe import dump
+
+    head = (
+        f"# Unlearning settings chosen by guda tune on {', '.join(outcome.groups)}"
+        f" (oracle seed {', '.join(map(str, outcome.seeds))}).\n"
+    )
+    try:
+        path.write_text(head + dump(outcome.recipe), encoding="utf-8")
+    except OSError as err:
+        raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix="--out FILE") from None
+
+
+def _show(session: Session, outcome: Outcome) -> None:
+    from guda_cli.workflow.tuning.run import Trial
+
+    console = session.console
+    console.data(
+        {
+            "schema": "guda.tune/1",
+            "groups": outcome.groups,
+            "seeds": outcome.seeds,
+            "queries": outcome.queries,
+            "weighting": outcome.weighting,
+            "oracle_reliability": outcome.reliability,
+            "chosen": outcome.chosen,
+            "trials": [dataclasses.asdict(trial) for trial in outcome.trials],
+        }
+    )
+    varied = _varied([trial.settings for trial in outcome.trials])
+
+    def row(i: int, trial: Trial) -> tuple[str, ...]:
+        verdict = trial.verdict
+        mark = "chosen" if i == outcome.chosen else "near the best" if verdict.near_best else ""
+        values = [str(trial.settings.get(name, "–")) for name in varied]
+        behind = f"{-verdict.behind:+.3f} ± {verdict.error:.3f}" if verdict.behind else "best"
+        cost = f"{trial.forwards:,.0f}"
+        return (
+            *values, f"{verdict.tuned_on:.3f}", behind, f"{verdict.shown:.3f}", cost,
+            human_seconds(trial.seconds), mark,
+        )  # fmt: skip
+
+    order = sorted(range(len(outcome.trials)), key=lambda i: -outcome.trials[i].verdict.tuned_on)
+    rows = [row(i, outcome.trials[i]) for i in order]
+    columns = [*varied, "tuned half", "behind", "other half", "forwards", "time", ""]
+    title = (
+        f"correlation with the oracle of {', '.join(outcome.groups)} over the images,"
+        f" {outcome.weighting}; forwards and time for all groups"
+    )
+    console.out(console.table(columns, rows, title=title, right=columns[:-1]))
+    best = outcome.trials[outcome.chosen]
+    sets = " ".join(f"--set unlearn.{k}={v}" for k, v in best.settings.items() if k in varied)
+    console.out(f"chosen: {sets or 'the settings of the recipe'}")
+    if best.verdict.shown < best.verdict.tuned_on - 0.1:
+        console.out("on the other half it is worse: the choice may owe to chance; more images (-n) tell")
+
+
+def _varied(settings: list[dict[str, object]] | list) -> list[str]:  # type: ignore[type-arg]
+    names = dict.fromkeys(name for values in settings for name in values)
+    return [name for name in names if len({str(values.get(name)) for values in settings}) > 1]

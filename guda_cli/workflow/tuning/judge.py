@@ -1,0 +1,68 @@
+"""Which trial is taken, from how its columns go with the oracle's (no torch, no store)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from guda_cli.attribution.oracle import column_correlations
+from guda_cli.diffusion.schedule import Array
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Mean column correlation on the half tuned on and on the other; how far the first is from the best."""
+
+    tuned_on: float
+    shown: float
+    behind: float  # the best one's correlation less this one's, on the half tuned on
+    error: float  # bootstrap standard error of `behind`
+
+    @property
+    def near_best(self) -> bool:
+        """Within one standard error of the best (Breiman et al. 1984)."""
+        return self.behind <= self.error
+
+
+def halves(queries: int, seed: int) -> tuple[Array, Array]:
+    """Seeded row numbers of the half that is tuned on, and of the other."""
+    order = np.random.Generator(np.random.PCG64([0x4A1F, seed])).permutation(queries)
+    middle = (queries + 1) // 2
+    return np.sort(order[:middle]), np.sort(order[middle:])
+
+
+def judge(columns: Sequence[Array], oracle: Array, seed: int) -> list[Verdict]:
+    """A verdict on each trial's scores [queries, groups] against the oracle's.
+
+    The measure is the Pearson correlation over the queries of each group's column with the oracle's, mean
+    over groups: with a few held-out groups there is no ranking to compare.
+    """
+    first, second = halves(len(oracle), seed)
+    values = [float(column_correlations(c[first], oracle[first]).mean()) for c in columns]
+    best = int(np.argmax(values))
+    rng = np.random.Generator(np.random.PCG64([0xB007, seed]))
+    draws = [rng.choice(first, len(first)) for _ in range(RESAMPLES)]
+    out = []
+    for i, scores in enumerate(columns):
+        shown = float(column_correlations(scores[second], oracle[second]).mean())
+        behind = (
+            [_mean(columns[best], oracle, d) - _mean(scores, oracle, d) for d in draws]
+            if i != best
+            else [0.0]
+        )
+        out.append(Verdict(values[i], shown, values[best] - values[i], float(np.std(behind))))
+    return out
+
+
+def _mean(scores: Array, oracle: Array, rows: Array) -> float:
+    return float(column_correlations(scores[rows], oracle[rows]).mean())
+
+
+def choose(verdicts: Sequence[Verdict], costs: Sequence[float]) -> int:
+    """The cheapest trial near the best; of equally cheap ones the better."""
+    near = [i for i, verdict in enumerate(verdicts) if verdict.near_best]
+    return min(near, key=lambda i: (costs[i], -verdicts[i].tuned_on))
