@@ -92,10 +92,19 @@ class UnlearnSpec:
     batch_size: int = 128
     lr: float = 5e-4
     retain: str = "denoise"  # denoise | distill (towards the frozen full model)
-    forget_weight: float = 0.3  # lambda
+    params: str = "full"  # what is trained: full | attn | cross-attn-kv | lora:R
+    forget_weight: float | None = None  # lambda; None: the operator's own (unlearning/catalog.py)
+    t_min: float | None = None  # forget terms below this fraction of T are masked; None: the operator's own
+    t_max: float = 1.0  # and those above this one
+    guard: bool = False  # images whose gradient agrees with the rest's are forgotten less
+    guard_temperature: float = 1.0  # of these weights, in standard deviations of the agreement
     neighbours: int = 10  # K of retrack
-    cap: float | None = None  # limit on ||eps_r - eps|| of each neighbour
-    t_min: float = 0.4  # forget terms below this fraction of T are masked
+    cap: float | None = None  # retrack: limit on ||eps_r - eps|| of each neighbour
+    density_ratio: bool = False  # retrack: weight entries by p_-k(x_t) / p_k(x_t)
+    guidance: float = 1.0  # eta of esd: how far past the null condition the target lies
+    erase_rate: float = 0.5  # eta of erasediff: least rate at which the forget loss falls
+    mixture: float = 0.5  # lambda of siss: share of latents drawn from the group
+    superfactor: float = 0.1  # siss: limit on the ascent's gradient, as a share of the other term's
     null_groups: int = 6  # random size-matched groups for the null (per size class)
     seed: int = 0
 
@@ -108,6 +117,24 @@ class ScoreSpec:
     grid: str = "strata"  # strata | stride:N | all
     draws: int = 2
     weighting: str = "min-snr:5"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AttributionSpec:
+    """The rival methods (method.md section 5); guda and logo read nothing of it."""
+
+    per_group: int | None = 100  # training images a group that instance-level methods look at (null: all)
+    timesteps: int = 10  # strata of the losses and gradients
+    draws: int = 1
+    projection: int = 2048  # dimensions of projected gradients
+    ridge: float | None = None  # in mean eigenvalues of the features' second moment; null: chosen from them
+    aggregate: str = "mean"  # training images' scores to a group's: mean | sum | max | top:M
+    query_rise: float = 0.1  # unlearn-query: relative rise of the query's loss that its step aims at
+    damping: float = 0.1  # of its Fisher diagonal, in means of it
+    mucs_steps: int = 50  # mucs: at most, a query
+    mucs_lr: float = 3e-4
+    encoder: str = "pixels"  # of similarity: pixels, or a CLIP or DINO model's folder or hub id
     seed: int = 0
 
 
@@ -133,6 +160,24 @@ class Recipe:
     unlearn: UnlearnSpec = field(default_factory=UnlearnSpec)
     score: ScoreSpec = field(default_factory=ScoreSpec)
     sample: SampleSpec = field(default_factory=SampleSpec)
+    attribution: AttributionSpec = field(default_factory=AttributionSpec)
+
+
+def subset_of(params: str) -> tuple[str, int]:
+    """`unlearn.params` as its kind and rank: ("lora", 4) of `lora:4`, ("attn", 0) of `attn`.
+
+    RecipeError when it is none of full, attn, cross-attn-kv, lora:R with R at least 1.
+    """
+    kind, colon, rank = params.partition(":")
+    if kind == "lora" and rank.isdecimal() and int(rank) > 0:
+        return kind, int(rank)
+    if colon or kind not in ("full", "attn", "cross-attn-kv"):
+        raise RecipeError(
+            f"unlearn.params cannot be {params!r}",
+            why="it is one of full, attn, cross-attn-kv, lora:R",
+            fix="--set unlearn.params=lora:4",
+        )
+    return kind, 0
 
 
 def total_steps(spec: TrainSpec, images: int) -> int:
@@ -268,10 +313,18 @@ _AT_LEAST: dict[str, float] = {
     "unlearn.batch_size": 1,
     "unlearn.neighbours": 1,
     "unlearn.forget_weight": 0,
+    "unlearn.guidance": 0,
+    "unlearn.erase_rate": 0,
+    "unlearn.superfactor": 0,
     "unlearn.null_groups": 0,
     "score.timesteps": 1,
     "score.draws": 1,
     "sample.steps": 1,
+    "attribution.per_group": 1,
+    "attribution.timesteps": 1,
+    "attribution.draws": 1,
+    "attribution.projection": 1,
+    "attribution.mucs_steps": 1,
 }
 _ABOVE: dict[str, float] = {
     "diffusion.beta_start": 0,
@@ -280,6 +333,11 @@ _ABOVE: dict[str, float] = {
     "train.grad_clip": 0,
     "unlearn.lr": 0,
     "unlearn.cap": 0,
+    "attribution.ridge": 0,
+    "attribution.query_rise": 0,
+    "attribution.damping": 0,
+    "attribution.mucs_lr": 0,
+    "unlearn.guard_temperature": 0,
 }
 
 
@@ -313,13 +371,22 @@ def _validate(r: Recipe) -> None:
     _check_bounds(r)
     if not 0 <= t.ema_decay < 1:
         raise RecipeError(f"train.ema_decay must be in [0, 1), not {t.ema_decay!r}")
-    if not 0 <= u.t_min < 1:
-        raise RecipeError(f"unlearn.t_min is a fraction of T in [0, 1), not {u.t_min!r}")
     if not 0 <= t.class_dropout < 1:
         raise RecipeError(f"train.class_dropout is a share in [0, 1), not {t.class_dropout!r}")
     _choice("train.lr_schedule", t.lr_schedule, ("constant", "cosine"))
-    _choice("unlearn.retain", u.retain, ("denoise", "distill"))
+    _validate_unlearn(u)
     _choice("sample.sampler", r.sample.sampler, ("ddim", "ddpm"))
+
+
+def _validate_unlearn(u: UnlearnSpec) -> None:
+    _choice("unlearn.retain", u.retain, ("denoise", "distill"))
+    subset_of(u.params)
+    if u.t_min is not None and not 0 <= u.t_min < 1:
+        raise RecipeError(f"unlearn.t_min is a fraction of T in [0, 1), not {u.t_min!r}")
+    if not (u.t_min or 0.0) < u.t_max <= 1:
+        raise RecipeError(f"unlearn.t_max is a fraction of T above t_min and at most 1, not {u.t_max!r}")
+    if not 0 <= u.mixture <= 1:
+        raise RecipeError(f"unlearn.mixture is a share in [0, 1], not {u.mixture!r}")
 
 
 def _validate_model(r: Recipe) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,8 +22,27 @@ def unlearn(
     group: GroupOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every group of the data.")] = False,
     operator: Annotated[
-        str | None, typer.Option("--operator", metavar="NAME", help="retrack or finetune [the recipe's].")
+        str | None,
+        typer.Option(
+            "--operator",
+            metavar="NAME",
+            help="retrack, esd, erasediff, siss, neggrad or finetune [the recipe's].",
+        ),
     ] = None,
+    guard: Annotated[
+        bool | None,
+        typer.Option("--guard/--no-guard", help="Forget least what the other images need [the recipe's]."),
+    ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option(
+            "--params",
+            metavar="SPEC",
+            help="What is trained: full, attn, cross-attn-kv or lora:R [the recipe's].",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps a group [the recipe's].")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate [the recipe's].")] = None,
     null: Annotated[
         bool, typer.Option("--null/--no-null", help="Also unlearn random sets of like size, for z-values.")
     ] = True,
@@ -39,10 +58,13 @@ def unlearn(
 
     if bool(group) == every:
         raise UsageError("name the groups to unlearn, or --all", fix="guda unlearn --all")
-    if operator:
-        session = with_sets(session, f"unlearn.operator={operator}")
+    given = {"operator": operator, "guard": guard, "params": params, "steps": steps, "lr": lr}
+    session = with_sets(session, *(f"unlearn.{k}={v}" for k, v in given.items() if v is not None))
     project = open_project(session)
-    catalog.settings(project.recipe.unlearn)  # an unknown operator is an error before any work
+    # what the operator cannot do with this model is an error before any work
+    catalog.check(
+        project.recipe.unlearn, _network(project), conditional=project.recipe.model.class_conditional
+    )
     counts = _counts(project, session.options.dry_run)
     chosen = removal.of_groups(list(counts) if every else list(group or []), counts)
     if null:
@@ -56,6 +78,18 @@ def unlearn(
         show_plan(session, [planner.full(), *planner.models("guda", chosen)], "plan: unlearn")
         return
     _run(session, project, chosen)
+
+
+def _network(project: Project) -> dict[str, Any]:
+    """The full model's configuration, or while there is none that of the recipe."""
+    import json
+
+    from guda_cli.recipe import to_dict
+
+    full = project.known_full()
+    if full is not None:
+        return dict(json.loads(project.read(full, "config"))["unet"])
+    return to_dict(project.recipe.model) | {"null_class": project.recipe.train.class_dropout > 0}
 
 
 def _counts(project: Project, dry_run: bool) -> dict[str, int]:

@@ -68,6 +68,7 @@ def run(
 ) -> dict[str, Tensor]:
     """Train `model` in place for `spec.steps` steps and return its final (EMA) weights.
 
+    Parameters that require no gradient are neither trained nor saved nor returned.
     `loss_at(step)` must depend on the step alone, so that a run resumed from any saved state ends in
     the same bits. Raises Diverged when the loss is not finite; on KeyboardInterrupt the state is
     saved first.
@@ -93,8 +94,10 @@ class _Run:
 
     def __init__(self, model: torch.nn.Module, spec: LoopSpec, resume: RunState | None) -> None:
         self.model, self.spec = model, spec
-        self.names = [name for name, _ in model.named_parameters()]
-        self.parameters = list(model.parameters())
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in trained]
+        self.parameters = [p for _, p in trained]
+        self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.parameters, lr=spec.lr, weight_decay=spec.weight_decay)
         self.average = [p.detach().clone() for p in self.parameters] if spec.ema else []
         self.step, self.whole = 0, True
@@ -104,7 +107,8 @@ class _Run:
 
     def _restore(self, state: RunState) -> None:
         self.step, self._earlier = state.step, state.seconds
-        self.model.load_state_dict(state.weights)
+        held = {name: v for name, v in self.model.state_dict().items() if name in self.frozen}
+        self.model.load_state_dict(held | state.weights)
         unpack_optimizer(self.optimizer, self.names, state.moments)
         if self.spec.ema:
             named = zip(self.names, self.parameters, strict=True)
@@ -142,11 +146,14 @@ class _Run:
         ema = dict(zip(self.names, self.average, strict=True)) if self.average else {}
         seconds = self._earlier + time.monotonic() - self._started
         moments = pack_optimizer(self.optimizer, self.names)
-        return RunState(self.step, dict(self.model.state_dict()), moments, ema, seconds)
+        return RunState(self.step, self._weights(), moments, ema, seconds)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: v for name, v in self.model.state_dict().items() if name not in self.frozen}
 
     def final(self) -> dict[str, Tensor]:
         """The weights, averaged where there is an average, on the CPU."""
-        out = dict(self.model.state_dict())
+        out = self._weights()
         if self.average:
             out.update(zip(self.names, self.average, strict=True))
         return {name: value.detach().cpu().contiguous() for name, value in out.items()}

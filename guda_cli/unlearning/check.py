@@ -41,8 +41,13 @@ def evaluation_rows(members: Tensor, side: int = SIDE) -> Tensor:
 
 
 @torch.inference_mode()
-def losses(denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 256) -> Array:
-    """Denoising loss per pixel [len(rows)] of uint8 `images[rows]`; t is stratified, noise is shared."""
+def losses(
+    denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 256, *, cond: Tensor | None = None
+) -> Array:
+    """Denoising loss per pixel [len(rows)] of uint8 `images[rows]`; t is stratified, noise is shared.
+
+    `cond` [N, ...] is each image's condition.
+    """
     schedule = denoiser.schedule
     t = 1 + (torch.arange(len(rows)) * schedule.T) // len(rows)
     noise = torch.randn(len(rows), *images.shape[1:], generator=generator("guda.check/1", "noise"))
@@ -53,7 +58,8 @@ def losses(denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 2
         level, eps = t[part].to(denoiser.device), noise[part].to(denoiser.device)
         x_t = add_noise(schedule, x0, eps, level)
         target = training_target(schedule, x0, eps, level)
-        out.append((denoiser.predict(x_t, level) - target).square().flatten(1).mean(1).cpu().double())
+        given = None if cond is None else cond[rows[part]].to(denoiser.device)
+        out.append((denoiser.predict(x_t, level, given) - target).square().flatten(1).mean(1).cpu().double())
     return torch.cat(out).numpy()
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from guda_cli.unlearning.operators import ForgetBatch, Problem, Redirect
+from guda_cli.unlearning.operators import ForgetBatch, Problem
+from guda_cli.unlearning.redirect import Redirect, Redirecting
 
 
-class Finetune:
+class Finetune(Redirecting):
     """Go on training without the group (the baseline of most unlearning papers)."""
 
     def __init__(self, problem: Problem) -> None:
-        del problem
+        self.schedule = problem.schedule
 
     def redirect(self, batch: ForgetBatch) -> Redirect:
         """Weight 0 for every entry of the group."""

@@ -1,58 +1,120 @@
-"""The operator protocol: what an unlearning method must say about the group's images."""
+"""The operator protocol: what an unlearning method does with the group's entries of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from guda_cli.diffusion.denoiser import Denoiser
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.recipe import UnlearnSpec
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What is unlearned from what: uint8 `images` [N, C, H, W] and `forget` [N], True for the group."""
-
-    images: Tensor
-    forget: Tensor
-    schedule: Schedule
-    spec: UnlearnSpec
+from guda_cli.unlearning import catalog
 
 
 @dataclass(frozen=True, eq=False)
 class ForgetBatch:
-    """The group's entries of one step: image `indices` [B], clean `x0`, `noise`, `x_t` and `t` [B]."""
+    """The group's entries of one step: image `indices` [F], clean `x0`, `noise`, `x_t`, `t` [F], `cond`.
+
+    `rows` [F] are their places among the `size` entries of step number `step`.
+    """
 
     indices: Tensor
     x0: Tensor
     noise: Tensor
     x_t: Tensor
     t: Tensor
+    cond: Tensor | None = None
+    rows: Tensor | None = None
+    step: int = 0
+    size: int = 0
+
+    def place(self, whole: Tensor, part: Tensor) -> Tensor:
+        """`whole` [size, ...] with the group's rows replaced by `part` [F, ...]."""
+        assert self.rows is not None
+        return whole.index_copy(0, self.rows, part)
 
 
 @dataclass(frozen=True, eq=False)
-class Redirect:
-    """Noise the model should predict for forget entries ([B, C, H, W]) and each entry's weight [B]."""
+class Problem:
+    """What is unlearned from what: uint8 `images` [N, C, H, W] and `forget` [N], True for the group.
 
-    target: Tensor
-    weight: Tensor
+    `cond` [N, ...] is each image's condition (int64 [N] classes); a share `dropout` of the entries is
+    shown with `null` [...] instead, as in training. `guard` [N] are weights of the forget terms.
+    """
+
+    images: Tensor
+    forget: Tensor
+    schedule: Schedule
+    spec: UnlearnSpec
+    cond: Tensor | None = None
+    null: Tensor | None = None
+    dropout: float = 0.0
+    guard: Tensor | None = None
+
+    def share(self, batch: ForgetBatch) -> Tensor:
+        """How much each entry's forget term counts [F]: guard's weight within t_min..t_max, else 0."""
+        T, spec = self.schedule.T, self.spec
+        inside = (batch.t >= catalog.value(spec, "t_min") * T) & (batch.t <= spec.t_max * T)
+        weight = inside.float()
+        return weight if self.guard is None else weight * self.guard[batch.indices].to(weight.device)
 
 
 class Operator(Protocol):
     """One way to unlearn: built once a group from its Problem, then asked at every step."""
 
-    def redirect(self, batch: ForgetBatch) -> Redirect:
-        """Targets and weights of the group's entries; weight 0 leaves an entry out of the loss."""
+    def shown(self, batch: ForgetBatch) -> ForgetBatch:
+        """The group's entries as the network is to see them: other `x_t` or `cond`, or as they are."""
+        ...
+
+    def loss(self, prediction: Tensor, target: Tensor, batch: ForgetBatch) -> Tensor:
+        """Loss of a step (a scalar) from the raw `prediction` [B, C, H, W] for all its entries.
+
+        `target` holds what entries outside the group should give; `batch` is what `shown` returned.
+        """
         ...
 
 
-def make(problem: Problem) -> Operator:
-    """The operator that `problem.spec` names."""
-    from guda_cli.unlearning.finetune import Finetune
-    from guda_cli.unlearning.retrack import Retrack
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error per pixel of every entry, [B]."""
+    return (prediction - target).square().flatten(1).mean(1)
 
-    classes: dict[str, Callable[[Problem], Operator]] = {"retrack": Retrack, "finetune": Finetune}
-    return classes[problem.spec.operator](problem)
+
+def make(problem: Problem, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()) -> Operator:
+    """The operator that `problem.spec` names.
+
+    `full` is the frozen full model (esd needs it), `parameters` what is trained (erasediff and siss need
+    them for their gradients).
+    """
+    from guda_cli.unlearning.erasediff import EraseDiff
+    from guda_cli.unlearning.esd import Esd
+    from guda_cli.unlearning.finetune import Finetune
+    from guda_cli.unlearning.neggrad import NegGrad
+    from guda_cli.unlearning.retrack import Retrack
+    from guda_cli.unlearning.siss import Siss
+
+    classes: dict[str, Callable[[], Operator]] = {
+        "retrack": lambda: Retrack(problem),
+        "esd": lambda: Esd(problem, full),
+        "erasediff": lambda: EraseDiff(problem, parameters),
+        "siss": lambda: Siss(problem, parameters),
+        "neggrad": lambda: NegGrad(problem),
+        "finetune": lambda: Finetune(problem),
+    }
+    return classes[problem.spec.operator]()
+
+
+def uniform(name: str, problem: Problem, batch: ForgetBatch, shape: Sequence[int] = ()) -> Tensor:
+    """Uniform draws in [0, 1) for the group's entries, [F, *shape] in float64 on the CPU.
+
+    Drawn for all entries of the step, so that the numbers of an entry do not depend on the group.
+    """
+    from guda_cli.diffusion.noise import generator
+
+    assert batch.rows is not None
+    g = generator(f"guda.{name}/1", problem.spec.seed, batch.step)
+    drawn = torch.rand(batch.size, *shape, generator=g, dtype=torch.float64)
+    return drawn[batch.rows.cpu()]

@@ -5,13 +5,19 @@ Shi et al. 2025 (arXiv 2509.13007); GUDA-U of Murata et al. 2026.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import coefficients
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.unlearning import catalog
 from guda_cli.unlearning.neighbours import nearest
-from guda_cli.unlearning.operators import ForgetBatch, Problem, Redirect
+from guda_cli.unlearning.operators import ForgetBatch, Problem
+from guda_cli.unlearning.redirect import Redirect, Redirecting
+
+RATIO_BOUND = 5.0  # largest density ratio of an entry, in units of the step's mean
 
 
 def neighbour_noise(schedule: Schedule, x_t: Tensor, t: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,21 +46,73 @@ def target_noise(
     return torch.einsum("bk,bkchw->bchw", weights, eps)
 
 
-class Retrack:
+def log_density_sum(schedule: Schedule, x_t: Tensor, t: Tensor, images: Tensor, block: int = 1024) -> Tensor:
+    """log sum_a exp(-||x_t - sqrt(abar_t) a||^2 / (2 (1 - abar_t))) [B] over flat `images` [M, D].
+
+    In float64 on the CPU, `block` images at a time.
+    """
+    x = x_t.cpu().double().flatten(1)
+    signal, sigma = (c.flatten() for c in coefficients(schedule, t.cpu(), x))
+    parts = []
+    for rows in torch.split(images, block):
+        a = rows.double()
+        cross, length = x @ a.T, a.square().sum(1)
+        distance = x.square().sum(1, keepdim=True) - 2 * signal[:, None] * cross
+        distance = distance + signal.square()[:, None] * length
+        parts.append(torch.logsumexp(-0.5 * distance / sigma.square()[:, None], dim=1))
+    return torch.logsumexp(torch.stack(parts), dim=0)
+
+
+def ratio_weights(log_ratio: Tensor, inside: Tensor) -> Tensor:
+    """Weights [F] proportional to exp(log_ratio), of mean 1 over the entries `inside`, cut at RATIO_BOUND.
+
+    Entries outside get 0. Without the bound one entry would carry a whole step: truncated importance
+    sampling (Ionides 2008).
+    """
+    masked = log_ratio.masked_fill(~inside, -math.inf)
+    if not bool(inside.any()):
+        return torch.zeros_like(log_ratio)
+    mean = torch.logsumexp(masked, dim=0) - math.log(int(inside.sum()))
+    return torch.exp(masked - mean).clamp(max=RATIO_BOUND)
+
+
+class Retrack(Redirecting):
     """The operator: K nearest retain images of every image of the group, found once."""
 
     def __init__(self, problem: Problem) -> None:
-        self.schedule, self.spec = problem.schedule, problem.spec
+        self.schedule, self.spec, self.problem = problem.schedule, problem.spec, problem
         flat = problem.images.flatten(1).float() / 127.5 - 1.0
         forget, retain = problem.forget.nonzero().flatten(), (~problem.forget).nonzero().flatten()
         found = retain[nearest(flat[forget], flat[retain], self.spec.neighbours)]
         self.table = torch.zeros(len(flat), found.shape[1], dtype=torch.int64)
         self.table[forget] = found
         self.images = problem.images
+        self.group = flat[forget] if self.spec.density_ratio else None
+        self.retained = len(retain)
 
     def redirect(self, batch: ForgetBatch) -> Redirect:
-        """eps_bar for each entry; entries below the window t_min * T get weight 0."""
+        """eps_bar for each entry; entries outside the window t_min * T .. t_max * T get weight 0."""
         neighbours = (self.images[self.table[batch.indices]].float() / 127.5 - 1.0).to(batch.x_t.device)
         target = target_noise(self.schedule, batch.x_t, batch.t, neighbours, batch.noise, self.spec.cap)
-        inside = batch.t >= self.spec.t_min * self.schedule.T
-        return Redirect(target, self.spec.forget_weight * inside.float())
+        weight = catalog.value(self.spec, "forget_weight") * self.problem.share(batch)
+        if self.group is not None:
+            weight = weight * self._ratios(batch, neighbours).to(weight)
+        return Redirect(target, weight)
+
+    def _ratios(self, batch: ForgetBatch, neighbours: Tensor) -> Tensor:
+        """Weights from p_-k(x_t) / p_k(x_t) [F]: the full ReTrack objective.
+
+        p_k is the mean over all images of the group. The neighbours stand for all retain images in p_-k, as
+        they do in eps_bar; with all of them as neighbours both are exact.
+        """
+        assert self.group is not None
+        x_t, t = batch.x_t, batch.t
+        near = torch.cat(
+            [
+                log_density_sum(self.schedule, x_t[i : i + 1], t[i : i + 1], neighbours[i].cpu().flatten(1))
+                for i in range(len(t))
+            ]
+        )
+        own = log_density_sum(self.schedule, x_t, t, self.group)
+        log_ratio = near - math.log(self.retained) - own + math.log(len(self.group))
+        return ratio_weights(log_ratio, self.problem.share(batch).cpu() > 0)

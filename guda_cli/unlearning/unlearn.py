@@ -1,24 +1,21 @@
-"""One unlearning run: the shared stream, the operator's redirect, one forward a step."""
+"""One unlearning run: the shared stream, the operator's say about the group, one forward a step."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import (
-    Denoiser,
-    UNetDenoiser,
-    add_noise,
-    from_noise,
-    training_target,
-)
-from guda_cli.diffusion.schedule import Schedule
+from guda_cli.diffusion.denoiser import Denoiser, UNetDenoiser, add_noise, training_target
 from guda_cli.errors import DataError
 from guda_cli.training import loop
 from guda_cli.training.model_io import Weights
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream, pixels
-from guda_cli.unlearning.operators import ForgetBatch, Operator, Problem, make
+from guda_cli.unlearning import catalog, subsets
+from guda_cli.unlearning.guard import guard_weights
+from guda_cli.unlearning.operators import ForgetBatch, Operator, Problem, make, squared_error
 
 
 def step_loss(
@@ -29,36 +26,44 @@ def step_loss(
     stream: Stream,
     step: int,
 ) -> Tensor:
-    """L = (1/B) [sum over retain entries + sum over forget entries of weight x redirect loss].
+    """L = (1/B) [sum over retain entries + what the operator says of forget entries].
 
     Dividing by the whole batch treats every retain entry alike whatever group is removed. Losses are
-    mean squared errors per pixel of the model's own prediction type.
+    mean squared errors per pixel of the model's own prediction type; `teacher` gives the retain entries'
+    targets where there is one.
     """
     schedule, device = problem.schedule, denoiser.device
     batch = stream.at(step)
     x0 = pixels(problem.images, batch, flip=False).to(device)
     noise, t = batch.noise.to(device), batch.t.to(device)
     x_t = add_noise(schedule, x0, noise, t)
+    cond = _conditions(problem, stream, step)
+    cond = None if cond is None else cond.to(device)
     target = training_target(schedule, x0, noise, t)
-    weight = torch.ones(len(t), device=device)
     if teacher is not None:
         with torch.no_grad():
-            target = teacher.predict(x_t, t)
+            target = teacher.predict(x_t, t, cond)
     rows = problem.forget[batch.indices].nonzero().flatten().to(device)
-    if len(rows):
-        part = ForgetBatch(batch.indices[rows.cpu()], x0[rows], noise[rows], x_t[rows], t[rows])
-        redirect = operator.redirect(part)
-        target = target.index_copy(0, rows, _as_prediction(schedule, redirect.target, part))
-        weight = weight.index_copy(0, rows, redirect.weight.to(weight.dtype))
-    squared = (denoiser.predict(x_t, t) - target).square().flatten(1).mean(1)
-    return (weight * squared).sum() / len(t)
+    if not len(rows):
+        return squared_error(denoiser.predict(x_t, t, cond), target).sum() / len(t)
+    own = None if cond is None else cond[rows]
+    indices = batch.indices[rows.cpu()]
+    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, len(t))
+    part = operator.shown(part)
+    x_t = part.place(x_t, part.x_t)
+    if cond is not None and part.cond is not None:
+        cond = part.place(cond, part.cond)
+    return operator.loss(denoiser.predict(x_t, t, cond), target, part)
 
 
-def _as_prediction(schedule: Schedule, noise: Tensor, part: ForgetBatch) -> Tensor:
-    """A noise target in the model's own prediction type; where abar_t = 0 the model's target as it was."""
-    raw = from_noise(schedule, noise, part.x_t, part.t)
-    plain = training_target(schedule, part.x0, part.noise, part.t)
-    return torch.where(torch.isfinite(raw), raw, plain)
+def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
+    """Each entry's condition [B, ...], a share of them the null condition, the same whatever group goes."""
+    if problem.cond is None:
+        return None
+    cond = problem.cond[stream.at(step).indices]
+    if problem.null is not None and problem.dropout:
+        cond[stream.unlabelled(step, problem.dropout)] = problem.null
+    return cond
 
 
 def unlearn(
@@ -71,19 +76,25 @@ def unlearn(
 ) -> Weights:
     """Weights of `unet` (the full model's on entry) after unlearning `problem.forget`.
 
+    All of them, or those trained where `params` chooses some (low-rank factors as peft names them).
     Needs at least one image to forget and one to keep (DataError otherwise); `teacher` is the frozen
-    full model when `retain` is `distill`.
+    full model, which `retain: distill` and esd need. `guard` weighs the forget terms by the weights on entry.
     """
     if not bool(problem.forget.any()) or bool(problem.forget.all()):
         raise DataError("there must be at least one image to forget and one to keep")
     spec = problem.spec
     if spec.retain == "distill" and teacher is None:
         raise ValueError("retain: distill needs the full model as teacher")
-    operator = make(problem)
+    denoiser = UNetDenoiser(unet, problem.schedule)
+    if spec.guard:
+        problem = dataclasses.replace(problem, guard=guard_weights(denoiser, problem))
+    subsets.prepare(unet, spec.params, spec.seed)
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    operator = make(problem, teacher if spec.operator in catalog.NEED_FULL else None, trained)
     stream = Stream(
         len(problem.images), spec.batch_size, problem.schedule.T, tuple(problem.images.shape[1:]), spec.seed
     )
-    denoiser = UNetDenoiser(unet, problem.schedule)
+    towards = teacher if spec.retain == "distill" else None
     unet.train()
     # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
     settings = loop.LoopSpec(
@@ -91,7 +102,7 @@ def unlearn(
     )
     return loop.run(
         unet,
-        lambda step: step_loss(denoiser, teacher, operator, problem, stream, step),
+        lambda step: step_loss(denoiser, towards, operator, problem, stream, step),
         settings,
         resume=resume,
         hooks=hooks,

@@ -70,6 +70,15 @@ RECIPE = recipes.from_dict(
             "t_min": 0.25,
             "null_groups": 4,
             "seed": 4,
+            "params": "full",
+            "t_max": 1.0,
+            "guard": False,
+            "guard_temperature": 1.0,
+            "density_ratio": False,
+            "guidance": 1.5,
+            "erase_rate": 0.6,
+            "mixture": 0.4,
+            "superfactor": 0.2,
         },
         "score": {"timesteps": 9, "draws": 3, "seed": 5},
     }
@@ -112,18 +121,31 @@ def with_(section: str, **changes: Any) -> recipes.Recipe:
 def keys() -> dict[str, str]:
     finetune = with_("unlearn", operator="finetune")
     unlearned = actions.unlearn(RECIPE, DATA, FULL, ONE)
-    return {
-        "train": actions.train(RECIPE, DATA, None).key,
-        "train without one": actions.train(RECIPE, DATA, ONE).key,
-        "train without one, registered": actions.train(RECIPE, DATA, ONE, REGISTERED).key,
-        "train without a random set": actions.train(RECIPE, DATA, NULL).key,
-        "unlearn one": unlearned.key,
-        "unlearn one by finetune": actions.unlearn(finetune, DATA, FULL, ONE).key,
-        "unlearn a random set": actions.unlearn(RECIPE, DATA, FULL, NULL).key,
-        "table of the full model": table(FULL),
-        "table by stride": table(FULL, "stride:10"),
-        "table of an unlearned model": table(record_of(unlearned, "c")),
+    others = {
+        f"unlearn one by {name}": actions.unlearn(with_("unlearn", operator=name), DATA, FULL, ONE).key
+        for name in ("esd", "erasediff", "siss", "neggrad")
     }
+    changes = {"params": "lora:2", "guard": True, "density_ratio": True, "t_max": 0.9}
+    later = {
+        f"unlearn one, {name}": actions.unlearn(with_("unlearn", **{name: v}), DATA, FULL, ONE).key
+        for name, v in changes.items()
+    }
+    return (
+        others
+        | later
+        | {
+            "train": actions.train(RECIPE, DATA, None).key,
+            "train without one": actions.train(RECIPE, DATA, ONE).key,
+            "train without one, registered": actions.train(RECIPE, DATA, ONE, REGISTERED).key,
+            "train without a random set": actions.train(RECIPE, DATA, NULL).key,
+            "unlearn one": unlearned.key,
+            "unlearn one by finetune": actions.unlearn(finetune, DATA, FULL, ONE).key,
+            "unlearn a random set": actions.unlearn(RECIPE, DATA, FULL, NULL).key,
+            "table of the full model": table(FULL),
+            "table by stride": table(FULL, "stride:10"),
+            "table of an unlearned model": table(record_of(unlearned, "c")),
+        }
+    )
 
 
 @pytest.mark.parametrize("name", sorted(keys()))

@@ -10,6 +10,7 @@ up and fallen.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -92,8 +93,8 @@ def run_training(told: list[float]) -> Weights:
     return train(make_unet(5), images(), SCHEDULE, TRAIN, hooks=Hooks(on_step=told.append))
 
 
-def run_unlearning(start: Weights, told: list[float]) -> Weights:
-    problem = Problem(images(), torch.arange(16) >= 12, SCHEDULE, UNLEARN)
+def run_unlearning(start: Weights, told: list[float], spec: UnlearnSpec = UNLEARN) -> Weights:
+    problem = Problem(images(), torch.arange(16) >= 12, SCHEDULE, spec)
     return unlearn(network(start), problem, hooks=Hooks(on_step=told.append))
 
 
@@ -117,6 +118,41 @@ def unlearning_numbers() -> dict[str, Any]:
         "moved": summary(weights, start),
         "check": [judged["group_before"], judged["group_after"]],
     }
+
+
+def operator_numbers() -> dict[str, Any]:
+    """Two numbers of a run of each operator, and of each modifier of retrack; lengths of what moved."""
+    start, out = formula_weights(), {}
+    cases: dict[str, dict[str, Any]] = {
+        "erasediff": {"operator": "erasediff", "erase_rate": 0.5},
+        "siss": {"operator": "siss", "forget_weight": 1.0, "mixture": 0.5, "superfactor": 0.1},
+        "neggrad": {"operator": "neggrad", "forget_weight": 0.1},
+        "retrack, guard": {"guard": True, "guard_temperature": 1.0},
+        "retrack, density ratio": {"density_ratio": True, "t_max": 0.9},
+    }
+    for name, changes in cases.items():
+        told: list[float] = []
+        weights = run_unlearning(start, told, dataclasses.replace(UNLEARN, steps=6, **changes))
+        out[name] = [sum(told), *summary(weights, start)[:2]]
+    return out | {"esd": esd_numbers()}
+
+
+def esd_numbers() -> list[float]:
+    """The same of esd, on a network with three classes and none."""
+    start = formula_weights()
+    size = make_unet(num_class_embeds=4).state_dict()["class_embedding.weight"]
+    wave = np.sin(0.61 * np.arange(size.numel()) ** 1.2).reshape(size.shape)
+    start["class_embedding.weight"] = torch.from_numpy(0.5 * wave).float()
+    nets = [make_unet(num_class_embeds=4) for _ in range(2)]
+    for net in nets:
+        net.load_state_dict(start)
+    spec = dataclasses.replace(UNLEARN, operator="esd", steps=6, forget_weight=1.0, guidance=1.0)
+    labels = torch.arange(16) // 6
+    problem = Problem(images(), labels == 2, SCHEDULE, spec, labels, torch.tensor(3), 0.2)
+    told: list[float] = []
+    teacher = UNetDenoiser(nets[1].eval(), SCHEDULE)
+    weights = unlearn(nets[0], problem, teacher=teacher, hooks=Hooks(on_step=told.append))
+    return [sum(told), *summary(weights, start)[:2]]
 
 
 def table_numbers() -> dict[str, Any]:
@@ -167,6 +203,7 @@ Compute = Callable[[], dict[str, Any]]
 SECTIONS: dict[str, tuple[tuple[str, ...], Compute]] = {
     "train": (("train",), training_numbers),
     "unlearn": (("unlearn",), unlearning_numbers),
+    "operators": (("unlearn",), operator_numbers),
     "elbo-table": (("elbo-table",), table_numbers),
     "sample": (("sample",), sample_numbers),
     "score": (("score",), score_numbers),

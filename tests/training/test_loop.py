@@ -152,6 +152,31 @@ def test_resumed_at_any_step_ends_in_the_same_bits(ema: float) -> None:
             assert torch.equal(again[name], value), (step, name)
 
 
+def test_frozen_parameters_are_neither_trained_nor_saved() -> None:
+    def run_part(resume: RunState | None, states: list[RunState]) -> tuple[Noisy, dict[str, Tensor]]:
+        model = Noisy()
+        for name, p in model.named_parameters():
+            p.requires_grad_(name.startswith("last"))
+
+        def loss_at(step: int) -> Tensor:
+            return model(torch.full((4, 6), 0.1 * step)).square().mean()
+
+        hooks = loop.Hooks(save=states.append, save_seconds=0.0)
+        return model, loop.run(model, loss_at, FULL, resume=resume, hooks=hooks)
+
+    states: list[RunState] = []
+    model, final = run_part(None, states)
+    trained = {"last.weight", "last.bias"}
+    buffers = {f"norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert set(final) == trained | buffers
+    for name, value in Noisy().named_parameters():
+        assert torch.equal(dict(model.named_parameters())[name], value) == (name not in trained)
+    for state in [RunState.from_bytes(s.step, s.to_bytes()) for s in states]:
+        assert set(state.weights) == trained | buffers
+        assert {name.rpartition("/")[0] for name in state.moments} == trained
+        assert set(state.ema) == trained
+
+
 def test_saving_does_not_change_the_result() -> None:
     whole = run_noisy()
     saving = run_noisy(hooks=loop.Hooks(save=lambda state: None, save_seconds=0.0))

@@ -16,7 +16,8 @@ from guda_cli.recipe import UnlearnSpec
 from guda_cli.training import loop
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Batch, Stream
-from guda_cli.unlearning.operators import ForgetBatch, Problem, Redirect, make
+from guda_cli.unlearning.operators import ForgetBatch, Problem, make
+from guda_cli.unlearning.redirect import Redirect, Redirecting
 from guda_cli.unlearning.unlearn import step_loss, unlearn
 from tests.diffusion.tiny import (
     PREDICTIONS,
@@ -143,7 +144,7 @@ class PerEntry:
         self.entry = torch.zeros(BATCH, 1, 1, 1, requires_grad=True)
         self.shown: list[tuple[Tensor, Tensor]] = []
 
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         self.shown.append((x_t.clone(), t.clone()))
         return wavy(x_t, t) + self.entry
 
@@ -206,7 +207,9 @@ def test_a_model_equal_to_its_teacher_is_pulled_by_the_group_alone() -> None:
 def test_redirect_to_the_noise_itself_is_plain_training(prediction: str) -> None:
     """An operator that changes nothing gives the training loss, in every prediction type."""
 
-    class Nothing:
+    class Nothing(Redirecting):
+        schedule = make_schedule("linear", 60, prediction)
+
         def redirect(self, batch: ForgetBatch) -> Redirect:
             return Redirect(batch.noise, torch.ones(len(batch.t)))
 

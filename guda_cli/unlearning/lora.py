@@ -1,0 +1,70 @@
+"""Low-rank updates of a network's attention and convolutions (Hu et al. 2022), trained by `peft`.
+
+What is stored are the factors: `<module>.lora_A.weight` and `<module>.lora_B.weight`, as peft itself names
+them. Their product is added to the weight with scale 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.noise import seed_of
+from guda_cli.errors import DataError
+from guda_cli.training.model_io import Weights
+
+ADAPTER = "default"  # peft's name of the only adapter
+A, B = ".lora_A", ".lora_B"
+
+
+def targets(unet: torch.nn.Module) -> list[str]:
+    """Names of all convolutions and of the linear layers of attention."""
+    inside = [f"{name}." for name, module in unet.named_modules() if type(module).__name__ == "Attention"]
+    return [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+        or (isinstance(module, torch.nn.Linear) and name.startswith(tuple(inside)))
+    ]
+
+
+def inject(unet: torch.nn.Module, rank: int, seed: int) -> None:
+    """Put trainable factors of that rank into `unet`, in place, and freeze all else.
+
+    B starts at zero and A is drawn from `seed`: the network says what it said before.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets(unet))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("guda.lora/1", seed))
+        inject_adapter_in_model(config, unet, adapter_name=ADAPTER)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(A in name or B in name)
+
+
+def factors(weights: Weights) -> Weights:
+    """The factors among an injected network's `weights`, under the names they are stored by."""
+    return {
+        name.replace(f".{ADAPTER}.", "."): value for name, value in weights.items() if A in name or B in name
+    }
+
+
+def merge(base: Weights, stored: Weights) -> Weights:
+    """`base` with W + B A for each pair of `stored` factors; DataError where they do not fit."""
+    out = dict(base)
+    for name, low in stored.items():
+        if not name.endswith(A + ".weight"):
+            continue
+        module = name.removesuffix(A + ".weight")
+        high, weight = stored.get(f"{module}{B}.weight"), base.get(f"{module}.weight")
+        if high is None or weight is None:
+            raise DataError(f"the low-rank update of '{module}' does not belong to this model")
+        out[f"{module}.weight"] = weight + _product(high, low).to(weight.dtype)
+    return out
+
+
+def _product(high: Tensor, low: Tensor) -> Tensor:
+    """B A as a weight: [o, r] [r, i] of a linear layer, [o, r, 1, 1] [r, i, h, w] of a convolution."""
+    flat = high.flatten(1) @ low.flatten(1)
+    return flat.view(high.shape[0], *low.shape[1:])

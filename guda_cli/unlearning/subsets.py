@@ -1,0 +1,55 @@
+"""Which parameters unlearning trains, and what is stored of them (method.md section 4)."""
+
+from __future__ import annotations
+
+import torch
+
+from guda_cli.recipe import subset_of
+from guda_cli.training import model_io
+from guda_cli.training.model_io import Weights
+from guda_cli.unlearning import lora
+
+
+def prepare(unet: torch.nn.Module, params: str, seed: int) -> None:
+    """Make exactly the parameters of `params` (full, attn, cross-attn-kv, lora:R) trainable, in place.
+
+    ValueError when the network has none; `catalog.check` says so to users beforehand.
+    """
+    kind, rank = subset_of(params)
+    if kind == "full":
+        return
+    if kind == "lora":
+        lora.inject(unet, rank, seed)
+        return
+    chosen = _attention(unet, kind)
+    if not chosen:
+        raise ValueError(f"the network has no parameters for {params}")
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def _attention(unet: torch.nn.Module, kind: str) -> set[str]:
+    """Names of the parameters of attention, or of the keys and values of cross-attention."""
+    out = set()
+    for module_name, module in unet.named_modules():
+        if type(module).__name__ != "Attention":
+            continue
+        crossing = bool(getattr(module, "is_cross_attention", False))
+        for name, _ in module.named_parameters():
+            if kind == "attn" or (crossing and name.split(".")[0] in ("to_k", "to_v")):
+                out.add(f"{module_name}.{name}")
+    return out
+
+
+def stored(trained: Weights, base: Weights, params: str) -> Weights:
+    """What to keep of a run's `trained` weights: low-rank factors, or the tensors that differ from `base`."""
+    if subset_of(params)[0] == "lora":
+        return lora.factors(trained)
+    return model_io.delta(trained, base)
+
+
+def merge(base: Weights, kept: Weights) -> Weights:
+    """All weights of an unlearned model from the full model's and what `stored` kept."""
+    if any(lora.A in name for name in kept):
+        return lora.merge(base, kept)
+    return {**base, **kept}

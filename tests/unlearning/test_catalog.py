@@ -1,0 +1,145 @@
+"""Settings, costs and what each operator needs, before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from guda_cli.errors import RecipeError
+from guda_cli.recipe import ModelSpec, UnlearnSpec, subset_of, to_dict
+from guda_cli.training import loop
+from guda_cli.unlearning import catalog
+from guda_cli.unlearning.unlearn import unlearn
+from tests.diffusion.tiny import bytes_images, make_denoiser, make_schedule
+from tests.unlearning.helpers import COUNT, mask, problem
+
+PLAIN = to_dict(ModelSpec())
+ATTENTION = {**PLAIN, "add_attention": True}
+
+
+def spec(**changes: Any) -> UnlearnSpec:
+    return dataclasses.replace(UnlearnSpec(), **changes)
+
+
+@pytest.mark.parametrize("name", catalog.OPERATORS)
+def test_every_operator_runs_as_it_is(name: str) -> None:
+    """Two steps with the operator's own settings; twice, the same bits."""
+    schedule = make_schedule("linear", 60)
+    full = make_denoiser(schedule, num_class_embeds=4)
+    p = problem(name, schedule, t_min=None)
+    p = dataclasses.replace(
+        p, images=bytes_images(COUNT, (1, 8, 8)), forget=mask(1, 4, 7, 10), cond=torch.arange(COUNT) % 3,
+        null=torch.tensor(3), dropout=0.2,
+    )  # fmt: skip
+    catalog.check(p.spec, {**PLAIN, "num_class_embeds": 4}, conditional=True)
+    told: list[float] = []
+    one, two = (
+        unlearn(
+            make_denoiser(schedule, num_class_embeds=4).unet, p, teacher=full,
+            hooks=loop.Hooks(on_step=told.append),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert len(told) == 4
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    start = full.unet.state_dict()
+    assert any(not torch.equal(one[key], start[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("operator", "weight", "t_min"),
+    [("retrack", 0.3, 0.4), ("esd", 1.0, 0.0), ("siss", 1.0, 0.0), ("neggrad", 0.1, 0.0)],
+)
+def test_null_is_the_operators_own(operator: str, weight: float, t_min: float) -> None:
+    found = catalog.settings(spec(operator=operator))
+    assert (found["forget_weight"], found["t_min"]) == (weight, t_min)
+    assert catalog.settings(spec(operator=operator, forget_weight=weight, t_min=t_min)) == found
+    assert catalog.settings(spec(operator=operator, forget_weight=0.7))["forget_weight"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("change", "readers"),
+    [
+        ({"guard": True}, set(catalog.OPERATORS) - {"finetune"}),
+        ({"t_max": 0.9}, set(catalog.OPERATORS) - {"finetune"}),
+        ({"density_ratio": True}, {"retrack"}),
+        ({"params": "attn"}, set(catalog.OPERATORS)),
+        ({"guard_temperature": 2.0}, set()),
+        ({"guidance": 3.0}, {"esd"}),
+        ({"erase_rate": 0.1}, {"erasediff"}),
+        ({"mixture": 0.1}, {"siss"}),
+        ({"superfactor": 0.3}, {"siss"}),
+    ],
+)
+def test_only_settings_that_are_read_are_in_the_key(change: dict[str, Any], readers: set[str]) -> None:
+    for name in catalog.OPERATORS:
+        base, changed = (catalog.settings(spec(operator=name, **c)) for c in ({}, change))
+        assert (base != changed) == (name in readers), name
+
+
+def test_later_settings_leave_older_keys_alone() -> None:
+    assert set(catalog.settings(spec())) == {
+        "operator", "steps", "batch_size", "lr", "retain", "seed", "forget_weight", "neighbours", "cap",
+        "t_min",
+    }  # fmt: skip
+    assert "guard_temperature" in catalog.settings(spec(guard=True))
+
+
+@pytest.mark.parametrize(
+    ("operator", "retain", "guard", "expected"),
+    [
+        ("retrack", "denoise", False, 3 * 80),
+        ("neggrad", "denoise", False, 3 * 80),
+        ("retrack", "distill", False, 4 * 80),
+        ("siss", "denoise", False, 5 * 80),
+        ("erasediff", "distill", False, 6 * 80),
+        ("esd", "denoise", False, 3 * 80 + 2 * 80 * 0.25),  # the full model twice on the group's quarter
+        ("retrack", "denoise", True, 3 * 80 + 3 * (2 * 10 + 30)),  # 2 draws an image, one for each that stays
+    ],
+)
+def test_cost(operator: str, retain: str, guard: bool, expected: float) -> None:
+    settings = spec(operator=operator, retain=retain, guard=guard, steps=10, batch_size=8)
+    assert catalog.forwards(settings, 10, 40) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unet", "conditional", "said"),
+    [
+        ({"operator": "esd"}, PLAIN, False, "class_conditional=true"),
+        ({"operator": "esd"}, {**PLAIN, "null_class": False}, True, "class_dropout"),
+        ({"operator": "finetune", "guard": True}, PLAIN, False, "retrack --guard"),
+        ({"params": "attn"}, PLAIN, False, "AttnDownBlock2D"),
+        ({"params": "cross-attn-kv"}, ATTENTION, False, "attn"),
+        ({"t_max": 0.3}, PLAIN, False, "t_min=0"),
+    ],
+)
+def test_what_cannot_be_says_what_would_make_it_possible(
+    changes: dict[str, Any], unet: dict[str, Any], conditional: bool, said: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        catalog.check(spec(**changes), unet, conditional=conditional)
+    assert said in caught.value.fix
+    assert caught.value.why
+
+
+def test_what_can_be_is_not_refused() -> None:
+    catalog.check(spec(operator="esd"), PLAIN, conditional=True)
+    catalog.check(spec(params="attn"), ATTENTION)
+    catalog.check(spec(params="attn"), {**PLAIN, "down_block_types": ["AttnDownBlock2D"]})
+    catalog.check(spec(params="lora:3", guard=True, t_max=0.8), PLAIN)
+    with pytest.raises(RecipeError, match="did you mean 'neggrad'"):
+        catalog.check(spec(operator="negrad"), PLAIN)
+
+
+@pytest.mark.parametrize("text", ["lora", "lora:0", "lora:x", "lora:-1", "all", "attn:2", "", "lora:2:3"])
+def test_bad_subsets_are_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="params"):
+        subset_of(text)
+
+
+def test_subsets() -> None:
+    assert subset_of("lora:16") == ("lora", 16)
+    assert subset_of("full") == ("full", 0)
