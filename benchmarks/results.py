@@ -1,0 +1,238 @@
+"""Every method on one bench: writes docs/results/RECIPE.md from the oracle of a shipped recipe.
+
+    python benchmarks/results.py digits
+    python benchmarks/results.py fashion-mnist
+    python benchmarks/results.py cifar10-small --set data.path=cifar10.tar
+
+Runs guda's commands in a work folder (--work, default results-RECIPE) and goes on where it was interrupted:
+what the folder's store has is not computed again. Takes hours on two cores, most of it for the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
+OPERATORS = ("retrack", "finetune", "neggrad", "erasediff", "siss")
+CURVE = (5, 10, 20, 50, 100, 200)
+WEIGHTINGS = ("min-snr:5", "min-snr:1", "uniform", "elbo")
+METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
+
+
+@dataclass
+class Bench:
+    """The commands of one recipe and what they answered."""
+
+    recipe: str
+    work: Path
+    sets: list[str]
+    queries: int
+    seeds: str
+    commands: list[str] = field(default_factory=list)
+
+    def guda(self, *args: str, record: bool = True) -> list[dict[str, Any]]:
+        """Run a guda command with --json; its documents."""
+        shown = "guda " + " ".join(shlex.quote(arg) for arg in args)
+        if record:
+            self.commands.append(shown)
+        print(f"+ {shown}", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "guda_cli", *args, "--json"]
+        done = subprocess.run(command, cwd=self.work, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"{shown}: exit code {done.returncode}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    def run(self) -> dict[str, Any]:
+        """All steps; what is reported."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.guda("train", self.recipe, *self.sets)
+        self.guda("sample", "-n", str(self.queries), "--out", "queries")
+        self.guda("train", "--each-group", "--seeds", self.seeds)
+        self.guda("score", "queries", "--method", "logo")
+        tuned = {operator: self.tune(operator) for operator in OPERATORS}
+        self.guda("unlearn", "--all")
+        self.guda("score", "queries", "--method", f"guda,{METHODS}")
+        shipped = self.guda("recipes", "show", self.recipe, record=False)[0]
+        for steps in CURVE:
+            self.variant(f"unlearn.steps={steps}")
+        for operator, found in tuned.items():
+            if operator != "retrack":
+                self.variant(*chosen_sets(found))
+        report = ("report", "--against", "logo", "--weighting", ",".join(WEIGHTINGS))
+        return {
+            "agreement": self.guda(*report, "--html", "agreement.html")[0],
+            "centred": self.guda(*report, "--center")[0],
+            "tuned": tuned,
+            "shipped": shipped,
+        }
+
+    def tune(self, operator: str) -> dict[str, Any]:
+        """The trials of one operator on the held-out groups."""
+        return self.guda("tune", "queries", "--operator", operator, "--trials", "6", "--seeds", self.seeds)[0]
+
+    def variant(self, *sets: str) -> None:
+        """Unlearn and score with other settings."""
+        options = [part for item in sets for part in ("--set", item)]
+        self.guda("unlearn", "--all", "--no-null", *options)
+        self.guda("score", "queries", "--method", "guda", *options)
+
+
+def chosen_sets(found: dict[str, Any]) -> list[str]:
+    """The chosen trial's settings as `--set` entries."""
+    settings = found["trials"][found["chosen"]]["settings"]
+    return [f"unlearn.{key}={value}" for key, value in settings.items() if value is not None]
+
+
+def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
+    """The page of one recipe."""
+    report = found["agreement"]
+    parts = [
+        f"# {bench.recipe}: every method against retraining",
+        f"Made by `{script}` on {report['created'][:10]}. {len(report['groups'])} groups judged, "
+        f"{report['queries']} images drawn from the full model, oracle seeds "
+        f"{', '.join(map(str, report['seeds']))}, {report['grid']}. Left out, as settings were tuned on "
+        f"them: {', '.join(report['left_out']) or 'none'}. ± is half the bootstrap 95 % interval over the "
+        "images; NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts 2), for all groups judged.",
+    ]
+    for table in report["tables"]:
+        parts += [f"## {table['weighting']}", _reliability(table), agreement_table(table)]
+    parts += ["## Cost", cost_table(report["tables"][0])]
+    if report.get("bands"):
+        parts += ["## Where the oracle knows itself", bands_table(report["bands"])]
+    if report.get("steps"):
+        parts += ["## Agreement against unlearning steps", steps_table(report["steps"])]
+    parts += ["## Less each model's mean (`--center`)"]
+    for table in found["centred"]["tables"][:1]:
+        parts += [f"{table['weighting']}:", agreement_table(table)]
+    parts += ["## Tuning", *[tuning_table(name, tuned) for name, tuned in found["tuned"].items()]]
+    parts += ["## Commands", "```sh\n" + "\n".join(bench.commands) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _reliability(table: dict[str, Any]) -> str:
+    if table.get("reliability") is None:
+        return "One oracle seed: no ceiling."
+    mean = table["reliability_mean"]
+    trust = "" if mean >= 0.7 else " Under 0.7: no ranking of methods can be trusted."
+    return f"Reliability of one seed {table['reliability']:.2f}, of the mean oracle {mean:.2f}.{trust}"
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def agreement_table(table: dict[str, Any]) -> str:
+    """Methods by top-1, then random and the ceiling."""
+    order = {"method": 0, "imported": 0, "random": 1, "ceiling": 2}
+    rows = sorted(table["rows"], key=lambda r: (order[r["kind"]], -r["metrics"]["top1"]["value"]))
+    return grid(
+        ["method", *METRICS],
+        [[row["name"], *(_interval(row["metrics"][name]) for name in METRICS)] for row in rows],
+    )
+
+
+def _interval(value: dict[str, float]) -> str:
+    half = (value["high"] - value["low"]) / 2
+    return f"{value['value']:.2f} ± {half:.2f}"
+
+
+def cost_table(table: dict[str, Any]) -> str:
+    """Preparation and query costs."""
+    rows = []
+    for row in table["rows"]:
+        keys = ("prepare_forwards", "prepare_seconds", "query_forwards", "query_seconds", "speedup_forwards")
+        rows.append([row["name"], *(_number(row.get(key)) for key in keys)])
+    return grid(
+        ["method", "preparation", "seconds", "a query", "seconds", "LOGO's preparation / this one's"], rows
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def bands_table(bands: list[dict[str, Any]]) -> str:
+    """The ceiling by band of timesteps."""
+    return grid(
+        ["t", "top-1", "NDCG@3", "reliability"],
+        [
+            [
+                f"{band['t_low']}-{band['t_high']}",
+                _interval(band["metrics"]["top1"]),
+                _interval(band["metrics"]["ndcg@3"]),
+                f"{band['reliability']:.2f}",
+            ]
+            for band in bands
+        ],
+    )
+
+
+def steps_table(points: list[dict[str, Any]]) -> str:
+    """Agreement by number of unlearning steps under the first weighting."""
+    first = points[0]["weighting"]
+    rows = [
+        [
+            p["operator"],
+            str(p["steps"]),
+            *(_interval(p["metrics"][m]) for m in ("top1", "ndcg@3", "spearman")),
+        ]
+        for p in points
+        if p["weighting"] == first
+    ]
+    return f"{first}:\n\n" + grid(["operator", "steps", "top-1", "NDCG@3", "Spearman"], rows)
+
+
+def tuning_table(operator: str, found: dict[str, Any]) -> str:
+    """The trials of one operator."""
+    trials, rows = found["trials"], []
+    for i, trial in enumerate(trials):
+        verdict = trial["verdict"]
+        settings = {k: v for k, v in trial["settings"].items() if k not in ("operator", "seed", "batch_size")}
+        words = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+        mark = "chosen" if i == found["chosen"] else ""
+        rows.append(
+            [words, f"{verdict['tuned_on']:.3f}", f"{verdict['shown']:.3f}", _number(trial["forwards"]), mark]
+        )
+    head = f"{operator}, on {', '.join(found['groups'])} ({found['weighting']}):"
+    return f"{head}\n\n" + grid(["settings", "tuned half", "other half", "forwards, all groups", ""], rows)
+
+
+def main() -> None:
+    """Run the bench of one recipe and write its page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("recipe", choices=["digits", "fashion-mnist", "cifar10-small"])
+    parser.add_argument("--set", action="append", default=[], help="passed to guda train")
+    parser.add_argument("--work", type=Path, help="folder of the store and the images")
+    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--seeds", default="2,3", help="of the oracle")
+    parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
+    given = parser.parse_args()
+    sets = [part for item in given.set for part in ("--set", item)]
+    bench = Bench(
+        given.recipe, given.work or Path(f"results-{given.recipe}"), sets, given.queries, given.seeds
+    )
+    found = bench.run()
+    example = " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""
+    out = given.out or ROOT / "docs" / "results" / f"{given.recipe}.md"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(
+        markdown(bench, found, f"python benchmarks/results.py {given.recipe}{example}"), encoding="utf-8"
+    )
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
