@@ -101,8 +101,8 @@ def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
         f"{report['queries']} images drawn from the full model, oracle seeds "
         f"{', '.join(map(str, report['seeds']))}, {report['grid']}. Left out, as settings were tuned on "
         f"them: {', '.join(report['left_out']) or 'none'}. ± is half the bootstrap 95 % interval over the "
-        "images; NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts 2), for all groups "
-        "judged.",
+        "images; NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts 2), for all the "
+        "groups judged.",
     ]
     for table in report["tables"]:
         parts += [f"## {table['weighting']}", _reliability(table), agreement_table(table)]
