@@ -101,11 +101,11 @@ def sample(
 
 
 def _without(project: Project, method: str, group: str) -> ActionRecord:
-    """The model without `group`."""
+    """The model without `group`; the first seed's where there are several."""
     from guda_cli.workflow import counterfactuals, removal
 
     [what] = removal.of_groups([group], project.data.counts)
-    return counterfactuals.find(project, method, (group,)).groups[what.name]
+    return counterfactuals.find(project, method, (group,)).groups[what.name][0]
 
 
 def _write(out: Path, images: list[bytes], without: str | None, classes: Sequence[str | None]) -> list[str]:
