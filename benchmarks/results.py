@@ -57,32 +57,33 @@ class Bench:
         self.guda("train", self.recipe, *self.sets)
         self.guda("sample", "-n", str(self.queries), "--out", "queries")
         self.guda("train", "--each-group", "--seeds", self.seeds)
-        self.guda("score", "queries", "--method", "logo")
+        scored = self.guda("score", "queries", "--method", "logo")
+        groups = sorted(entry["group"] for entry in scored[0]["scores"])
         tuned = {operator: self.tune(operator) for operator in OPERATORS}
         self.guda("unlearn", "--all")
         self.guda("score", "queries", "--method", f"guda,{METHODS}")
-        shipped = self.guda("recipes", "show", self.recipe, record=False)[0]
+        judged = [name for name in groups if name not in tuned["retrack"]["groups"]]
         for steps in CURVE:
-            self.variant(f"unlearn.steps={steps}")
-        for operator, found in tuned.items():
-            if operator != "retrack":
-                self.variant(*chosen_sets(found))
+            self.variant(judged, f"unlearn.steps={steps}")
+        for operator in OPERATORS[1:]:
+            self.variant(judged, *chosen_sets(tuned[operator]))
         report = ("report", "--against", "logo", "--weighting", ",".join(WEIGHTINGS))
         return {
             "agreement": self.guda(*report, "--html", "agreement.html")[0],
             "centred": self.guda(*report, "--center")[0],
             "tuned": tuned,
-            "shipped": shipped,
         }
 
     def tune(self, operator: str) -> dict[str, Any]:
         """The trials of one operator on the held-out groups."""
-        return self.guda("tune", "queries", "--operator", operator, "--trials", "6", "--seeds", self.seeds)[0]
+        trials = ("--trials", "5", "-n", "96", "--seeds", self.seeds)
+        return self.guda("tune", "--operator", operator, *trials)[0]
 
-    def variant(self, *sets: str) -> None:
-        """Unlearn and score with other settings."""
+    def variant(self, groups: Sequence[str], *sets: str) -> None:
+        """Unlearn and score the judged groups with other settings."""
         options = [part for item in sets for part in ("--set", item)]
-        self.guda("unlearn", "--all", "--no-null", *options)
+        options += [part for name in groups for part in ("--group", name)]
+        self.guda("unlearn", "--no-null", *options)
         self.guda("score", "queries", "--method", "guda", *options)
 
 

@@ -130,10 +130,10 @@ class AttributionSpec:
     projection: int = 2048  # dimensions of projected gradients
     ridge: float | None = None  # in mean eigenvalues of the features' second moment; null: chosen from them
     aggregate: str = "mean"  # training images' scores to a group's: mean | sum | max | top:M
-    query_rise: float = 0.1  # unlearn-query: relative rise of the query's loss that its step aims at
-    damping: float = 0.1  # of its Fisher diagonal, in means of it
+    query_rise: float = 1.0  # unlearn-query: relative rise of the query's loss that its step aims at
+    damping: float = 0.01  # of its Fisher diagonal, in means of it
     mucs_steps: int = 50  # mucs: at most, a query
-    mucs_lr: float = 3e-4
+    mucs_lr: float = 1e-3
     encoder: str = "pixels"  # of similarity: pixels, or a CLIP or DINO model's folder or hub id
     seed: int = 0
 

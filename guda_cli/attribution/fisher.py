@@ -79,7 +79,7 @@ def diagonal_fisher(
     """F_j = mean over `samples` (a stated subset of the training images), t and draws of (dL/dw_j)^2.
 
     L is the loss of one (image, t, draw): the Fisher information of a Gaussian model up to a constant, used
-    as in elastic weight consolidation (Kirkpatrick et al. 2017) and by Wang et al. 2024, section 3.2.
+    as in elastic weight consolidation (Kirkpatrick et al. 2017) and by Wang et al. 2024.
     Gradients are taken sample by sample, at most `budget` bytes at once. Does not depend on the order of
     `samples` beyond rounding.
     """

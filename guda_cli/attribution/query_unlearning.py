@@ -134,7 +134,7 @@ def unlearning_step(
     seed: int,
     batch_size: int,
 ) -> Step:
-    """theta' = theta + (a / N) (F + damping)^-1 grad L(q) (Wang et al. 2024, eq. 7) for one query.
+    """theta' = theta + (a / N) (F + damping)^-1 grad L(q) (Wang et al. 2024) for one query.
 
     The size of the step is chosen from the query alone: the a / N at which its own loss on the same cells
     has risen by `spec.rise` (within `spec.tolerance`), found from the gradient and a few more evaluations of
