@@ -102,7 +102,7 @@ class UnlearnSpec:
     cap: float | None = None  # retrack: limit on ||eps_r - eps|| of each neighbour
     density_ratio: bool = False  # retrack: weight entries by p_-k(x_t) / p_k(x_t)
     guidance: float = 1.0  # eta of esd: how far past the null condition the target lies
-    erase_rate: float = 0.5  # eta of erasediff: least rate at which the forget loss falls
+    erase_rate: float = 0.02  # eta of erasediff: least rate at which the forget loss falls
     mixture: float = 0.5  # lambda of siss: share of latents drawn from the group
     superfactor: float = 0.1  # siss: limit on the ascent's gradient, as a share of the other term's
     null_groups: int = 6  # random size-matched groups for the null (per size class)
