@@ -138,7 +138,7 @@ def _model(folder: Path, kind: str) -> torch.nn.Module:
         from transformers import AutoModel
     except ImportError:
         raise UsageError(
-            "a CLIP or DINO encoder needs the package transformers", fix="pip install transformers"
+            "a CLIP or DINO encoder needs the package transformers", fix="pip install 'guda[encoders]'"
         ) from None
     try:
         model, info = AutoModel.from_pretrained(

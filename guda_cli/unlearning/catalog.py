@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,6 +94,10 @@ def check(spec: UnlearnSpec, unet: Mapping[str, Any], *, conditional: bool = Fal
 
 def _check_params(spec: UnlearnSpec, unet: Mapping[str, Any]) -> None:
     kind = subset_of(spec.params)[0]
+    if kind == "lora" and importlib.util.find_spec("peft") is None:
+        raise RecipeError(
+            f"unlearn.params: {spec.params} needs the package peft", fix="pip install 'guda[lora]'"
+        )
     blocks = [*unet.get("down_block_types", ()), *unet.get("up_block_types", ())]
     attention = any("Attn" in block for block in blocks) or bool(unet.get("add_attention", True))
     if kind == "attn" and not attention:
