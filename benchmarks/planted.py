@@ -85,7 +85,7 @@ def main() -> None:
         "# A planted group",
         "Made by `python benchmarks/planted.py`. The digits, all images of "
         f"{given.planted} with a bright 2x2 square; {QUERIES} images of the other groups with the square, "
-        "not trained on. Share of them whose first group is the planted one (0.1 by chance), and that group's "
+        "not trained on. Share of them whose first group is the planted one (0.1 by chance), and the group's "
         "mean rank. Methods without a weighting repeat their value.",
         "\n".join(
             ["| method | " + " | ".join(WEIGHTINGS) + " |", "| --- " * (1 + len(WEIGHTINGS)) + "|", *rows]

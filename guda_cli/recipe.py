@@ -219,8 +219,18 @@ def parse(text: str, *, where: str = "recipe") -> dict[str, Any]:
 
 
 def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, Any]:
-    """`values` with every `a.b=c` of `sets` applied (c is read as YAML)."""
+    """`values` with every `a.b=c` of `sets` applied (c is read as YAML).
+
+    Another `unlearn.operator` drops what was set for the one before (its weight and window).
+    """
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    unlearn = values.get("unlearn")
+    if isinstance(unlearn, dict) and any(
+        item.partition("=")[0].strip() == "unlearn.operator"
+        and item.partition("=")[2].strip() != unlearn.get("operator", UnlearnSpec.operator)
+        for item in sets
+    ):
+        values["unlearn"] = {k: v for k, v in unlearn.items() if k not in ("forget_weight", "t_min")}
     for item in sets:
         path, eq, text = item.partition("=")
         if not eq or not path.strip():

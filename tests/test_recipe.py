@@ -237,3 +237,13 @@ class TestLookup:
 def test_recipes_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipes.Recipe().name = "x"  # type: ignore[misc]
+
+
+def test_another_operator_drops_what_was_set_for_the_one_before() -> None:
+    base = {"unlearn": {"operator": "retrack", "forget_weight": 1.0, "t_min": 0.4, "lr": 1e-3}}
+    other = from_dict(apply_sets(base, ["unlearn.operator=neggrad"])).unlearn
+    assert (other.forget_weight, other.t_min, other.lr) == (None, None, 1e-3)
+    given = from_dict(apply_sets(base, ["unlearn.t_min=0.2", "unlearn.operator=neggrad"])).unlearn
+    assert (given.forget_weight, given.t_min) == (None, 0.2)
+    same = from_dict(apply_sets(base, ["unlearn.operator=retrack"])).unlearn
+    assert (same.forget_weight, same.t_min) == (1.0, 0.4)
