@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
-from guda_cli.commands.score_output import Printer
+from guda_cli.commands.score_output import COUNTERFACTUAL, Printer
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import GroupOption, Session, command_options, complete_group
 
@@ -37,6 +37,10 @@ def score(
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
     method: Annotated[str, typer.Option("--method", metavar="NAMES", help=METHODS_HELP)] = "guda",
+    operator: Annotated[
+        str | None,
+        typer.Option("--operator", metavar="NAME", help="Score with this operator's models [the recipe's]."),
+    ] = None,
     group: GroupOption = None,
     weighting: Annotated[
         str | None,
@@ -118,7 +122,7 @@ def score(
         return
     if name is not None:
         raise UsageError("--name goes with --import")
-    session = _with_attribution(session, encoder, aggregate)
+    session = _with_choices(session, operator, encoder, aggregate)
     project = open_project(session)
     defaults = project.recipe.score
     settings = Settings(
@@ -150,11 +154,13 @@ def _score(
     from guda_cli.workflow.methods import make_runs, parse_methods
 
     names = parse_methods(methods, instances=instances, mapped=map_path is not None)
+    if settings.oracle_seeds and "logo" not in names:
+        raise UsageError("--seeds are the oracle's: it goes with --method logo")
     paths = expand(images, sys.stdin)
-    if map_path is not None and len(paths) > 1 and map_path.suffix:
-        raise UsageError(
-            f"--map {map_path}: one file cannot hold the maps of {len(paths)} images", fix="--map FOLDER"
-        )
+    maps = len(paths) * sum(name in COUNTERFACTUAL for name in names)
+    if map_path is not None and maps > 1 and map_path.suffix:
+        what = f"{len(paths)} images" if len(paths) > 1 else "several methods"
+        raise UsageError(f"--map {map_path}: one file cannot hold the maps of {what}", fix="--map FOLDER")
     runs = make_runs(project, names, settings, session.options.device, instances)
     for run in runs:
         run.announce()
@@ -162,10 +168,10 @@ def _score(
         steps = [step for run in runs for step in run.plan(paths)]
         show_plan(session, steps, f"plan: score {len(paths)} images")
         return
-    bad, header = 0, True
+    bad, header, mapped = 0, True, maps > len(paths)
     for run in runs:
         printer = Printer(session.console, run, top, many=len(paths) > MANY, csv=csv, header=header)
-        bad = _show(run, paths, printer, _Mapper(run, map_path, top))
+        bad = _show(run, paths, printer, _Mapper(run, map_path, top, f"-{run.method}" if mapped else ""))
         session.console.say(run.summary())
         header = not csv
     if bad:
@@ -188,10 +194,10 @@ def _show(run: Run, paths: list[str], printer: Printer, mapper: _Mapper) -> int:
 
 
 class _Mapper:
-    """Writes maps of the counterfactual methods, where asked."""
+    """Writes maps of the counterfactual methods, where asked; `ending` goes into the files' names."""
 
-    def __init__(self, run: Run, path: Path | None, top: int) -> None:
-        self.run, self.path, self.top = run, path, top
+    def __init__(self, run: Run, path: Path | None, top: int, ending: str) -> None:
+        self.run, self.path, self.top, self.ending = run, path, top, ending
         self.taken: set[Path] = set()
 
     def draw(self, query: Query, result: QueryResult) -> None:
@@ -200,14 +206,15 @@ class _Mapper:
 
         if self.path is None or not isinstance(self.run, ScoreRun):
             return
-        path = self.path if self.path.suffix else _map_in(self.path, query.name, self.taken)
+        path = self.path
+        if not path.suffix:
+            path = _map_in(path, Path(query.name).stem + self.ending, self.taken)
         self.run.write_map(query, result, self.top, path)
         self.run.project.console.say(f"map: {path}")
 
 
-def _map_in(folder: Path, name: str, taken: set[Path]) -> Path:
+def _map_in(folder: Path, stem: str, taken: set[Path]) -> Path:
     """Where the map of an image goes in `folder`; images alike in name get a number."""
-    stem = Path(name).stem
     path, number = folder / f"{stem}.png", 1
     while path in taken:
         number += 1
@@ -224,11 +231,17 @@ def _results(run: Run, paths: list[str]) -> Iterator[tuple[QueryResult | None, Q
         yield from zip(block.results, block.queries, strict=True)
 
 
-def _with_attribution(session: Session, encoder: str | None, aggregate: str | None) -> Session:
+def _with_choices(
+    session: Session, operator: str | None, encoder: str | None, aggregate: str | None
+) -> Session:
     from guda_cli.commands.common import with_sets
 
-    given = {"encoder": encoder, "aggregate": aggregate}
-    sets = [f"attribution.{key}={value}" for key, value in given.items() if value is not None]
+    given = {
+        "unlearn.operator": operator,
+        "attribution.encoder": encoder,
+        "attribution.aggregate": aggregate,
+    }
+    sets = [f"{key}={value}" for key, value in given.items() if value is not None]
     return with_sets(session, *sets) if sets else session
 
 
@@ -237,6 +250,8 @@ def _import(session: Session, path: Path, name: str | None, images: bool) -> Non
 
     if images:
         raise UsageError("--import takes its images from the file", fix="guda score --import FILE")
+    if session.options.dry_run:
+        raise UsageError("--import runs nothing: it has no --dry-run")
     done = import_scores(open_project(session), path, name)
     session.console.data({"schema": "guda.import/1", **done.to_dict()})
     session.console.out(

@@ -16,6 +16,7 @@ def status(
     logo: Annotated[bool, typer.Option("--logo", help="Also list leave-one-group-out models.")] = False,
 ) -> None:
     """Show what the current recipe has and lacks, and what each missing step would cost."""
+    from guda_cli.workflow.counterfactuals import oracle_seeds
     from guda_cli.workflow.plan import Planner
     from guda_cli.workflow.project import Project
 
@@ -24,9 +25,11 @@ def status(
         session.console.say(f"no store at {session.store_path} yet; guda train makes one")
         session.console.data({"schema": "guda.plan/1", "title": f"recipe {recipe.name}", "steps": []})
         return
-    planner = Planner(Project(recipe, session.open_store(create=False), session.console))
+    project = Project(recipe, session.open_store(create=False), session.console)
+    planner, full = Planner(project), project.known_full()
     steps = [planner.dataset(), planner.full()]
     steps += planner.models("guda", planner.groups() + planner.nulls())
     if logo:
-        steps += planner.models("logo", planner.groups())
+        seeds = oracle_seeds(project, full, planner.groups()) if full else (None,)
+        steps += [step for seed in seeds for step in planner.models("logo", planner.groups(), seed)]
     show_plan(session, steps, f"recipe {recipe.name} ({source})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,19 +66,19 @@ def tune(
     `guda report --against logo`. Interrupted work is resumed.
     """
     from guda_cli.data.queries import expand
-    from guda_cli.unlearning import catalog
     from guda_cli.workflow.tuning import run
     from guda_cli.workflow.tuning.space import candidates, parse_space
 
     if operator:
         session = with_sets(session, f"unlearn.operator={operator}")
     project = open_project(session)
-    catalog.settings(project.recipe.unlearn)
-    tried = candidates(project.recipe, trials, seed, parse_space(space or []))
-    counts = project.data.counts
-    groups = list(group or ()) or run.held_out(counts, held_out, seed)
+    values = parse_space(space or [])
+    groups = list(group or ()) or run.held_out(project.data.counts, held_out, seed)
     chosen = weighting or project.recipe.score.weighting
     tuner = run.Tuner(project, session.options.device, groups, parse_seeds(seeds) if seeds else (), chosen)
+    tried = candidates(project.recipe, trials, seed, values, tuner.check)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise DataError(f"cannot write {out}", why="its folder does not exist", fix="--out FILE")
     if session.options.dry_run:
         show_plan(session, tuner.plan(tried), "plan: tune")
         return
@@ -89,7 +90,7 @@ def tune(
     if out is not None:
         _write(out, outcome)
         session.console.say(f"recipe: {out}")
-    _show(session, outcome)
+    _show(session, outcome, operator)
 
 
 def _write(path: Path, outcome: Outcome) -> None:
@@ -105,7 +106,7 @@ def _write(path: Path, outcome: Outcome) -> None:
         raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix="--out FILE") from None
 
 
-def _show(session: Session, outcome: Outcome) -> None:
+def _show(session: Session, outcome: Outcome, operator: str | None) -> None:
     from guda_cli.workflow.tuning.run import Trial
 
     console = session.console
@@ -118,6 +119,7 @@ def _show(session: Session, outcome: Outcome) -> None:
             "weighting": outcome.weighting,
             "oracle_reliability": outcome.reliability,
             "chosen": outcome.chosen,
+            "changes": outcome.changes,
             "trials": [dataclasses.asdict(trial) for trial in outcome.trials],
         }
     )
@@ -143,12 +145,14 @@ def _show(session: Session, outcome: Outcome) -> None:
     )
     console.out(console.table(columns, rows, title=title, right=columns[:-1]))
     best = outcome.trials[outcome.chosen]
-    sets = " ".join(f"--set unlearn.{k}={v}" for k, v in best.settings.items() if k in varied)
+    changes = ({"unlearn.operator": operator} if operator else {}) | dict(outcome.changes)
+    sets = " ".join(f"--set {key}={'null' if v is None else v}" for key, v in changes.items())
     console.out(f"chosen: {sets or 'the settings of the recipe'}")
     if best.verdict.shown < best.verdict.tuned_on - 0.1:
         console.out("on the other half it is worse: the choice may owe to chance; more images (-n) tell")
 
 
-def _varied(settings: list[dict[str, object]] | list) -> list[str]:  # type: ignore[type-arg]
+def _varied(settings: Sequence[Mapping[str, object]]) -> list[str]:
+    """Names of the settings in which trials differ."""
     names = dict.fromkeys(name for values in settings for name in values)
     return [name for name in names if len({str(values.get(name)) for values in settings}) > 1]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*parts: object) -> int:
@@ -16,6 +18,8 @@ def seed_of(*parts: object) -> int:
 
 def generator(*parts: object) -> torch.Generator:
     """A CPU generator seeded by `seed_of(*parts)`."""
+    import torch  # here, as what reads the store needs seeds only
+
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
@@ -23,6 +27,8 @@ class QueryNoise:
     """Noise for (query pixels, seed, t, draw): never of the batch, the file name or the device."""
 
     def __init__(self, seed: int) -> None:
+        import torch
+
         self.seed = seed
         self._generator = torch.Generator()
 

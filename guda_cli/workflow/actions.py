@@ -27,6 +27,7 @@ VERSIONS = {
     "sample": 1,
     "attribution": 1,
     "instance-scores": 1,
+    "import": 1,
 }
 
 

@@ -75,7 +75,7 @@ def command_of(method: str, names: Sequence[str]) -> str:
 def oracle_seeds(project: Project, full: ActionRecord, wanted: Sequence[Removal]) -> tuple[int, ...]:
     """The seeds under which the store has models retrained without the most of `wanted`, in order.
 
-    The full model's own seed only when there is no other: a model that shares the full model's
+    The full model's own seed only when no other has as many: a model that shares the full model's
     initialisation flatters whatever was derived from it (method.md section 6).
     """
     records = [r for r in project.store.records("train") if r.params.get("without")]
@@ -83,11 +83,13 @@ def oracle_seeds(project: Project, full: ActionRecord, wanted: Sequence[Removal]
     for seed in {int(record.params["train"]["seed"]) for record in records}:
         keys = [action_of(project, "logo", full, what, seed).key for what in wanted]
         counts[seed] = sum(project.store.lookup(key) is not None for key in keys)
-    own = project.recipe.train.seed
-    best = max((n for seed, n in counts.items() if seed != own), default=0)
+    own, best = project.recipe.train.seed, max(counts.values(), default=0)
     if best == 0:
         return (own,)
-    return tuple(sorted(seed for seed, n in counts.items() if n == best and seed != own))
+    complete = sorted(seed for seed, n in counts.items() if n == best)
+    others = [seed for seed in complete if seed != own]
+    shared = full.operation == "train"  # a registered model shares its initialisation with none
+    return tuple(others if shared and others else complete)
 
 
 def find(
@@ -189,6 +191,7 @@ def warnings(found: Counterfactuals) -> list[str]:
             failed.setdefault(check["why"].partition(" (")[0], []).append(name)
     out = [f"failed check of the model without {', '.join(names)}: {why}" for why, names in failed.items()]
     if not found.nulls:
-        made = "guda unlearn --all" if found.method == "guda" else "guda train --null"
+        seeds = f" --seeds {','.join(map(str, found.seeds))}" if found.seeds else ""
+        made = "guda unlearn --all" if found.method == "guda" else f"guda train --null{seeds}"
         out.append(f"no null of random groups ({made}), so nothing says whether a group stands out")
     return out

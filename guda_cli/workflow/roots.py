@@ -31,7 +31,10 @@ def current_roots(session: Session) -> tuple[set[str], set[str]] | None:
     records = list(store.records())
     keys |= {record.key for record in records if full and _made_with_current(project, full, record)}
     blobs = {digest for record in records if record.key in keys for digest in record.outputs.values()}
-    keys |= {record.key for record in records if _rests_on(record, blobs)}
+    for record in records:  # oldest first: what was made from another comes after it
+        if record.key not in keys and _rests_on(record, blobs):
+            keys.add(record.key)
+            blobs.update(record.outputs.values())
     tables = {
         table["table"]
         for table in store.tables()
@@ -41,16 +44,19 @@ def current_roots(session: Session) -> tuple[set[str], set[str]] | None:
 
 
 def _rests_on(record: ActionRecord, blobs: set[str]) -> bool:
-    """Whether samples or scores were made from models whose outputs are `blobs`, and nothing else."""
+    """Whether samples, scores, or what a rival method prepares were made from `blobs`, and nothing else."""
     model = record.operation in ("train", "unlearn")
     return not model and bool(record.inputs) and blobs.issuperset(record.inputs.values())
 
 
 def _made_with_current(project: Project, full: ActionRecord, record: ActionRecord) -> bool:
-    """Whether a counterfactual model, of several groups together perhaps, has the current settings."""
+    """Whether a counterfactual model has the current settings: of several groups together perhaps, and the
+    oracle's of whatever seed."""
     without = record.params.get("without")
     if record.operation not in ("train", "unlearn") or not without:
         return False
     what = Removal(tuple(without["groups"])) if "groups" in without else Removal(**without["random"])
-    method = "guda" if record.operation == "unlearn" else "logo"
-    return counterfactuals.action_of(project, method, full, what).key == record.key
+    if record.operation == "unlearn":
+        return counterfactuals.action_of(project, "guda", full, what).key == record.key
+    seed = int(record.params["train"]["seed"])
+    return counterfactuals.action_of(project, "logo", full, what, seed).key == record.key

@@ -112,9 +112,10 @@ def open_bench(project: Project, *, centred: bool = False, seeds: Sequence[int] 
         raise MissingError("the oracle has scored no image yet", fix=command)
     last = records[-1].params
     records = [r for r in records if all(r.params[k] == last[k] for k in ("grid", "compute"))]
-    out, tuned = tuned_groups(project, found.full), list(found.groups)
-    names = [name for name in tuned if name not in out]
-    columns = [removal.of_groups([name], project.data.counts)[0] for name in names]
+    out = tuned_groups(project, found.full)
+    counts = project.data.counts
+    seen = {part for name in out for part in ([name] if name in counts else name.split("+"))}
+    columns = [what for what in removal.of_groups(list(found.groups), counts) if not seen & {*what.groups}]
     bench = Bench(project, found, [], columns, out, last["grid"], last["compute"], centred)
     bench.queries = _complete(bench, records)
     if not bench.queries:

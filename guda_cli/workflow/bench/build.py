@@ -14,6 +14,7 @@ from guda_cli.attribution.agreement import METRICS, random_expectation, rbo_max
 from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
+from guda_cli.errors import UsageError, unknown
 from guda_cli.recipe import dump
 from guda_cli.report.agreement_model import (
     CEILING,
@@ -26,7 +27,8 @@ from guda_cli.report.agreement_model import (
     StepPoint,
 )
 from guda_cli.workflow.bench.bench import Bench, open_bench
-from guda_cli.workflow.bench.rivals import Found, Rival, find_rivals, spent
+from guda_cli.workflow.bench.rivals import Found, Rival, find_rivals, spent, variant_name
+from guda_cli.workflow.methods import METHODS
 from guda_cli.workflow.project import Project, provenance
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
@@ -48,7 +50,7 @@ def build(
     """
     bench = open_bench(project, centred=centred, seeds=seeds)
     found = find_rivals(bench)
-    rivals = [rival for rival in found.rivals if not methods or rival.name.split(" (")[0] in methods]
+    rivals = _asked(found.rivals, methods)
     logo = spent(record for what in bench.columns for record in bench.found.groups[what.name])
     logo_forwards, logo_seconds = (total / len(bench.found.seeds) for total in logo)
     tables = [_table(bench, rivals, name, (logo_forwards, logo_seconds)) for name in weightings_asked]
@@ -67,12 +69,21 @@ def build(
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         tables=tuple(tables),
         bands=_bands(bench),
-        steps=_steps(rivals, tables),
+        steps=_steps(bench, rivals, tables),
         logo_forwards=logo_forwards,
         logo_seconds=logo_seconds,
         warnings=_warnings(bench, found),
         provenance=_provenance(bench),
     )
+
+
+def _asked(rivals: list[Rival], methods: Sequence[str]) -> list[Rival]:
+    """The rivals of these names, all for none; UsageError for a name that no method and no import has."""
+    known = {rival.name.split(" (")[0] for rival in rivals} | {rival.name for rival in rivals}
+    for name in methods:
+        if name not in known and name not in METHODS:
+            raise UsageError(unknown("method", name, sorted(known.union(METHODS))))
+    return [r for r in rivals if not methods or r.name in methods or r.name.split(" (")[0] in methods]
 
 
 def intervals(values: Mapping[str, Array]) -> dict[str, Interval]:
@@ -135,19 +146,19 @@ def _bands(bench: Bench) -> tuple[BandPoint, ...]:
     return tuple(out)
 
 
-def _steps(rivals: Sequence[Rival], tables: Sequence[AgreementTable]) -> tuple[StepPoint, ...]:
+def _steps(bench: Bench, rivals: Sequence[Rival], tables: Sequence[AgreementTable]) -> tuple[StepPoint, ...]:
     """Points of unlearning settings that differ in their number of steps alone."""
     alike: dict[str, list[Rival]] = {}
     for rival in rivals:
         if "steps" in rival.settings and not isinstance(rival.settings.get("seed"), list):
-            rest = str(sorted((k, str(v)) for k, v in rival.settings.items() if k != "steps"))
-            alike.setdefault(rest, []).append(rival)
+            others = str(sorted((k, str(v)) for k, v in rival.settings.items() if k != "steps"))
+            alike.setdefault(others, []).append(rival)
     out = []
     for several in alike.values():
         if len(several) < 2:
             continue
-        base = min(several, key=lambda rival: len(rival.name)).name
-        label = base.removeprefix("guda (").removesuffix(")")
+        rest = {key: value for key, value in several[0].settings.items() if key != "steps"}
+        label = variant_name(bench, rest).removeprefix("guda (").removesuffix(")")
         for table in tables:
             metrics = {row.name: row.metrics for row in table.rows}
             for rival in sorted(several, key=lambda r: int(r.settings["steps"])):
@@ -165,6 +176,9 @@ def _grid_words(bench: Bench) -> str:
 
 def _warnings(bench: Bench, found: Found) -> tuple[str, ...]:
     out = [f"not in the tables: {text}" for text in found.incomplete]
+    lacking = [what.name for what in bench.found.lacking]
+    if lacking:
+        out.append(f"not judged, as the oracle has no model without them: {', '.join(lacking)}")
     if len(bench.found.seeds) < 2:
         out.append(
             "one oracle seed only: there is no ceiling, so nothing says how much of the oracle is signal "
@@ -188,8 +202,10 @@ def _provenance(bench: Bench) -> dict[str, Any]:
 
 
 def check_weightings(text: str) -> list[str]:
-    """`elbo,uniform` as names, each parsed once; UsageError for an unknown one."""
+    """`elbo,uniform` as names, each parsed once; UsageError for an unknown one, or for none."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UsageError("no weighting was named", fix="--weighting elbo,uniform")
     for name in names:
         weightings.parse(name)
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -77,18 +78,20 @@ def _unlearned(bench: Bench, out: Found) -> None:
     complete: dict[str, tuple[dict[str, Any], list[ActionRecord]]] = {}
     for text, models in _variants(bench).items():
         settings = json.loads(text)
-        if len(models) < len(bench.columns):
+        name = variant_name(bench, settings)
+        without = [what.name for what in bench.columns if what.name not in models]
+        if without:
+            out.incomplete.append(f"{name}: no unlearned model without {', '.join(without)}")
             continue
         ordered = [models[what.name] for what in bench.columns]
         lacking = max(bench.lacking(record) for record in ordered)
-        name = _variant_name(bench, settings)
         if lacking:
             out.incomplete.append(f"{name}: {lacking} of {len(bench.queries)} images not scored")
             continue
         complete[text] = settings, ordered
         out.rivals.append(_unlearned_rival(bench, name, settings, [ordered]))
     for settings, of_seeds in _over_seeds(complete):
-        name = f"{_variant_name(bench, settings)}, mean of {len(of_seeds)} seeds"
+        name = f"{variant_name(bench, settings)}, mean of {len(of_seeds)} seeds"
         out.rivals.append(_unlearned_rival(bench, name, settings, of_seeds))
 
 
@@ -120,18 +123,21 @@ def _over_seeds(
     ]
 
 
-def _variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
-    """`guda (retrack)`, and what differs from the recipe's settings."""
-    mine = catalog.settings(bench.project.recipe.unlearn)
+def variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
+    """`guda (retrack)`, with what differs from the recipe's settings of that operator.
+
+    Settings that came later (`params`, `guard`, ...) are named wherever they are in force. A list of seeds
+    is not.
+    """
+    later = {name: settings.get(name, default) for name, default in catalog.DEFAULTS.items()}
     operator = str(settings["operator"])
-    same = {k: v for k, v in mine.items() if k != "seed" or not isinstance(settings["seed"], list)}
-    differs = [
+    recipe = dataclasses.replace(bench.project.recipe.unlearn, operator=operator, **later)
+    mine = catalog.settings(recipe)
+    shown = [
         f"{key} {value}"
         for key, value in settings.items()
-        if key != "operator" and key in same and same[key] != value
+        if (key in later or mine.get(key) != value) and not isinstance(value, list)
     ]
-    extra = [f"{k} {v}" for k, v in settings.items() if k in ("guard", "params", "density_ratio", "t_max")]
-    shown = [text for text in dict.fromkeys(differs + extra) if not text.startswith("seed [")]
     return f"guda ({', '.join([operator, *shown])})"
 
 
@@ -180,13 +186,15 @@ def _instance_rival(
     bench: Bench, method: str, values: dict[str, Any], records: list[ActionRecord], out: Found
 ) -> None:
     spec = MethodSettings(method, values, bench.project.recipe.attribution.aggregate)
-    prepared = bench.project.store.lookup(preparation(bench.project, bench.found.full, spec, 0.0).key)
+    prepared = bench.project.store.lookup(preparation(bench.project, bench.found.full, spec).key)
     if prepared is None:
         return
     name = _instance_name(bench, spec, prepared)
     blob = prepared.outputs["prepared"]
     table = ScoreTable.of(bench.project, bench.found.full, spec, blob, bench.compute)
-    rows = table.read(bench.digests)
+    # Never subtracted from other models' terms, so it may have been computed on another device.
+    tables = [table, *table.computed_otherwise()]
+    rows = min(tables, key=lambda each: len(each.missing(bench.digests))).read(bench.digests)
     if len(rows) < len(bench.queries):
         lacking = len(bench.queries) - len(rows)
         out.incomplete.append(f"{name}: {lacking} of {len(bench.queries)} images not scored")
@@ -200,8 +208,9 @@ def _instance_rival(
         aggregate.parse_aggregation(spec.aggregate),
         groups=names,
     )
-    forwards, seconds = spent(records)
-    images = sum(record.provenance.get("images") or 0 for record in records) or None
+    worked = [record for record in records if record.provenance.get("computed")]
+    forwards, seconds = spent(worked)
+    images = sum(record.provenance["computed"] for record in worked)
     per_query = (forwards / images, seconds / images) if images else (None, None)
     cost = Cost(*spent([prepared]), *per_query)
     settings = {**values, "aggregate": spec.aggregate, "images": len(pool.indices)}

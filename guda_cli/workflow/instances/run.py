@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,18 +13,19 @@ from guda_cli.attribution import aggregate
 from guda_cli.attribution.random_scores import random_scores
 from guda_cli.data.queries import Query, load_queries
 from guda_cli.diffusion.schedule import Array
-from guda_cli.report.model import HIGHER, GroupScore, InstanceScore, QueryResult
+from guda_cli.errors import RecipeError
+from guda_cli.report.model import HIGHER, QueryResult
 from guda_cli.workflow import removal
-from guda_cli.workflow.actions import Action
 from guda_cli.workflow.classes import conditions_for
+from guda_cli.workflow.instances.answers import answer, best_instances
 from guda_cli.workflow.instances.pool import Pool
 from guda_cli.workflow.instances.settings import RANDOM, MethodSettings
-from guda_cli.workflow.instances.store import Arrays, ScoreTable, pack, preparation, unpack
+from guda_cli.workflow.instances.store import Arrays, ScoreTable, pack, preparation, remember, unpack
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Job, Made, Project
-from guda_cli.workflow.queries_store import pack as pack_queries
 from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute
+from guda_cli.workflow.schedules import read_schedule
 from store import ActionRecord
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class InstanceRun:
         self.method, self.unit = method.method, f"{method.method} score"
         self.how = aggregate.parse_aggregation(method.aggregate)
         self.full = project.require_full()
+        self._check_timesteps()
         self.removals = removal.of_groups(list(groups) or list(project.data.counts), project.data.counts)
         self.conditions = conditions_for(project, self.full, condition)
         self.jobs = LazyJobs(project, self._setup)
@@ -62,6 +62,17 @@ class InstanceRun:
             self.jobs.full()
         self.warnings: list[str] = []
         self.forwards, self.images = 0.0, 0
+        self.computed = 0  # distinct images that were not in the store
+
+    def _check_timesteps(self) -> None:
+        wanted = int(self.settings.values.get("timesteps", 0))
+        T = read_schedule(self.project, self.full).T if wanted else 0
+        if wanted > T:
+            raise RecipeError(
+                f"attribution.timesteps = {wanted} are more than the model has",
+                why=f"its noise has {T} steps",
+                fix=f"--set attribution.timesteps={T}",
+            )
 
     # -- what is scored ----------------------------------------------------------------------------
 
@@ -111,7 +122,7 @@ class InstanceRun:
         digests = [query.digest for query in queries]
         if self.method == RANDOM:
             return [Step("random scores", CACHED, "made up on the spot")]
-        action = preparation(self.project, self.full, self.settings, 0.0)
+        action = preparation(self.project, self.full, self.settings)
         record = self.project.store.lookup(action.key)
         steps = [Step(action.what, CACHED if record else TO_DO, key=action.key, command="guda score")]
         missing = len(set(digests))
@@ -136,18 +147,19 @@ class InstanceRun:
 
     def known_preparation(self) -> ActionRecord | None:
         """What was prepared earlier, if it was."""
-        return self.project.store.lookup(preparation(self.project, self.full, self.settings, 0.0).key)
+        return self.project.store.lookup(preparation(self.project, self.full, self.settings).key)
 
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
-        started, before = time.monotonic(), self.forwards
+        started, before, computed = time.monotonic(), self.forwards, self.computed
         rows = {} if self.method == RANDOM else self._rows(queries, advance)
         out = self._results(queries, rows)
         facts = {
             "images": len(queries),
+            "computed": self.computed - computed,
             "forwards": self.forwards - before,
             "wall_seconds": time.monotonic() - started,
         }
-        self._remember(queries, facts)
+        remember(self.project, self.full, self.settings, queries, facts)
         self.images += len(queries)
         return out
 
@@ -158,65 +170,35 @@ class InstanceRun:
         if self.method == RANDOM:
             table = random_scores([q.digest for q in queries], names, int(self.settings.values["seed"]))
         else:
-            scores = np.stack([rows[query.digest] for query in queries]).astype(np.float64)
-            table = aggregate.group_scores(scores, self._members, self.how, groups=names)
+            of_images = np.stack([rows[query.digest] for query in queries]).astype(np.float64)
+            table = aggregate.group_scores(of_images, self._members, self.how, groups=names)
         looks = nearest_groups(np.stack([query.pixels for query in queries]), self.project.dataset())
-        return [
-            self._result(query, table[i], names, looks[i], rows.get(query.digest))
-            for i, query in enumerate(queries)
-        ]
+        out = []
+        for query, scores, look in zip(queries, table, looks, strict=True):
+            row = rows.get(query.digest) if self.instances else None
+            found = best_instances(self._pool, row, self.instances) if row is not None else ()
+            out.append(answer(query, scores, names, look, found))
+        return out
 
     def _rows(self, queries: list[Query], advance: Callable[[int], None]) -> dict[str, Array]:
         """Scores of training images for each query's digest: read where there, else computed."""
-        known = self._table(self._prepared, self._known_compute())
-        if not known.missing([query.digest for query in queries]):
+        wanted = list(dict.fromkeys(query.digest for query in queries))
+        rows = self._table(self._prepared, self._known_compute()).read(wanted)
+        if len(rows) == len(wanted):
             advance(len(queries))
-            return known.read([query.digest for query in queries])
+            return rows
 
         def compute(some: list[Query]) -> Array:
             found, forwards = self._engine.scores(self._arrays, some)
             self.forwards += forwards
+            self.computed += len(some)
             advance(len(some))
             return found
 
-        table = self._table(self._prepared, self.jobs.compute.key)
-        wanted = [query.digest for query in queries]
+        table = self._table(self._prepared, self._live_compute())
         advance(len(queries) - len(table.missing(wanted)))
         with self.project.lease(table.key, f"scoring images by {self.method}"):
             return table.fill(queries, compute, PART)
-
-    def _result(
-        self, query: Query, scores: Array, names: list[str], looks: str, row: Array | None
-    ) -> QueryResult:
-        ranked = sorted(zip(names, scores.tolist(), strict=True), key=lambda item: (-item[1], item[0]))
-        entries = tuple(GroupScore(name, score) for name, score in ranked)
-        found = self._instances(row) if row is not None and self.instances else ()
-        return QueryResult(
-            query.name, query.digest, looks, query.pixels, entries, None,
-            condition=query.condition, instances=found,
-        )  # fmt: skip
-
-    def _instances(self, row: Array) -> tuple[InstanceScore, ...]:
-        data, out = self._pool.data, []
-        for place in aggregate.top_instances(row[None], self.instances)[0]:
-            i = int(self._pool.indices[place])
-            groups = tuple(g for g, member in zip(data.groups, data.membership[i], strict=True) if member)
-            out.append(InstanceScore(data.names[i], groups, float(row[place]), data.images[i]))
-        return tuple(out)
-
-    def _remember(self, queries: list[Query], facts: Mapping[str, Any]) -> None:
-        """Record that these images were scored, and what it cost."""
-        if self.project.store.read_only or not queries:
-            return
-        listing = json.dumps([[query.digest, query.name] for query in queries], ensure_ascii=True)
-        params = {
-            "method": self.method,
-            "values": dict(self.settings.values),
-            "queries": hashlib.sha256(listing.encode()).hexdigest(),
-        }
-        inputs = {"full": self.full.outputs["weights"], "dataset": self.project.data.blob}
-        action = Action("score", params, inputs, f"{self.method} scores of {len(queries)} images")
-        self.project.ensure(Job(action, lambda: Made({"queries": pack_queries(queries)}, facts)))
 
     # -- what is made once -------------------------------------------------------------------------
 
@@ -233,23 +215,22 @@ class InstanceRun:
     def _prepared(self) -> ActionRecord | None:
         if self.method == RANDOM:
             return None
-        action = preparation(self.project, self.full, self.settings, 0.0)
+        action = preparation(self.project, self.full, self.settings)
+        return self.project.ensure(Job(action, lambda: self._prepare(action.what)))
 
-        def make() -> Made:
-            engine = self._engine
-            with self.project.console.progress(
-                action.what, engine.expected_forwards(), unit="forward"
-            ) as bar:
-                done = engine.prepare(bar.advance)
-            facts = {
-                "name": self.settings.name,
-                "forwards": done.forwards,
-                "images": len(self._pool.indices),
-                **done.facts,
-            }
-            return Made({"prepared": pack(done.arrays)}, facts)
-
-        return self.project.ensure(Job(action, make))
+    def _prepare(self, what: str) -> Made:
+        engine = self._engine
+        started = time.monotonic()  # without the import of torch and the loading of the model
+        with self.project.console.progress(what, engine.expected_forwards(), unit="forward") as bar:
+            done = engine.prepare(bar.advance)
+        facts = {
+            "name": self.settings.name,
+            "forwards": done.forwards,
+            "images": len(self._pool.indices),
+            "wall_seconds": time.monotonic() - started,
+            **done.facts,
+        }
+        return Made({"prepared": pack(done.arrays)}, facts)
 
     @cached_property
     def _arrays(self) -> Arrays:
@@ -274,5 +255,10 @@ class InstanceRun:
     def _setup(self) -> Compute:
         return remember_compute(self.project, self.device)
 
+    # Products of pixels need no torch: they are the same on every device.
+
     def _known_compute(self) -> Mapping[str, Any]:
-        return known_compute(self.project, self.device)
+        return {} if self.settings.plain_pixels else known_compute(self.project, self.device)
+
+    def _live_compute(self) -> Mapping[str, Any]:
+        return {} if self.settings.plain_pixels else self.jobs.compute.key

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from guda_cli.attribution.embeddings import PIXELS
 from guda_cli.errors import UsageError, unknown
 from guda_cli.recipe import AttributionSpec
 
@@ -40,6 +41,11 @@ class MethodSettings:
         return self.method != RANDOM
 
     @property
+    def plain_pixels(self) -> bool:
+        """Whether it compares pixels as they are, without any network."""
+        return self.encoder == PIXELS
+
+    @property
     def name(self) -> str:
         """As tables call it: `similarity (pixels)`, `trak`."""
         return f"{self.method} ({PurePath(self.encoder).name})" if self.encoder else self.method
@@ -57,7 +63,7 @@ def settings(method: str, spec: AttributionSpec) -> MethodSettings:
 
 def _identity(encoder: str) -> str:
     """`pixels`, or the digest of an encoder's files; errors as `vision_encoder.locate`."""
-    if encoder == "pixels":
+    if encoder == PIXELS:
         return encoder
     from guda_cli.attribution.vision_encoder import identity, locate
 

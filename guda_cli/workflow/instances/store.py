@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,21 +12,43 @@ import numpy as np
 
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
+from guda_cli.workflow import queries_store
 from guda_cli.workflow.actions import VERSIONS, Action
 from guda_cli.workflow.instances.settings import MethodSettings
-from guda_cli.workflow.project import Project
+from guda_cli.workflow.project import Job, Made, Project
 from store import ActionRecord, action_key
 
 Arrays = dict[str, Array]
 
 
-def preparation(project: Project, full: ActionRecord, method: MethodSettings, forwards: float) -> Action:
+def preparation(project: Project, full: ActionRecord, method: MethodSettings) -> Action:
     """What a method computes once for a model and its training images."""
     inputs = {"dataset": project.data.blob}
     if method.method != "similarity":
         inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
     params = {"method": method.method, "values": dict(method.values)}
-    return Action("attribution", params, inputs, f"{method.name}: training images", forwards)
+    return Action("attribution", params, inputs, f"{method.name}: training images")
+
+
+def remember(
+    project: Project,
+    full: ActionRecord,
+    method: MethodSettings,
+    queries: Sequence[Query],
+    facts: Mapping[str, Any],
+) -> None:
+    """Record that `queries` were scored, and what it cost; does nothing in a read-only store."""
+    if project.store.read_only or not queries:
+        return
+    listing = json.dumps([[query.digest, query.name] for query in queries], ensure_ascii=True)
+    params = {
+        "method": method.method,
+        "values": dict(method.values),
+        "queries": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+    inputs = {"full": full.outputs["weights"], "dataset": project.data.blob}
+    action = Action("score", params, inputs, f"{method.name} scores of {len(queries)} images")
+    project.ensure(Job(action, lambda: Made({"queries": queries_store.pack(queries)}, facts)))
 
 
 def pack(arrays: Mapping[str, Any]) -> bytes:
@@ -65,6 +89,15 @@ class ScoreTable:
         spec = {"operation": "instance-scores", "version": version, "params": params, "inputs": inputs}
         return ScoreTable(project, action_key("instance-scores", version, params, inputs), spec)
 
+    def computed_otherwise(self) -> list[ScoreTable]:
+        """The store's tables of the same scores that differ in how they were computed (device, threads)."""
+        found = [
+            ScoreTable(self.project, table["table"], table["spec"])
+            for table in self.project.store.tables()
+            if table["spec"] and table["table"] != self.key
+        ]
+        return [table for table in found if _but_compute(table.spec) == _but_compute(self.spec)]
+
     def missing(self, digests: Sequence[str]) -> list[str]:
         """Those of `digests` that have no row, each once."""
         have = self.project.store.table_rows(self.key)
@@ -95,3 +128,8 @@ class ScoreTable:
                 self.project.store.table_compact(self.key)
             rows |= dict(zip(digests, fresh, strict=True))
         return rows
+
+
+def _but_compute(spec: Mapping[str, Any]) -> dict[str, Any]:
+    params = {name: value for name, value in spec.get("params", {}).items() if name != "compute"}
+    return {**spec, "params": params}

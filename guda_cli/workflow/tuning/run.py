@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from guda_cli.attribution.oracle import mean_oracle, reliability
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import Query, load_queries
+from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError, UsageError
 from guda_cli.recipe import Recipe
@@ -44,7 +47,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trials in the order tried, which was chosen, and the recipe with its settings."""
+    """The trials in the order tried, which was chosen, what it changes in the recipe, and the recipe so."""
 
     groups: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -53,6 +56,7 @@ class Outcome:
     reliability: float | None
     trials: list[Trial]
     chosen: int
+    changes: Mapping[str, Any]
     recipe: Recipe
 
 
@@ -63,6 +67,7 @@ class Tuner:
         self, project: Project, device: str, groups: Sequence[str], seeds: Sequence[int], weighting: str
     ) -> None:
         self.project, self.device, self.weighting = project, device, weighting
+        weightings.parse(weighting)
         self.full = project.require_full()
         self.removals = removal.of_groups(groups, project.data.counts)
         self.names = tuple(what.name for what in self.removals)
@@ -87,6 +92,14 @@ class Tuner:
         from guda_cli.workflow.runs import remember_compute
 
         return LazyJobs(project, lambda: remember_compute(project, self.device))
+
+    def check(self, recipe: Recipe) -> None:
+        """RecipeError for unlearning settings that the full model does not admit."""
+        catalog.check(recipe.unlearn, self._unet, conditional=recipe.model.class_conditional)
+
+    @cached_property
+    def _unet(self) -> dict[str, Any]:
+        return dict(json.loads(self.project.read(self.full, "config"))["unet"])
 
     # -- images ------------------------------------------------------------------------------------
 
@@ -139,6 +152,11 @@ class Tuner:
     def oracle(self, queries: Sequence[Query]) -> list[Array]:
         """Train what the oracle lacks; its scores [queries, groups], one matrix a seed."""
         note_tuned(self.project, self.full, self.names)
+        own = self.project.recipe.train.seed
+        if own in self.seeds and self.full.operation == "train":
+            self.project.console.warn(
+                f"seed {own} is the full model's own: its oracle flatters what starts there"
+            )
         for seed in self.seeds:
             for what in self.removals:
                 self.project.ensure(self.jobs.without(what, self.full, seed))
@@ -197,8 +215,11 @@ def tune(
         for s, c, t, v in zip(candidates, costs, seconds, verdicts, strict=True)
     ]
     known = reliability(matrices) if len(matrices) > 1 else None
-    recipe = with_settings(project.recipe, candidates[chosen])
-    return Outcome(tuner.names, tuner.seeds, len(queries), tuner.weighting, known, trials, chosen, recipe)
+    changes = candidates[chosen]
+    return Outcome(
+        tuner.names, tuner.seeds, len(queries), tuner.weighting, known, trials, chosen, changes,
+        with_settings(project.recipe, changes),
+    )  # fmt: skip
 
 
 def full_settings(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:

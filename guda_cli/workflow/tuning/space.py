@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,14 +65,20 @@ def _text(value: Any) -> str:
 
 
 def candidates(
-    recipe: Recipe, trials: int, seed: int, space: Mapping[str, Sequence[Any]] | None = None
+    recipe: Recipe,
+    trials: int,
+    seed: int,
+    space: Mapping[str, Sequence[Any]] | None = None,
+    check: Callable[[Recipe], None] = lambda recipe: None,
 ) -> list[dict[str, Any]]:
     """At most `trials` different settings, the recipe's own (`{}`) first, then draws without repetition.
 
-    `space` narrows or replaces the values of the operator's default space key by key. The choice depends on
-    the space and the seed alone, and more trials begin with the same ones. RecipeError for a bad entry.
+    `space` replaces the operator's default space. The choice depends on the space and the seed alone, and
+    more trials begin with the same ones. `check` raises RecipeError for a recipe that cannot be unlearned
+    with; such combinations are passed over. RecipeError for a bad entry, or a recipe that is none itself.
     """
-    chosen = dict(space or {}) if space else dict(SPACES.get(recipe.unlearn.operator, {}))
+    check(recipe)
+    chosen = dict(space or SPACES.get(recipe.unlearn.operator, {}))
     for key, values in chosen.items():
         for value in values:
             with_settings(recipe, {key: value})
@@ -83,12 +88,14 @@ def candidates(
     order = rng.permutation(total) if total <= 1 << 20 else rng.integers(0, total, 4 * trials)
     seen = {str(catalog.settings(recipe.unlearn))}
     out: list[dict[str, Any]] = [{}]
-    for number in itertools.chain(order.tolist()):
+    for number in order.tolist():
         if len(out) >= trials:
             break
         settings = _decode(int(number), chosen, names)
         try:
-            text = str(catalog.settings(with_settings(recipe, settings).unlearn))
+            made = with_settings(recipe, settings)
+            check(made)
+            text = str(catalog.settings(made.unlearn))
         except RecipeError:  # values that do not go together
             continue
         if text not in seen:

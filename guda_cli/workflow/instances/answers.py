@@ -1,0 +1,33 @@
+"""A rival method's answers: the groups ranked for each image, and the training images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guda_cli.attribution import aggregate
+from guda_cli.data.queries import Query
+from guda_cli.diffusion.schedule import Array
+from guda_cli.report.model import GroupScore, InstanceScore, QueryResult
+from guda_cli.workflow.instances.pool import Pool
+
+
+def answer(
+    query: Query, scores: Array, names: Sequence[str], looks: str, instances: tuple[InstanceScore, ...]
+) -> QueryResult:
+    """One image's groups `names` by their scores [len(names)], highest first; ties by name."""
+    ranked = sorted(zip(names, scores.tolist(), strict=True), key=lambda item: (-item[1], item[0]))
+    entries = tuple(GroupScore(name, score) for name, score in ranked)
+    return QueryResult(
+        query.name, query.digest, looks, query.pixels, entries, None,
+        condition=query.condition, instances=instances,
+    )  # fmt: skip
+
+
+def best_instances(pool: Pool, row: Array, count: int) -> tuple[InstanceScore, ...]:
+    """The `count` training images of the highest scores in `row` [len(pool.indices)], highest first."""
+    data, out = pool.data, []
+    for place in aggregate.top_instances(row[None], count)[0]:
+        i = int(pool.indices[place])
+        groups = tuple(g for g, member in zip(data.groups, data.membership[i], strict=True) if member)
+        out.append(InstanceScore(data.names[i], groups, float(row[place]), data.images[i]))
+    return tuple(out)
