@@ -17,7 +17,9 @@ LAYERS = ("diffusion", "training", "unlearning", "attribution", "workflow", "com
 # What single modules at the top of guda_cli may use of guda_cli. (Not listed: anything but the layers.)
 LEAVES: dict[str, set[str]] = {
     "errors": set(),
-    "recipe": {"errors"},
+    "recipe_specs": {"errors"},
+    "recipe_rules": {"errors", "recipe_specs"},
+    "recipe": {"errors", "recipe_rules", "recipe_specs"},
     "console": {"errors", "progress"},
     "progress": {"console"},
     "failures": {"console", "errors"},
