@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
-from guda_cli.commands.score_output import COUNTERFACTUAL, Printer
+from guda_cli.commands.score_output import COUNTERFACTUAL, Mapper, Printer
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import GroupOption, Session, command_options, complete_group
 
@@ -171,7 +171,7 @@ def _score(
     bad, header, mapped = 0, True, maps > len(paths)
     for run in runs:
         printer = Printer(session.console, run, top, many=len(paths) > MANY, csv=csv, header=header)
-        bad = _show(run, paths, printer, _Mapper(run, map_path, top, f"-{run.method}" if mapped else ""))
+        bad = _show(run, paths, printer, Mapper(run, map_path, top, f"-{run.method}" if mapped else ""))
         session.console.say(run.summary())
         header = not csv
     if bad:
@@ -181,7 +181,7 @@ def _score(
         )
 
 
-def _show(run: Run, paths: list[str], printer: Printer, mapper: _Mapper) -> int:
+def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper) -> int:
     """Print every result; how many images could not be read."""
     bad = 0
     for result, query in _results(run, paths):
@@ -191,36 +191,6 @@ def _show(run: Run, paths: list[str], printer: Printer, mapper: _Mapper) -> int:
         printer.show(result)
         mapper.draw(query, result)
     return bad
-
-
-class _Mapper:
-    """Writes maps of the counterfactual methods, where asked; `ending` goes into the files' names."""
-
-    def __init__(self, run: Run, path: Path | None, top: int, ending: str) -> None:
-        self.run, self.path, self.top, self.ending = run, path, top, ending
-        self.taken: set[Path] = set()
-
-    def draw(self, query: Query, result: QueryResult) -> None:
-        """The map of one image, if any are wanted."""
-        from guda_cli.workflow.score_run import ScoreRun
-
-        if self.path is None or not isinstance(self.run, ScoreRun):
-            return
-        path = self.path
-        if not path.suffix:
-            path = _map_in(path, Path(query.name).stem + self.ending, self.taken)
-        self.run.write_map(query, result, self.top, path)
-        self.run.project.console.say(f"map: {path}")
-
-
-def _map_in(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """Where the map of an image goes in `folder`; images alike in name get a number."""
-    path, number = folder / f"{stem}.png", 1
-    while path in taken:
-        number += 1
-        path = folder / f"{stem}-{number}.png"
-    taken.add(path)
-    return path
 
 
 def _results(run: Run, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:

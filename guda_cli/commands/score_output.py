@@ -1,12 +1,14 @@
-"""How `guda score` prints results as they come."""
+"""How `guda score` prints results as they come, and writes maps."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guda_cli.console import Console
 
 if TYPE_CHECKING:
+    from guda_cli.data.queries import Query
     from guda_cli.report.model import QueryResult
     from guda_cli.workflow.runs import Run
 
@@ -43,3 +45,33 @@ class Printer:
                     terminal.query_table(result, self.top, run.unit, counterfactual=counterfactual)
                 )
         self._first = False
+
+
+class Mapper:
+    """Writes maps of the counterfactual methods, where asked; `ending` goes into the files' names."""
+
+    def __init__(self, run: Run, path: Path | None, top: int, ending: str) -> None:
+        self.run, self.path, self.top, self.ending = run, path, top, ending
+        self.taken: set[Path] = set()
+
+    def draw(self, query: Query, result: QueryResult) -> None:
+        """The map of one image, if any are wanted."""
+        from guda_cli.workflow.score_run import ScoreRun
+
+        if self.path is None or not isinstance(self.run, ScoreRun):
+            return
+        path = self.path
+        if not path.suffix:
+            path = _map_in(path, Path(query.name).stem + self.ending, self.taken)
+        self.run.write_map(query, result, self.top, path)
+        self.run.project.console.say(f"map: {path}")
+
+
+def _map_in(folder: Path, stem: str, taken: set[Path]) -> Path:
+    """Where the map of an image goes in `folder`; images alike in name get a number."""
+    path, number = folder / f"{stem}.png", 1
+    while path in taken:
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    taken.add(path)
+    return path

@@ -1,5 +1,6 @@
 """The tiny trained project, for every module of this folder."""
 
 from tests.workflow.fixtures import cli, one_thread, project, template
+from tests.workflow.oracle import bench, oracle
 
-__all__ = ["cli", "one_thread", "project", "template"]
+__all__ = ["bench", "cli", "one_thread", "oracle", "project", "template"]

@@ -130,9 +130,10 @@ def variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
     is not.
     """
     later = {name: settings.get(name, default) for name, default in catalog.DEFAULTS.items()}
-    operator = str(settings["operator"])
-    recipe = dataclasses.replace(bench.project.recipe.unlearn, operator=operator, **later)
-    mine = catalog.settings(recipe)
+    operator, spec = str(settings["operator"]), bench.project.recipe.unlearn
+    if operator != spec.operator:  # as `recipe.apply_sets` does
+        spec = dataclasses.replace(spec, operator=operator, forget_weight=None, t_min=None)
+    mine = catalog.settings(dataclasses.replace(spec, **later))
     shown = [
         f"{key} {value}"
         for key, value in settings.items()

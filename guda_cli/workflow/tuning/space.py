@@ -75,19 +75,21 @@ def candidates(
 
     `space` replaces the operator's default space. The choice depends on the space and the seed alone, and
     more trials begin with the same ones. `check` raises RecipeError for a recipe that cannot be unlearned
-    with; such combinations are passed over. RecipeError for a bad entry, or a recipe that is none itself.
+    with; such combinations are passed over. RecipeError for a bad entry, for a recipe that is none itself,
+    or when there is nothing else to try.
     """
     check(recipe)
     chosen = dict(space or SPACES.get(recipe.unlearn.operator, {}))
     for key, values in chosen.items():
         for value in values:
-            with_settings(recipe, {key: value})
+            catalog.settings(with_settings(recipe, {key: value}).unlearn)
     names = sorted(chosen)
     total = math.prod(len(chosen[name]) for name in names)
     rng = np.random.Generator(np.random.PCG64([0x7D11, seed]))
     order = rng.permutation(total) if total <= 1 << 20 else rng.integers(0, total, 4 * trials)
     seen = {str(catalog.settings(recipe.unlearn))}
     out: list[dict[str, Any]] = [{}]
+    refused: RecipeError | None = None
     for number in order.tolist():
         if len(out) >= trials:
             break
@@ -96,11 +98,14 @@ def candidates(
             made = with_settings(recipe, settings)
             check(made)
             text = str(catalog.settings(made.unlearn))
-        except RecipeError:  # values that do not go together
+        except RecipeError as err:  # values that do not go together, or not with the model
+            refused = err
             continue
         if text not in seen:
             seen.add(text)
             out.append(settings)
+    if refused and len(out) == 1 < trials:
+        raise refused
     return out
 
 

@@ -20,5 +20,7 @@ def tuned_groups(project: Project, full: ActionRecord) -> tuple[str, ...]:
 
 def note_tuned(project: Project, full: ActionRecord, groups: Iterable[str]) -> None:
     """Remember that settings were chosen by the oracle of `groups`."""
-    every = sorted({*tuned_groups(project, full), *groups})
-    project.store.set_document(_document(full), {"groups": every})
+    known = tuned_groups(project, full)
+    every = sorted({*known, *groups})
+    if every != [*known]:
+        project.store.set_document(_document(full), {"groups": every})
