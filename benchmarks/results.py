@@ -22,7 +22,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
-OPERATORS = ("retrack", "finetune", "neggrad", "erasediff", "siss")
+# What guda tune tries for each operator, beside the recipe's own settings.
+_RATES = "unlearn.lr=5e-4,1e-3,2e-3"
+SPACES = {
+    "retrack": ("unlearn.steps=40", _RATES, "unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2"),
+    "finetune": ("unlearn.steps=40,80", _RATES),
+    "neggrad": ("unlearn.steps=40", _RATES, "unlearn.forget_weight=0.1,0.3"),
+    "erasediff": ("unlearn.steps=40", _RATES, "unlearn.erase_rate=0.02,0.05"),
+    "siss": ("unlearn.steps=40", _RATES, "unlearn.superfactor=0.1,0.3"),
+}
+TRIALS = {"retrack": 13}  # 5 for the others
 CURVE = (5, 10, 20, 50, 100, 200)
 WEIGHTINGS = ("min-snr:5", "min-snr:1", "uniform", "elbo")
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
@@ -37,6 +46,7 @@ class Bench:
     sets: list[str]
     queries: int
     seeds: str
+    operators: Sequence[str]
     commands: list[str] = field(default_factory=list)
 
     def guda(self, *args: str, record: bool = True) -> list[dict[str, Any]]:
@@ -59,13 +69,13 @@ class Bench:
         self.guda("train", "--each-group", "--seeds", self.seeds)
         scored = self.guda("score", "queries", "--method", "logo")
         groups = sorted(entry["group"] for entry in scored[0]["scores"])
-        tuned = {operator: self.tune(operator) for operator in OPERATORS}
+        tuned = {operator: self.tune(operator) for operator in self.operators}
         self.guda("unlearn", "--all")
         self.guda("score", "queries", "--method", f"guda,{METHODS}")
         judged = [name for name in groups if name not in tuned["retrack"]["groups"]]
         for steps in CURVE:
             self.variant(judged, f"unlearn.steps={steps}")
-        for operator in OPERATORS[1:]:
+        for operator in self.operators[1:]:
             self.variant(judged, *chosen_sets(tuned[operator]))
         report = ("report", "--against", "logo", "--weighting", ",".join(WEIGHTINGS))
         return {
@@ -76,8 +86,9 @@ class Bench:
 
     def tune(self, operator: str) -> dict[str, Any]:
         """The trials of one operator on the held-out groups."""
-        trials = ("--trials", "5", "-n", "96", "--seeds", self.seeds)
-        return self.guda("tune", "--operator", operator, *trials)[0]
+        trials = ("--trials", str(TRIALS.get(operator, 5)), "-n", "96", "--seeds", self.seeds)
+        space = [part for item in SPACES[operator] for part in ("--space", item)]
+        return self.guda("tune", "--operator", operator, *trials, *space)[0]
 
     def variant(self, groups: Sequence[str], *sets: str) -> None:
         """Unlearn and score the judged groups with other settings."""
@@ -220,12 +231,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the store and the images")
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--seeds", default="2,3", help="of the oracle")
+    parser.add_argument(
+        "--operators", default=",".join(SPACES), help="tuned and compared; retrack comes first"
+    )
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     given = parser.parse_args()
     sets = [part for item in given.set for part in ("--set", item)]
-    bench = Bench(
-        given.recipe, given.work or Path(f"results-{given.recipe}"), sets, given.queries, given.seeds
-    )
+    others = [name for name in given.operators.split(",") if name != "retrack"]
+    work = given.work or Path(f"results-{given.recipe}")
+    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, ["retrack", *others])
     found = bench.run()
     example = " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""
     out = given.out or ROOT / "docs" / "results" / f"{given.recipe}.md"
