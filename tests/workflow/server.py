@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 
 PRELOAD = (
@@ -30,6 +31,7 @@ PRELOAD = (
 def child(folder: str, stdout: str, stderr: str, environment: dict[str, str], args: list[str]) -> None:
     """The whole life of one command."""
     code: object = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when the tests run in the background
     try:
         for path, stream in ((stdout, 1), (stderr, 2)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
