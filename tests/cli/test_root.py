@@ -19,7 +19,7 @@ from guda_cli.recipe import Recipe
 from guda_cli.session import Options, Session, complete_group
 from store import CorruptBlob, LeaseBusy, MissingBlob, Store, StoreError, StoreFull, StoreMissing
 
-COMMANDS = ["train", "unlearn", "sample", "score", "report", "status", "doctor", "recipes", "store"]
+COMMANDS = ["train", "unlearn", "sample", "score", "tune", "report", "status", "doctor", "recipes", "store"]
 
 
 class TestHelp:
@@ -131,7 +131,9 @@ class TestExitCodes:
 def start(code: str, cwd: Path, **kwargs) -> subprocess.Popen[str]:
     """A python process with a command `wait` that sleeps inside the usual guard."""
     script = (
-        "import sys, time, types\n"
+        "import signal, sys, time, types\n"
+        # ignored when the tests run in the background
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from guda_cli import app\n"
         "from guda_cli.session import Session, command_options\n"
         "@command_options(dry_run=True)\n"
