@@ -241,12 +241,14 @@ def main() -> None:
     work = given.work or Path(f"results-{given.recipe}")
     bench = Bench(given.recipe, work, sets, given.queries, given.seeds, ["retrack", *others])
     found = bench.run()
-    example = " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""
+    script = f"python benchmarks/results.py {given.recipe}"
+    script += " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""
+    for name in ("operators", "seeds", "queries"):
+        value = getattr(given, name)
+        script += f" --{name} {value}" if value != parser.get_default(name) else ""
     out = given.out or ROOT / "docs" / "results" / f"{given.recipe}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(
-        markdown(bench, found, f"python benchmarks/results.py {given.recipe}{example}"), encoding="utf-8"
-    )
+    out.write_text(markdown(bench, found, script), encoding="utf-8")
     print(out)
 
 
