@@ -117,7 +117,8 @@ def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
         "groups judged.",
     ]
     for table in report["tables"]:
-        parts += [f"## {table['weighting']}", _reliability(table), agreement_table(table)]
+        notes = "\n".join(f"- {note}" for note in table["notes"])
+        parts += [f"## {table['weighting']}", _reliability(table), agreement_table(table), notes]
     parts += ["## Cost", cost_table(report["tables"][0])]
     if report.get("bands"):
         parts += ["## Where the oracle knows itself", bands_table(report["bands"])]
@@ -151,7 +152,7 @@ def agreement_table(table: dict[str, Any]) -> str:
     rows = sorted(table["rows"], key=lambda r: (order[r["kind"]], -r["metrics"]["top1"]["value"]))
     return grid(
         ["method", *METRICS],
-        [[row["name"], *(_interval(row["metrics"][name]) for name in METRICS)] for row in rows],
+        [[row["method"], *(_interval(row["metrics"][name]) for name in METRICS)] for row in rows],
     )
 
 
@@ -165,7 +166,7 @@ def cost_table(table: dict[str, Any]) -> str:
     rows = []
     for row in table["rows"]:
         keys = ("prepare_forwards", "prepare_seconds", "query_forwards", "query_seconds", "speedup_forwards")
-        rows.append([row["name"], *(_number(row.get(key)) for key in keys)])
+        rows.append([row["method"], *(_number(row.get(key)) for key in keys)])
     return grid(
         ["method", "preparation", "seconds", "a query", "seconds", "LOGO's preparation / this one's"], rows
     )
