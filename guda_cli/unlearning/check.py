@@ -14,7 +14,9 @@ from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 
 SIDE = 256  # loss evaluations a side
-KEPT_WITHIN = 0.05  # the rest's loss may rise by this share
+# The rest's loss may rise by this share. On the digits, models 13 % above went with the oracle of held-out
+# groups as well as those 5 % above (forget_weight 1.0 and 0.3 in docs/results): less would warn of sound models.
+KEPT_WITHIN = 0.10
 
 
 @dataclass(frozen=True)

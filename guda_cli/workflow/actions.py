@@ -21,7 +21,7 @@ VERSIONS = {
     "dataset": 1,
     "train": 1,
     "register": 1,
-    "unlearn": 1,
+    "unlearn": 2,
     "elbo-table": 1,
     "score": 1,
     "sample": 1,
