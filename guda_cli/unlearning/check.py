@@ -15,7 +15,7 @@ from guda_cli.diffusion.schedule import Array
 
 SIDE = 256  # loss evaluations a side
 # The rest's loss may rise by this share. On the digits, models 13 % above went with the oracle of held-out
-# groups as well as those 5 % above (forget_weight 1.0 and 0.3, docs/results): less would warn of sound models.
+# groups as well as those 5 % above (forget_weight 1.0 and 0.3, docs/results): less warns of sound models.
 KEPT_WITHIN = 0.10
 
 
