@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -230,6 +231,11 @@ class Project:
                 why="nothing has been trained, or its settings or data have changed since",
             )
         return record
+
+
+def now() -> str:
+    """The date and time in UTC, to the second, as reports carry it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def provenance() -> dict[str, Any]:

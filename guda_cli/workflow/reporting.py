@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from guda_cli.recipe import dump
 from guda_cli.report.model import Check, CostRow, ReportModel, summarise
 from guda_cli.workflow import actions, counterfactuals, queries_store, results
 from guda_cli.workflow.counterfactuals import Counterfactuals
-from guda_cli.workflow.project import Project, provenance
+from guda_cli.workflow.project import Project, now, provenance
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
 from store import ActionRecord
@@ -55,7 +54,7 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
         timesteps=grid.timesteps.shape[1],
         draws=grid.timesteps.shape[0],
         seed=int(last["grid"]["seed"]),
-        created=_now(),
+        created=now(),
         groups=tuple(groups),
         group_sizes=_sizes(project, list(groups)),
         queries=answers,
@@ -109,10 +108,6 @@ def _cells(
 
 def _grid_name(spec: Mapping[str, Any]) -> str:
     return f"stride:{spec['stride']}" if spec["kind"] == "stride" else str(spec["kind"])
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _sizes(project: Project, groups: list[str]) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from guda_cli.report.agreement_model import (
 from guda_cli.workflow.bench.bench import Bench, open_bench
 from guda_cli.workflow.bench.rivals import Found, Rival, find_rivals, spent, variant_name
 from guda_cli.workflow.methods import METHODS
-from guda_cli.workflow.project import Project, provenance
+from guda_cli.workflow.project import Project, now, provenance
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
 RELIABLE = 0.7  # of the mean oracle: below, no table means anything
@@ -66,7 +65,7 @@ def build(
         centred=centred,
         grid=_grid_words(bench),
         rbo_max=rbo_max(len(bench.columns)),
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
         tables=tuple(tables),
         bands=_bands(bench),
         steps=_steps(bench, rivals, tables),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from guda_cli.data.queries import Query
 from guda_cli.errors import MissingError
 from guda_cli.recipe import dump
@@ -11,7 +9,7 @@ from guda_cli.report.model import CostRow, ReportModel, summarise
 from guda_cli.workflow import queries_store
 from guda_cli.workflow.instances import settings
 from guda_cli.workflow.instances.run import InstanceRun
-from guda_cli.workflow.project import Project, provenance
+from guda_cli.workflow.project import Project, now, provenance
 from store import ActionRecord
 
 
@@ -44,7 +42,7 @@ def build(project: Project, method: str, instances: int) -> ReportModel:
         timesteps=0,
         draws=0,
         seed=int(chosen.values.get("seed", 0)),
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
         groups=tuple(groups),
         group_sizes=dict(project.data.counts),
         queries=tuple(answers),
