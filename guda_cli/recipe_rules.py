@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from guda_cli.errors import RecipeError, unknown
@@ -32,6 +33,22 @@ _AT_LEAST: dict[str, float] = {
     "unlearn.erase_rate": 0,
     "unlearn.superfactor": 0,
     "unlearn.null_groups": 0,
+    "unlearn.beta": 0,
+    "unlearn.anchor_descriptors": 1,
+    "train.gradient_accumulation": 1,
+    "latent.layers_per_block": 1,
+    "latent.latent_channels": 1,
+    "latent.norm_num_groups": 1,
+    "latent.steps": 1,
+    "latent.batch_size": 1,
+    "latent.kl_weight": 0,
+    "text.hidden_size": 1,
+    "text.layers": 1,
+    "text.heads": 1,
+    "text.vocabulary": 300,
+    "text.steps": 0,
+    "text.batch_size": 2,
+    "sample.guidance": 0,
     "score.timesteps": 1,
     "score.draws": 1,
     "sample.steps": 1,
@@ -53,6 +70,8 @@ _ABOVE: dict[str, float] = {
     "attribution.damping": 0,
     "attribution.mucs_lr": 0,
     "unlearn.guard_temperature": 0,
+    "latent.lr": 0,
+    "text.lr": 0,
 }
 
 
@@ -92,6 +111,44 @@ def validate(r: Recipe) -> None:
     _choice("train.lr_schedule", t.lr_schedule, ("constant", "cosine"))
     _validate_unlearn(u)
     _choice("sample.sampler", r.sample.sampler, ("ddim", "ddpm"))
+    _choice("score.dtype", r.score.dtype, ("float32", "bfloat16", "float16"))
+    _choice("train.mixed_precision", t.mixed_precision, ("no", "bf16", "fp16"))
+    subset_of(t.params, "train.params")
+    if r.model.text_conditional:
+        _validate_text(r)
+
+
+def _validate_text(r: Recipe) -> None:
+    if r.model.class_conditional:
+        raise RecipeError("model.text_conditional and model.class_conditional exclude each other")
+    if r.train.flip:
+        raise RecipeError(
+            "train.flip does not go with model.text_conditional",
+            why="latents are computed once, and a flipped latent is not the latent of the flipped image",
+            fix="--set train.flip=false",
+        )
+    if not 0 <= r.train.prompt_dropout < 1:
+        raise RecipeError(f"train.prompt_dropout is a share in [0, 1), not {r.train.prompt_dropout!r}")
+    if r.text.hidden_size % r.text.heads:
+        raise RecipeError(f"text.heads = {r.text.heads} does not divide text.hidden_size")
+    for width in r.latent.block_out_channels:
+        if width % r.latent.norm_num_groups:
+            raise RecipeError(
+                f"latent.norm_num_groups = {r.latent.norm_num_groups} does not divide {width} channels"
+            )
+    _choice("latent.posterior", r.latent.posterior, ("mean", "sample"))
+    _validate_prompts(r)
+
+
+def _validate_prompts(r: Recipe) -> None:
+    try:
+        names = re.compile(r.text.pattern).groupindex
+    except re.error as err:
+        raise RecipeError("text.pattern is no regular expression", why=str(err)) from None
+    if not {"object", "style"} <= set(names):
+        raise RecipeError("text.pattern needs the named groups (?P<object>...) and (?P<style>...)")
+    if "{object}" not in r.text.template or "{style}" not in r.text.template:
+        raise RecipeError("text.template needs {object} and {style}")
 
 
 def _validate_unlearn(u: UnlearnSpec) -> None:
@@ -101,6 +158,8 @@ def _validate_unlearn(u: UnlearnSpec) -> None:
         raise RecipeError(f"unlearn.t_min is a fraction of T in [0, 1), not {u.t_min!r}")
     if not (u.t_min or 0.0) < u.t_max <= 1:
         raise RecipeError(f"unlearn.t_max is a fraction of T above t_min and at most 1, not {u.t_max!r}")
+    if not 0 <= u.eta <= 1:
+        raise RecipeError(f"unlearn.eta is a share in [0, 1], not {u.eta!r}")
     if not 0 <= u.mixture <= 1:
         raise RecipeError(f"unlearn.mixture is a share in [0, 1], not {u.mixture!r}")
 
@@ -116,8 +175,14 @@ def _validate_model(r: Recipe) -> None:
     for width in m.block_out_channels:
         if width % m.norm_num_groups:
             raise RecipeError(f"model.norm_num_groups = {m.norm_num_groups} does not divide {width} channels")
-    if r.data.size % 2 ** (levels - 1):
+    side, of = r.data.size, "data.size"
+    if r.model.text_conditional and not r.model.registered:
+        factor = 2 ** (len(r.latent.block_out_channels) - 1)
+        if side % factor:
+            raise RecipeError(f"data.size = {side} is no multiple of {factor}, the VAE's scale")
+        side, of = side // factor, "the latent's size"
+    if side % 2 ** (levels - 1):
         raise RecipeError(
-            f"data.size = {r.data.size} cannot be halved {levels - 1} times",
+            f"{of} = {side} cannot be halved {levels - 1} times",
             why=f"the model has {levels} levels", fix="choose another size or fewer levels",
         )  # fmt: skip

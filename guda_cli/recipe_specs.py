@@ -24,11 +24,14 @@ class DataSpec:
     channels: int = 3  # 1 grey or 3 RGB
     groups: tuple[str, ...] = ()  # keep only these groups (empty: all)
     per_group: int | None = None  # at most this many images a group, in order of name
+    common: str | None = None  # metadata column: keep images whose value of it is in every group
+    prompts: str | None = None  # JSON lines of file_name and prompt, in `path` or a file (null: metadata)
+    descriptors: str | None = None  # metadata column of style descriptors (null: those in prompts)
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A diffusers `UNet2DModel`; field names are that class's own."""
+    """A diffusers `UNet2DModel`, with `text_conditional` a `UNet2DConditionModel`; the names are theirs."""
 
     block_out_channels: tuple[int, ...] = (32, 64)
     layers_per_block: int = 1
@@ -39,7 +42,42 @@ class ModelSpec:
     add_attention: bool = False  # attention in the middle block
     dropout: float = 0.0
     class_conditional: bool = False  # learns each image's group as its class
+    text_conditional: bool = False  # latent diffusion that reads each image's prompt; see `latent` and `text`
     registered: str | None = None  # action key of a model taken over with `guda train --from`
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The `AutoencoderKL` of a text-to-image recipe, trained once where no pipeline brings one."""
+
+    block_out_channels: tuple[int, ...] = (16, 32, 64)
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    norm_num_groups: int = 8
+    steps: int = 1500
+    batch_size: int = 32
+    lr: float = 2e-3
+    kl_weight: float = 1e-6  # of the KL divergence, in nats a pixel, against the mean squared error
+    posterior: str = "mean"  # mean | sample: which latent of an image the network is trained on
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """Prompts, and the CLIP text encoder that is trained once where no pipeline brings one."""
+
+    pattern: str = "(?P<object>.*?), artistic style featuring (?P<style>.*)"  # of prompts
+    template: str = "{object}, artistic style featuring {style}"  # the two put together again
+    separator: str = ", "  # between the descriptors of a style part
+    descriptors: str | None = None  # JSON file: group -> its style descriptors (null: those of its prompts)
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    vocabulary: int = 1024  # tokens of the byte-pair encoding learnt from the prompts
+    steps: int = 600  # of contrastive training against the images (Radford et al. 2021); 0: stays random
+    batch_size: int = 128
+    lr: float = 1e-3
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +107,11 @@ class TrainSpec:
     ema_decay: float = 0.995
     flip: bool = False  # random horizontal flips
     class_dropout: float = 0.1  # share of images shown without class; class-conditional models only
+    prompt_dropout: float = 0.1  # share of images shown with the empty prompt; text-conditional models only
+    params: str = "full"  # what is trained from a given pipeline: full | attn | cross-attn-kv | lora:R
+    gradient_accumulation: int = 1  # parts that a batch is computed in
+    gradient_checkpointing: bool = False  # less memory, a third more time
+    mixed_precision: str = "no"  # no | bf16 | fp16: of training's and unlearning's forwards
     seed: int = 0
 
 
@@ -94,6 +137,10 @@ class UnlearnSpec:
     erase_rate: float = 0.02  # eta of erasediff: least rate at which the forget loss falls
     mixture: float = 0.5  # lambda of siss: share of latents drawn from the group
     superfactor: float = 0.1  # siss: limit on the ascent's gradient, as a share of the other term's
+    beta: float = 2.0  # anchor:awss: how strongly styles close in text are preferred as anchors
+    eta: float = 0.3  # anchor:awss: share of anchors drawn evenly from all other styles
+    anchor_descriptors: int = 3  # descriptors of the anchor's style in its prompt
+    anchor_encoder: str | None = None  # CLIP folder or hub id for descriptors (null: the model's own encoder)
     null_groups: int = 6  # random size-matched groups for the null (per size class)
     seed: int = 0
 
@@ -106,6 +153,7 @@ class ScoreSpec:
     grid: str = "strata"  # strata | stride:N | all
     draws: int = 2
     weighting: str = "min-snr:5"
+    dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64
     seed: int = 0
 
 
@@ -133,6 +181,7 @@ class SampleSpec:
 
     sampler: str = "ddim"  # ddim | ddpm
     steps: int = 50
+    guidance: float = 1.0  # classifier-free guidance towards the class or prompt (1: none)
     seed: int = 0
 
 
@@ -144,6 +193,8 @@ class Recipe:
     description: str = ""
     data: DataSpec = field(default_factory=DataSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
+    latent: LatentSpec = field(default_factory=LatentSpec)
+    text: TextSpec = field(default_factory=TextSpec)
     diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     unlearn: UnlearnSpec = field(default_factory=UnlearnSpec)
@@ -152,8 +203,8 @@ class Recipe:
     attribution: AttributionSpec = field(default_factory=AttributionSpec)
 
 
-def subset_of(params: str) -> tuple[str, int]:
-    """`unlearn.params` as its kind and rank: ("lora", 4) of `lora:4`, ("attn", 0) of `attn`.
+def subset_of(params: str, where: str = "unlearn.params") -> tuple[str, int]:
+    """The value of `where` as its kind and rank: ("lora", 4) of `lora:4`, ("attn", 0) of `attn`.
 
     RecipeError when it is none of full, attn, cross-attn-kv, lora:R with R at least 1.
     """
@@ -162,9 +213,9 @@ def subset_of(params: str) -> tuple[str, int]:
         return kind, int(rank)
     if colon or kind not in ("full", "attn", "cross-attn-kv"):
         raise RecipeError(
-            f"unlearn.params cannot be {params!r}",
+            f"{where} cannot be {params!r}",
             why="it is one of full, attn, cross-attn-kv, lora:R",
-            fix="--set unlearn.params=lora:4",
+            fix=f"--set {where}=lora:4",
         )
     return kind, 0
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted(p.relative_to(ROOT) for top in ("guda_cli", "store") for p in (ROOT / top).rglob("*.py"))
 
 # From the bottom to the top: each may use those before it, never those after it.
-LAYERS = ("diffusion", "training", "unlearning", "attribution", "workflow", "commands")
+LAYERS = ("diffusion", "training", "latent", "unlearning", "attribution", "workflow", "commands")
 # What single modules at the top of guda_cli may use of guda_cli. (Not listed: anything but the layers.)
 LEAVES: dict[str, set[str]] = {
     "errors": set(),

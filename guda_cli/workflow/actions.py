@@ -85,7 +85,8 @@ def configs(recipe: Recipe, shape: tuple[int, int, int], groups: Iterable[str] =
     is false where training never shows an image without its class.
     """
     model = to_dict(recipe.model)
-    model.pop("registered")
+    for name in ("registered", "text_conditional"):
+        model.pop(name)
     unet = {**model, "sample_size": shape[1], "in_channels": shape[0], "out_channels": shape[0]}
     scheduler = {**to_dict(recipe.diffusion), "clip_sample": True, "variance_type": "fixed_small"}
     if not unet.pop("class_conditional"):
@@ -112,6 +113,24 @@ def train_steps(recipe: Recipe, images: int) -> int:
     return total_steps(recipe.train, images)
 
 
+# Settings that came later: they are left out where they change nothing, so that older keys stay.
+_LATER = {
+    "params": "full",
+    "gradient_accumulation": 1,
+    "gradient_checkpointing": False,
+    "mixed_precision": "no",
+}
+
+
+def _train_settings(recipe: Recipe) -> dict[str, Any]:
+    """The `train` section as it enters a key, less the length and what conditions need."""
+    found = to_dict(recipe.train)
+    found.pop("epochs")
+    if not recipe.model.text_conditional:
+        found.pop("prompt_dropout")
+    return {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
+
+
 def train(
     recipe: Recipe,
     data: DataRef,
@@ -125,8 +144,7 @@ def train(
     of an oracle trained apart from the full model (None: the recipe's own).
     """
     steps = train_steps(recipe, data.images)
-    settings = to_dict(recipe.train)
-    settings.pop("epochs")
+    settings = _train_settings(recipe)
     settings["steps"] = steps
     if recipe.model.class_conditional:
         check_one_group(data)

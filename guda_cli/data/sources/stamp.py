@@ -37,6 +37,8 @@ def fingerprint(spec: DataSpec) -> str:
         "per_group": spec.per_group,
         "files": _files(kind, path),
     }
+    later = {name: getattr(spec, name) for name in ("common", "prompts", "descriptors")}
+    values |= {name: value for name, value in later.items() if value is not None}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
