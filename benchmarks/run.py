@@ -73,7 +73,7 @@ def scoring() -> None:
     from guda_cli.recipe import to_dict
     from guda_cli.recipes_lookup import load
     from guda_cli.training.model_io import build_unet
-    from guda_cli.workflow.actions import configs
+    from guda_cli.workflow.configs import configs
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)
@@ -120,13 +120,14 @@ def unlearning() -> None:
 
     torch.set_flush_denormal(True)
     from guda_cli.data.sources import read_dataset
+    from guda_cli.diffusion.denoiser import UNetDenoiser
     from guda_cli.diffusion.schedule import from_config
     from guda_cli.recipes_lookup import load
     from guda_cli.training import loop
     from guda_cli.training.model_io import build_unet
     from guda_cli.unlearning.operators import Problem
     from guda_cli.unlearning.unlearn import unlearn
-    from guda_cli.workflow.actions import configs
+    from guda_cli.workflow.configs import configs
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)
@@ -138,7 +139,8 @@ def unlearning() -> None:
     def run(operator: str) -> Callable[[], None]:
         spec = dataclasses.replace(recipe.unlearn, operator=operator, steps=20)
         unet = build_unet(config["unet"], 0)
-        return lambda: unlearn(unet, Problem(images, forget, schedule, spec), hooks=loop.Hooks()) and None
+        problem, denoiser = Problem(images, forget, schedule, spec), UNetDenoiser(unet, schedule)
+        return lambda: unlearn(denoiser, problem, hooks=loop.Hooks()) and None
 
     ratio = paired_ratio(run("retrack"), run("finetune"), repeats=REPEATS)
     line("retrack with neighbour search / same steps, plain target", f"{ratio:.3f}", "1.2")

@@ -43,6 +43,7 @@ class ModelSpec:
     dropout: float = 0.0
     class_conditional: bool = False  # learns each image's group as its class
     text_conditional: bool = False  # latent diffusion that reads each image's prompt; see `latent` and `text`
+    base: str | None = None  # action key of the pipeline that `guda train --from` starts from
     registered: str | None = None  # action key of a model taken over with `guda train --from`
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from guda_cli.diffusion import grid
-from guda_cli.diffusion.denoiser import add_noise, training_target
+from guda_cli.diffusion.denoiser import add_noise, to_x0, training_target
 from guda_cli.diffusion.elbo import cells
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.noise import QueryNoise, generator
@@ -67,9 +67,9 @@ class Network(torch.nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images uint8 [N, C, H, W], the digest of each (`pixels_digest`) and labels [N], if there are any."""
+    """Images [N, C, H, W], uint8 or latents, the digest of each's pixels and labels [N], if there are any."""
 
-    pixels: Tensor
+    images: Tensor
     digests: tuple[str, ...]
     labels: Tensor | None = None
 
@@ -80,7 +80,7 @@ class Samples:
         """Those at `indices`, in that order."""
         where = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[where]
-        return Samples(self.pixels[where], tuple(self.digests[int(i)] for i in where), labels)
+        return Samples(self.images[where], tuple(self.digests[int(i)] for i in where), labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def noisy(
     """Rows of `samples[indices]` [B] noised to `t` [B] with `noise` [B, C, H, W], on the network's device."""
     device, schedule = network.denoiser.device, network.schedule
     where = torch.as_tensor(indices, dtype=torch.int64)
-    x0 = (samples.pixels[where].float() / 127.5 - 1.0).to(device)
+    x0 = to_x0(samples.images[where]).to(device)
     t, noise = t.to(device), noise.to(device)
     labels = None if samples.labels is None else samples.labels[where].to(device)
     return Rows(add_noise(schedule, x0, noise, t), t, training_target(schedule, x0, noise, t), labels)
@@ -124,7 +124,7 @@ def batches(
     for start in range(0, len(jobs), batch_size):
         part = jobs[start : start + batch_size]
         noise = noises.fill(
-            torch.empty(len(part), *samples.pixels.shape[1:]), [(digest, t, d) for _, digest, t, d in part]
+            torch.empty(len(part), *samples.images.shape[1:]), [(digest, t, d) for _, digest, t, d in part]
         )
         t = torch.tensor([t for _, _, t, _ in part])
         yield slice(start, start + len(part)), noisy(network, samples, [i for i, *_ in part], t, noise)

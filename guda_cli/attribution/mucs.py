@@ -94,7 +94,7 @@ def forget_rows(network: Network, query: Samples, spec: MucsSpec, step: int) -> 
     g = generator("guda.mucs/1", query.digests[0], spec.seed, step)
     places = (torch.arange(size) + torch.rand(size, generator=g, dtype=torch.float64)) / size
     t = offset + 1 + (places * (T - offset)).long().clamp(max=T - offset - 1)
-    noise = torch.randn(size, *query.pixels.shape[1:], generator=g)
+    noise = torch.randn(size, *query.images.shape[1:], generator=g)
     return noisy(network, query, [0] * size, t, noise)
 
 
@@ -117,7 +117,7 @@ def unlearn(
     leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
     optimizer = torch.optim.Adam(leaves.values(), lr=spec.lr)
     T = network.schedule.T - round(spec.lowest * network.schedule.T)
-    stream = Stream(len(retain), spec.retain_batch, T, tuple(retain.pixels.shape[1:]), spec.seed)
+    stream = Stream(len(retain), spec.retain_batch, T, tuple(retain.images.shape[1:]), spec.seed)
     step, spent = 0, 0.0
     with evaluating(network):
         while True:

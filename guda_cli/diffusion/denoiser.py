@@ -26,6 +26,19 @@ class Denoiser(Protocol):
         ...
 
 
+class Network(Denoiser, Protocol):
+    """A denoiser whose weights are those of one module, as training and unlearning need it."""
+
+    unet: torch.nn.Module
+    null_class: int | None
+    """The null condition's value; None where there is none."""
+
+
+def to_x0(values: Tensor) -> Tensor:
+    """x0 of stored images [N, C, H, W]: uint8 pixels come to lie in [-1, 1], latents are left as they are."""
+    return values.float() / 127.5 - 1.0 if values.dtype == torch.uint8 else values
+
+
 class UNetDenoiser:
     """Adapter of a diffusers `UNet2DModel`, unconditional or with class embeddings.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guda_cli.diffusion.denoiser import to_x0
 from guda_cli.diffusion.noise import generator
 
 
@@ -76,7 +77,7 @@ class Stream:
         return self._epoch[1]
 
 
-def pixels(images: Tensor, batch: Batch, *, flip: bool) -> Tensor:
-    """The batch's images [B, C, H, W] as float32 in [-1, 1] from uint8 `images`."""
-    x = images[batch.indices].float() / 127.5 - 1.0
+def clean(images: Tensor, batch: Batch, *, flip: bool) -> Tensor:
+    """The batch's x0 [B, C, H, W], float32, from uint8 `images` or latents (`to_x0`)."""
+    x = to_x0(images[batch.indices])
     return torch.where(batch.flip.view(-1, 1, 1, 1), x.flip(-1), x) if flip else x

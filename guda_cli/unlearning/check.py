@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, add_noise, training_target
+from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_x0, training_target
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 
@@ -46,7 +46,7 @@ def evaluation_rows(members: Tensor, side: int = SIDE) -> Tensor:
 def losses(
     denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 256, *, cond: Tensor | None = None
 ) -> Array:
-    """Denoising loss per pixel [len(rows)] of uint8 `images[rows]`; t is stratified, noise is shared.
+    """Denoising loss per pixel [len(rows)] of `images[rows]` (uint8 or latents); t is stratified.
 
     `cond` [N, ...] is each image's condition.
     """
@@ -56,7 +56,7 @@ def losses(
     out = []
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
-        x0 = (images[rows[part]].float() / 127.5 - 1.0).to(denoiser.device)
+        x0 = to_x0(images[rows[part]]).to(denoiser.device)
         level, eps = t[part].to(denoiser.device), noise[part].to(denoiser.device)
         x_t = add_noise(schedule, x0, eps, level)
         target = training_target(schedule, x0, eps, level)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from guda_cli.diffusion.denoiser import UNetDenoiser, add_noise, training_target
+from guda_cli.diffusion.denoiser import Network, add_noise, to_x0, training_target
 from guda_cli.diffusion.noise import generator
 from guda_cli.unlearning.catalog import GUARD_DRAWS, GUARD_RETAIN
 from guda_cli.unlearning.operators import Problem, squared_error
@@ -26,7 +26,7 @@ ELEMENTS = 2**27  # numbers in the per-sample gradients of a chunk: half a gigab
 class _Losses(torch.nn.Module):
     """The per-sample denoising losses [B] as a function of the network's parameters."""
 
-    def __init__(self, denoiser: UNetDenoiser) -> None:
+    def __init__(self, denoiser: Network) -> None:
         super().__init__()
         self.unet, self.denoiser = denoiser.unet, denoiser
 
@@ -42,7 +42,7 @@ def weights_from(alignment: Tensor, temperature: float) -> Tensor:
     return torch.softmax(-z / temperature, dim=0) * len(z)
 
 
-def guard_weights(denoiser: UNetDenoiser, problem: Problem) -> Tensor:
+def guard_weights(denoiser: Network, problem: Problem) -> Tensor:
     """Weights [N] float32 of every image's forget term; 1 outside the group.
 
     `denoiser` holds the full model and is put in evaluation mode. The (t, noise) of an image depend on its
@@ -57,7 +57,7 @@ def guard_weights(denoiser: UNetDenoiser, problem: Problem) -> Tensor:
     return out
 
 
-def retain_gradient(denoiser: UNetDenoiser, problem: Problem) -> dict[str, Tensor]:
+def retain_gradient(denoiser: Network, problem: Problem) -> dict[str, Tensor]:
     """Mean gradient over up to GUARD_RETAIN images that stay, by parameter; one (t, noise) an image."""
     losses = _Losses(denoiser)
     named = {name: p.detach().requires_grad_() for name, p in losses.named_parameters()}
@@ -72,7 +72,7 @@ def retain_gradient(denoiser: UNetDenoiser, problem: Problem) -> dict[str, Tenso
     return total
 
 
-def alignments(denoiser: UNetDenoiser, problem: Problem, rows: Tensor, retain: dict[str, Tensor]) -> Tensor:
+def alignments(denoiser: Network, problem: Problem, rows: Tensor, retain: dict[str, Tensor]) -> Tensor:
     """<gradient of each image's loss, `retain`> for images `rows` [F], mean over draws: float64 [F].
 
     Per-sample gradients by vmap, as many at a time as fit into ELEMENTS numbers.
@@ -99,7 +99,7 @@ def alignments(denoiser: UNetDenoiser, problem: Problem, rows: Tensor, retain: d
 
 
 def _draws(
-    denoiser: UNetDenoiser, problem: Problem, rows: Tensor, draw: int, chunk: int
+    denoiser: Network, problem: Problem, rows: Tensor, draw: int, chunk: int
 ) -> Iterator[tuple[Tensor, ...]]:
     """(x_t, t, target, cond where there is one) of images `rows`, in chunks.
 
@@ -114,6 +114,6 @@ def _draws(
             times.append(1 + int(place * schedule.T))
             noise.append(torch.randn(problem.images.shape[1:], generator=g))
         eps, t = torch.stack(noise).to(device), torch.tensor(times).to(device)
-        x0 = (problem.images[part].float() / 127.5 - 1.0).to(device)
+        x0 = to_x0(problem.images[part]).to(device)
         cond = () if problem.cond is None else (problem.cond[part].to(device),)
         yield add_noise(schedule, x0, eps, t), t, training_target(schedule, x0, eps, t), *cond

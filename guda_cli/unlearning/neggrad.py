@@ -19,8 +19,11 @@ class NegGrad:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        mean = problem.images.sum(0, dtype=torch.int64).double() / len(problem.images)
-        self.mean = (mean / 127.5 - 1.0).float()
+        if problem.images.dtype == torch.uint8:
+            mean = problem.images.sum(0, dtype=torch.int64).double() / len(problem.images)
+            self.mean = (mean / 127.5 - 1.0).float()
+        else:
+            self.mean = problem.images.mean(0, dtype=torch.float64).float()
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """The entries as they are."""

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import coefficients
+from guda_cli.diffusion.denoiser import coefficients, to_x0
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.neighbours import nearest
@@ -81,7 +81,7 @@ class Retrack(Redirecting):
 
     def __init__(self, problem: Problem) -> None:
         self.schedule, self.spec, self.problem = problem.schedule, problem.spec, problem
-        flat = problem.images.flatten(1).float() / 127.5 - 1.0
+        flat = to_x0(problem.images.flatten(1))
         forget, retain = problem.forget.nonzero().flatten(), (~problem.forget).nonzero().flatten()
         found = retain[nearest(flat[forget], flat[retain], self.spec.neighbours)]
         self.table = torch.zeros(len(flat), found.shape[1], dtype=torch.int64)
@@ -92,7 +92,7 @@ class Retrack(Redirecting):
 
     def redirect(self, batch: ForgetBatch) -> Redirect:
         """eps_bar for each entry; entries outside the window t_min * T .. t_max * T get weight 0."""
-        neighbours = (self.images[self.table[batch.indices]].float() / 127.5 - 1.0).to(batch.x_t.device)
+        neighbours = to_x0(self.images[self.table[batch.indices]]).to(batch.x_t.device)
         target = target_noise(self.schedule, batch.x_t, batch.t, neighbours, batch.noise, self.spec.cap)
         weight = catalog.value(self.spec, "forget_weight") * self.problem.share(batch)
         if self.group is not None:

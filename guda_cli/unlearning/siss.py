@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import add_noise, coefficients, training_target
+from guda_cli.diffusion.denoiser import add_noise, coefficients, to_x0, training_target
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators import ForgetBatch, Problem, squared_error, uniform
 from guda_cli.unlearning.two_gradients import TwoGradients
@@ -46,7 +46,7 @@ class Siss(TwoGradients):
         """The retain image x [F, C, H, W] that each entry of the group is paired with."""
         drawn = uniform("siss.partner", self.problem, batch)
         rows = self.retain[(drawn * len(self.retain)).long()]
-        return (self.problem.images[rows].float() / 127.5 - 1.0).to(batch.x0.device)
+        return to_x0(self.problem.images[rows]).to(batch.x0.device)
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """Latents m_t of the mixture: with probability lambda the group's own, else x with the same noise."""

@@ -7,12 +7,12 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, UNetDenoiser, add_noise, training_target
+from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, training_target
 from guda_cli.errors import DataError
 from guda_cli.training import loop
 from guda_cli.training.model_io import Weights
 from guda_cli.training.state import RunState
-from guda_cli.training.stream import Stream, pixels
+from guda_cli.training.stream import Stream, clean
 from guda_cli.unlearning import catalog, subsets
 from guda_cli.unlearning.guard import guard_weights
 from guda_cli.unlearning.operators import ForgetBatch, Operator, Problem, make, squared_error
@@ -34,7 +34,7 @@ def step_loss(
     """
     schedule, device = problem.schedule, denoiser.device
     batch = stream.at(step)
-    x0 = pixels(problem.images, batch, flip=False).to(device)
+    x0 = clean(problem.images, batch, flip=False).to(device)
     noise, t = batch.noise.to(device), batch.t.to(device)
     x_t = add_noise(schedule, x0, noise, t)
     cond = _conditions(problem, stream, step)
@@ -67,14 +67,14 @@ def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
 
 
 def unlearn(
-    unet: torch.nn.Module,
+    denoiser: Network,
     problem: Problem,
     *,
     teacher: Denoiser | None = None,
     resume: RunState | None = None,
     hooks: loop.Hooks,
 ) -> Weights:
-    """Weights of `unet` (the full model's on entry) after unlearning `problem.forget`.
+    """Weights of `denoiser` (the full model's on entry) after unlearning `problem.forget`.
 
     All of them, or those trained where `params` chooses some (low-rank factors as peft names them).
     Needs at least one image to forget and one to keep (DataError otherwise); `teacher` is the frozen
@@ -85,7 +85,7 @@ def unlearn(
     spec = problem.spec
     if spec.retain == "distill" and teacher is None:
         raise ValueError("retain: distill needs the full model as teacher")
-    denoiser = UNetDenoiser(unet, problem.schedule)
+    unet = denoiser.unet
     if spec.guard:
         problem = dataclasses.replace(problem, guard=guard_weights(denoiser, problem))
     subsets.prepare(unet, spec.params, spec.seed)

@@ -14,6 +14,7 @@ from typing import Any
 from guda_cli.errors import RecipeError
 from guda_cli.recipe import Recipe, to_dict, total_steps
 from guda_cli.unlearning import catalog
+from guda_cli.workflow.configs import configs
 from guda_cli.workflow.removal import Removal
 from store import ActionRecord, action_key
 
@@ -28,6 +29,11 @@ VERSIONS = {
     "attribution": 1,
     "instance-scores": 1,
     "import": 1,
+    "pipeline": 1,
+    "vae": 1,
+    "text-encoder": 1,
+    "latents": 1,
+    "embeddings": 1,
 }
 
 
@@ -63,6 +69,8 @@ class DataRef:
     images: int
     shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what turns images and prompts into latents and embeddings; text-to-image recipes only."""
 
     @staticmethod
     def of(record: ActionRecord) -> DataRef:
@@ -76,26 +84,6 @@ class DataRef:
             tuple(seen["shape"]),
             tuple(seen["notes"]),
         )
-
-
-def configs(recipe: Recipe, shape: tuple[int, int, int], groups: Iterable[str] = ()) -> dict[str, Any]:
-    """The diffusers configurations of the recipe's network and noise schedule.
-
-    A class-conditional one has a class a group, in sorted order, and the null class last; `null_class`
-    is false where training never shows an image without its class.
-    """
-    model = to_dict(recipe.model)
-    for name in ("registered", "text_conditional"):
-        model.pop(name)
-    unet = {**model, "sample_size": shape[1], "in_channels": shape[0], "out_channels": shape[0]}
-    scheduler = {**to_dict(recipe.diffusion), "clip_sample": True, "variance_type": "fixed_small"}
-    if not unet.pop("class_conditional"):
-        return {"unet": unet, "scheduler": scheduler}
-    classes = sorted(groups)
-    unet["num_class_embeds"] = len(classes) + 1
-    if recipe.train.class_dropout == 0:
-        unet["null_class"] = False
-    return {"unet": unet, "scheduler": scheduler, "classes": classes}
 
 
 def check_one_group(data: DataRef) -> None:
@@ -141,7 +129,8 @@ def train(
     """Training the full model (`removal` None) or a leave-one-group-out model.
 
     A registered full model lends its configuration to the models trained without a group. `seed` is that
-    of an oracle trained apart from the full model (None: the recipe's own).
+    of an oracle trained apart from the full model (None: the recipe's own). Text-to-image models need all of
+    `data.parts`.
     """
     steps = train_steps(recipe, data.images)
     settings = _train_settings(recipe)
@@ -156,8 +145,11 @@ def train(
     inputs = {"dataset": data.blob}
     if full is not None and full.operation == "register":
         inputs |= {"config": full.outputs["config"], "betas": full.outputs["betas"]}
-    else:
+    elif recipe.model.base is None:
         params["configs"] = configs(recipe, data.shape, data.counts)
+    if recipe.model.text_conditional:
+        params |= {"posterior": recipe.latent.posterior, "base": recipe.model.base}
+        inputs |= data.parts
     what = f"model without {removal.name}" if removal else "full model"
     command = "guda train"
     if removal and not removal.is_null:
@@ -173,6 +165,8 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
     params: dict[str, Any] = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
     if recipe.model.class_conditional:
         params["class_dropout"] = recipe.train.class_dropout
+    if recipe.model.text_conditional:
+        params["prompt_dropout"] = recipe.train.prompt_dropout
     inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
     command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
     removed = removal.size or sum(data.counts.get(name, 0) for name in removal.groups)

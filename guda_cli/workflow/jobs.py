@@ -27,6 +27,7 @@ from guda_cli.workflow import actions
 from guda_cli.workflow.actions import Action
 from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.compute import Compute
+from guda_cli.workflow.configs import configs
 from guda_cli.workflow.models import Models
 from guda_cli.workflow.project import Made, Project
 from guda_cli.workflow.removal import Removal
@@ -77,14 +78,21 @@ class Builder:
             config = json.loads(self.project.read(full, "config"))
             self._check_classes(read_classes(self.project, full), spec.class_dropout)
         else:
-            config = actions.configs(self.project.recipe, data.shape, data.counts)
+            config = configs(self.project.recipe, data.shape, data.counts)
         labels = self.labels
         unet = self._network(config, spec.seed)
         schedule = from_config(config["scheduler"])
         keep = ~self._members(removal) if removal else None
         with self._hooks(action) as (resume, hooks):
             weights = training.train(
-                unet, self.images, schedule, spec, keep=keep, labels=labels, resume=resume, hooks=hooks
+                UNetDenoiser(unet, schedule),
+                self.images,
+                spec,
+                keep=keep,
+                labels=labels,
+                dropout=spec.class_dropout,
+                resume=resume,
+                hooks=hooks,
             )
         outputs = {"weights": model_io.to_bytes(weights), "config": _json(config), "betas": _betas(schedule)}
         return Made(outputs, self._facts(resume) | {"parameters": sum(v.numel() for v in weights.values())})
@@ -111,7 +119,13 @@ class Builder:
         teacher = spec.retain == "distill" or spec.operator in catalog.NEED_FULL
         frozen = self._frozen(models) if teacher else None
         with self._hooks(action) as (resume, hooks):
-            trained = unlearning.unlearn(models.fresh(), problem, teacher=frozen, resume=resume, hooks=hooks)
+            trained = unlearning.unlearn(
+                UNetDenoiser(models.fresh(), models.schedule),
+                problem,
+                teacher=frozen,
+                resume=resume,
+                hooks=hooks,
+            )
         kept = subsets.stored(trained, models.base, spec.params)
         unet = models.fresh()
         unet.load_state_dict(subsets.merge(models.base, kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from guda_cli.console import Console
 from guda_cli.errors import CorruptError, DataError, MissingError
+from guda_cli.latent.components import BLOBS
 from guda_cli.recipe import DataSpec, Recipe, to_dict
 from guda_cli.workflow import actions
 from guda_cli.workflow.actions import Action, DataRef
@@ -53,6 +55,7 @@ class Project:
         self.ran: set[str] = set()  # action keys that this process ran
         self._jobs: dict[str, Job] = {}
         self._dataset: Dataset | None = None
+        self._data: DataRef | None = None
         self._said_gone = False
 
     # -- running -----------------------------------------------------------------------------------
@@ -132,17 +135,27 @@ class Project:
 
     # -- the dataset -------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def data(self) -> DataRef:
         """The dataset, read into the store on first use."""
-        known = self.known_data()
-        if known is not None:
-            return known
-        dataset = self._read_source()
-        return self._store_dataset(dataset)
+        if self._data is None:
+            self._data = self._known_source() or self._store_dataset(self._read_source())
+        return self._with_parts(self._data)
 
     def known_data(self) -> DataRef | None:
         """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
+        known = self._known_source()
+        return self._with_parts(known) if known else None
+
+    def _with_parts(self, data: DataRef) -> DataRef:
+        """`data` with the parts that a text-to-image recipe has in the store by now."""
+        if not self.recipe.model.text_conditional:
+            return data
+        from guda_cli.workflow import part_actions
+
+        return dataclasses.replace(data, parts=part_actions.known(self.recipe, data, self.store))
+
+    def _known_source(self) -> DataRef | None:
         try:
             document = self.store.get_document(self._data_document)
         except DataError as err:  # the source is gone: what was read from it still serves
@@ -219,7 +232,13 @@ class Project:
         if self.recipe.model.registered:
             return self.store.lookup(self.recipe.model.registered)
         data = self.known_data()
-        return self.store.lookup(actions.train(self.recipe, data, None).key) if data else None
+        if data is None or not self.has_parts(data):
+            return None
+        return self.store.lookup(actions.train(self.recipe, data, None).key)
+
+    def has_parts(self, data: DataRef) -> bool:
+        """Whether all that stands around the network is there; always, where it works on pixels."""
+        return not self.recipe.model.text_conditional or set(BLOBS) <= data.parts.keys()
 
     def require_full(self) -> ActionRecord:
         """The full model's record, or MissingError naming the command that makes it."""

@@ -23,7 +23,7 @@ def test_one_loss_by_hand() -> None:
     t = int(at.timesteps[1, 2])
     noise = QueryNoise(5).fill(torch.empty(1, 1, 2, 2), [(samples.digests[1], t, 1)])[0].double()
     abar = network.schedule.abar[t]
-    x_t = abar**0.5 * (samples.pixels[1].double() / 127.5 - 1.0) + (1 - abar) ** 0.5 * noise
+    x_t = abar**0.5 * (samples.images[1].double() / 127.5 - 1.0) + (1 - abar) ** 0.5 * noise
     expected = (network.unet.gain.detach() * x_t - noise).square().mean()
     assert found[1, 1, 2] == pytest.approx(float(expected), rel=1e-5)
 
@@ -109,7 +109,7 @@ def test_labels_reach_the_network_row_by_row() -> None:
     network = cl.Network(ByClass())
     weights = {"weight": torch.tensor([[0.0], [10.0], [100.0]])}
     plain = random_samples(3, (1, 2, 2))
-    samples = cl.Samples(plain.pixels, plain.digests, torch.tensor([2, 0, 1]))
+    samples = cl.Samples(plain.images, plain.digests, torch.tensor([2, 0, 1]))
     found = cl.cell_losses(network, weights, samples, cl.levels(T, 2, 1, 0), seed=0, batch_size=2)
     assert found.mean(axis=(1, 2)) == pytest.approx([10000, 1, 100], rel=0.9)
     assert (np.argsort(found.mean(axis=(1, 2))) == [1, 2, 0]).all()

@@ -98,7 +98,7 @@ def test_gives_up_after_the_last_step_and_says_so() -> None:
 def test_the_first_step_descends_the_stated_loss() -> None:
     """Adam's first step is lr times the sign of the gradient of retain - 0.2 min(forget, null)."""
     network, spec = cl.Network(PixelwiseDenoiser()), replace(SPEC, max_steps=1, lr=1e-4, grad_clip=1e9)
-    pool = cl.Samples(POOL.pixels[:, :, :2, :2].contiguous(), POOL.digests)
+    pool = cl.Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
     weights = {"gain": torch.tensor([[[0.9, -0.8], [0.7, 2.0]]]).double()}
     done = mucs.unlearn(network, weights, pool.rows([0]), pool, 1e9, spec)
     leaf = weights["gain"].clone().requires_grad_()
@@ -114,7 +114,7 @@ def test_the_first_step_descends_the_stated_loss() -> None:
 def test_no_ascent_beyond_the_null() -> None:
     """Above the null only the retain term has a gradient."""
     network, spec = cl.Network(PixelwiseDenoiser()), replace(SPEC, max_steps=1, lr=1e-4, bound=1e9)
-    pool = cl.Samples(POOL.pixels[:, :, :2, :2].contiguous(), POOL.digests)
+    pool = cl.Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
     weights = {"gain": torch.tensor([[[0.9, -0.8], [0.7, 2.0]]]).double()}
     above, without = (
         mucs.unlearn(network, weights, pool.rows([0]), pool, value, replace(spec, forget_weight=weight))
@@ -145,7 +145,7 @@ def test_attention_and_biases_stay() -> None:
 @pytest.mark.parametrize("lowest", [0.0, 0.3, 0.9])
 def test_only_the_noisiest_levels_take_part(lowest: float) -> None:
     network, spec = cl.Network(PixelwiseDenoiser()), replace(SPEC, lowest=lowest, forget_batch=5)
-    offset, pool = round(lowest * T), cl.Samples(POOL.pixels[:, :, :2, :2].contiguous(), POOL.digests)
+    offset, pool = round(lowest * T), cl.Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
     stream = Stream(len(pool), 8, T - offset, (1, 2, 2), 0)
     forget, retain = set(), set()
     for step in range(150):
@@ -161,7 +161,7 @@ def test_null_is_the_loss_of_a_network_that_knows_nothing() -> None:
     network = cl.Network(PixelwiseDenoiser())
     with torch.no_grad():
         network.unet.gain.zero_()
-    pool = cl.Samples(POOL.pixels[:2, :, :2, :2].contiguous(), POOL.digests[:2])
+    pool = cl.Samples(POOL.images[:2, :, :2, :2].contiguous(), POOL.digests[:2])
     at = cl.levels(T, 7, 1, SPEC.seed, SPEC.lowest)  # 35 levels: strata of equal width
     found = mucs.null_losses(network, pool, SPEC, n=7)
     for value, digest in zip(found, pool.digests, strict=True):

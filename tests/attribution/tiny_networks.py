@@ -75,7 +75,7 @@ def kinds(count: int = 24, seed: int = 0) -> Samples:
 def _learnt_weights() -> dict[str, Tensor]:
     torch.set_num_threads(1)
     spec = TrainSpec(steps=100, batch_size=32, lr=5e-3, warmup_steps=10, lr_schedule="cosine", ema_decay=0.0)
-    return train(make_unet(), kinds().pixels, make_schedule(T=T), spec, hooks=loop.Hooks())
+    return train(UNetDenoiser(make_unet(), make_schedule(T=T)), kinds().images, spec, hooks=loop.Hooks())
 
 
 def learnt(kind: type[UNetDenoiser] = UNetDenoiser) -> Network:

@@ -90,12 +90,12 @@ def terms(weights: Weights, kind: str = "strata") -> np.ndarray:
 
 
 def run_training(told: list[float]) -> Weights:
-    return train(make_unet(5), images(), SCHEDULE, TRAIN, hooks=Hooks(on_step=told.append))
+    return train(UNetDenoiser(make_unet(5), SCHEDULE), images(), TRAIN, hooks=Hooks(on_step=told.append))
 
 
 def run_unlearning(start: Weights, told: list[float], spec: UnlearnSpec = UNLEARN) -> Weights:
     problem = Problem(images(), torch.arange(16) >= 12, SCHEDULE, spec)
-    return unlearn(network(start), problem, hooks=Hooks(on_step=told.append))
+    return unlearn(UNetDenoiser(network(start), SCHEDULE), problem, hooks=Hooks(on_step=told.append))
 
 
 def training_numbers() -> dict[str, Any]:
@@ -151,7 +151,9 @@ def esd_numbers() -> list[float]:
     problem = Problem(images(), labels == 2, SCHEDULE, spec, labels, torch.tensor(3), 0.2)
     told: list[float] = []
     teacher = UNetDenoiser(nets[1].eval(), SCHEDULE)
-    weights = unlearn(nets[0], problem, teacher=teacher, hooks=Hooks(on_step=told.append))
+    weights = unlearn(
+        UNetDenoiser(nets[0], SCHEDULE), problem, teacher=teacher, hooks=Hooks(on_step=told.append)
+    )
     return [sum(told), *summary(weights, start)[:2]]
 
 

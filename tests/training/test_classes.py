@@ -70,7 +70,15 @@ def test_the_network_is_shown_each_images_class_or_the_null_class() -> None:
     images, probe = bytes_images(16), Probe()
     keep = LABELS != 1
     spec = dataclasses.replace(SPEC, steps=40)
-    train(probe, images, make_schedule(), spec, keep=keep, labels=LABELS, hooks=loop.Hooks())
+    train(
+        UNetDenoiser(probe, make_schedule()),
+        images,
+        spec,
+        keep=keep,
+        labels=LABELS,
+        dropout=spec.class_dropout,
+        hooks=loop.Hooks(),
+    )
     stream = Stream(16, 8, 50, (1, 8, 8), seed=1, keep=keep)
     for step, (_, index, shown) in enumerate(probe.seen):
         batch, dropped = stream.at(step), stream.unlabelled(step, 0.25)
@@ -94,8 +102,15 @@ def test_classes_move_no_other_draw() -> None:
             return (self.scale * x,)
 
     probe = Probe()
-    train(probe, images, make_schedule(), SPEC, labels=LABELS, hooks=loop.Hooks())
-    train(Plain(), images, make_schedule(), SPEC, hooks=loop.Hooks())
+    train(
+        UNetDenoiser(probe, make_schedule()),
+        images,
+        SPEC,
+        labels=LABELS,
+        dropout=SPEC.class_dropout,
+        hooks=loop.Hooks(),
+    )
+    train(UNetDenoiser(Plain(), make_schedule()), images, SPEC, hooks=loop.Hooks())
     for (x, t, _), (plain_x, plain_t) in zip(probe.seen, shown, strict=True):
         assert torch.equal(x, plain_x)
         assert torch.equal(t, plain_t)
@@ -106,7 +121,15 @@ def test_classes_that_are_never_shown_keep_their_embedding() -> None:
     unet = make_unet(num_class_embeds=4)
     before = unet.class_embedding.weight.detach().clone()
     spec = dataclasses.replace(SPEC, steps=12)
-    weights = train(unet, images, make_schedule(), spec, keep=keep, labels=LABELS, hooks=loop.Hooks())
+    weights = train(
+        UNetDenoiser(unet, make_schedule()),
+        images,
+        spec,
+        keep=keep,
+        labels=LABELS,
+        dropout=spec.class_dropout,
+        hooks=loop.Hooks(),
+    )
     after = weights["class_embedding.weight"]
     changed = [not torch.equal(one, two) for one, two in zip(before, after, strict=True)]
     assert changed == [True, False, True, True]
@@ -118,7 +141,9 @@ def test_a_trained_class_embedding_tells_the_classes_apart() -> None:
     images = torch.where(labels.view(-1, 1, 1, 1) == 1, 220, 30).expand(16, 1, 8, 8).to(torch.uint8)
     schedule, unet = make_schedule(prediction="sample"), make_unet(num_class_embeds=3)
     spec = TrainSpec(steps=60, batch_size=8, lr=5e-3, warmup_steps=5, ema_decay=0.0)
-    unet.load_state_dict(train(unet, images, schedule, spec, labels=labels, hooks=loop.Hooks()))
+    unet.load_state_dict(
+        train(UNetDenoiser(unet, schedule), images, spec, labels=labels, dropout=0.1, hooks=loop.Hooks())
+    )
     denoiser = UNetDenoiser(unet.eval(), schedule)
     noise = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -127,8 +152,14 @@ def test_a_trained_class_embedding_tells_the_classes_apart() -> None:
 
 
 def test_dropout_needs_a_null_class() -> None:
-    unet = make_unet(num_class_embeds=3, null_class=False)
-    with pytest.raises(ValueError, match="null class"):
-        train(unet, bytes_images(16), make_schedule(), SPEC, labels=LABELS, hooks=loop.Hooks())
-    spec = dataclasses.replace(SPEC, class_dropout=0.0)
-    train(unet, bytes_images(16), make_schedule(), spec, labels=LABELS, hooks=loop.Hooks())
+    denoiser = UNetDenoiser(make_unet(num_class_embeds=3, null_class=False), make_schedule())
+    with pytest.raises(ValueError, match="null condition"):
+        train(
+            denoiser,
+            bytes_images(16),
+            SPEC,
+            labels=LABELS,
+            dropout=0.1,
+            hooks=loop.Hooks(),
+        )
+    train(denoiser, bytes_images(16), SPEC, labels=LABELS, hooks=loop.Hooks())

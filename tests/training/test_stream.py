@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guda_cli.training.stream import Batch, Stream, pixels
+from guda_cli.training.stream import Batch, Stream, clean
 from tests.diffusion.tiny import bytes_images
 
 SHAPE = (1, 2, 2)
@@ -86,13 +86,13 @@ def batch_of(rows: list[int], flip: list[bool]) -> Batch:
 
 def test_pixels_are_scaled_and_flipped() -> None:
     images: Tensor = torch.tensor([[[[0, 255]]], [[[255, 51]]]], dtype=torch.uint8)
-    plain = pixels(images, batch_of([1, 0], [True, False]), flip=False)
+    plain = clean(images, batch_of([1, 0], [True, False]), flip=False)
     torch.testing.assert_close(plain, torch.tensor([[[[1.0, -0.6]]], [[[-1.0, 1.0]]]]))
-    flipped = pixels(images, batch_of([1, 0], [True, False]), flip=True)
+    flipped = clean(images, batch_of([1, 0], [True, False]), flip=True)
     torch.testing.assert_close(flipped, torch.tensor([[[[-0.6, 1.0]]], [[[-1.0, 1.0]]]]))
 
 
 def test_flip_mirrors_left_and_right_only() -> None:
     images = bytes_images(2, (1, 3, 5))
-    x = pixels(images, batch_of([0, 1], [True, True]), flip=True)
+    x = clean(images, batch_of([0, 1], [True, True]), flip=True)
     assert torch.equal(x, (images.float() / 127.5 - 1.0)[..., [4, 3, 2, 1, 0]])

@@ -28,7 +28,7 @@ def run(
     resume: RunState | None = None, hooks: loop.Hooks | None = None, keep: Tensor | None = None
 ) -> dict[str, Tensor]:
     return train(
-        make_unet(dropout=0.2), bytes_images(16), make_schedule(), SPEC,
+        UNetDenoiser(make_unet(dropout=0.2), make_schedule()), bytes_images(16), SPEC,
         keep=keep, resume=resume, hooks=hooks or loop.Hooks(),
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def test_loss_falls_on_a_small_set(prediction: str) -> None:
     unet = make_unet()
     rows = torch.arange(16).repeat(8)
     before = losses(UNetDenoiser(unet.eval(), schedule), images, rows).mean()
-    weights = train(unet, images, schedule, spec, hooks=loop.Hooks(on_step=told.append))
+    weights = train(UNetDenoiser(unet, schedule), images, spec, hooks=loop.Hooks(on_step=told.append))
     unet.load_state_dict(weights)
     after = losses(UNetDenoiser(unet.eval(), schedule), images, rows).mean()
     assert len(told) == 40
@@ -101,7 +101,8 @@ def test_first_loss_by_hand_without_the_removed_images() -> None:
     keep = torch.arange(10) % 2 == 0
     spec = dataclasses.replace(SPEC, steps=1, flip=False)
     probe, told = Probe(), []
-    train(probe, images, schedule, spec, keep=keep, hooks=loop.Hooks(on_step=told.append))
+    denoiser = UNetDenoiser(probe, schedule)
+    train(denoiser, images, spec, keep=keep, hooks=loop.Hooks(on_step=told.append))
     batch = Stream(10, 4, schedule.T, (1, 8, 8), seed=1, keep=keep).at(0)
     assert all(i % 2 == 0 for i in batch.indices.tolist())
     ((shown, index),) = probe.seen

@@ -38,7 +38,7 @@ def test_every_operator_runs_as_it_is(name: str) -> None:
     told: list[float] = []
     one, two = (
         unlearn(
-            make_denoiser(schedule, num_class_embeds=4).unet, p, teacher=full,
+            make_denoiser(schedule, num_class_embeds=4), p, teacher=full,
             hooks=loop.Hooks(on_step=told.append),
         )
         for _ in range(2)

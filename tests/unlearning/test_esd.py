@@ -85,7 +85,7 @@ def test_unlearning_moves_the_class_away() -> None:
         problem("esd", full.schedule), images=images, spec=spec, cond=CLASSES, forget=CLASSES == 1,
         null=torch.tensor(3), dropout=0.1,
     )  # fmt: skip
-    weights = unlearn(conditional().unet, p, teacher=full, hooks=loop.Hooks())
+    weights = unlearn(conditional(), p, teacher=full, hooks=loop.Hooks())
     after = conditional()
     after.unet.load_state_dict(weights)
     x_t = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))

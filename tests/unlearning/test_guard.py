@@ -106,5 +106,5 @@ def test_guard_changes_a_run_and_only_then() -> None:
     runs = {}
     for on in (False, True):
         p = case(guard=on, steps=2)
-        runs[on] = unlearn(make_denoiser(p.schedule).unet, p, hooks=loop.Hooks())
+        runs[on] = unlearn(make_denoiser(p.schedule), p, hooks=loop.Hooks())
     assert any(not torch.equal(runs[True][name], runs[False][name]) for name in runs[True])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, training_target
+from guda_cli.diffusion.denoiser import Denoiser, UNetDenoiser, training_target
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.errors import DataError
 from guda_cli.recipe import UnlearnSpec
@@ -230,7 +230,13 @@ def unlearned(
     teacher: Denoiser | None = None,
 ) -> dict[str, Tensor]:
     p = Problem(bytes_images(COUNT, (1, 8, 8)), forget_mask(0, 2, 7), make_schedule(), spec)
-    return unlearn(make_unet(dropout=0.2), p, teacher=teacher, resume=resume, hooks=hooks or loop.Hooks())
+    return unlearn(
+        UNetDenoiser(make_unet(dropout=0.2), p.schedule),
+        p,
+        teacher=teacher,
+        resume=resume,
+        hooks=hooks or loop.Hooks(),
+    )
 
 
 @pytest.mark.parametrize(("operator", "retain"), [("retrack", "denoise"), ("finetune", "distill")])
@@ -254,4 +260,4 @@ def test_unlearning_resumed_at_every_save_ends_in_the_same_bits(operator: str, r
 def test_nothing_to_forget_or_to_keep_is_refused(value: bool) -> None:
     p = dataclasses.replace(make_problem(make_schedule()), forget=torch.full((COUNT,), value))
     with pytest.raises(DataError, match="forget"):
-        unlearn(make_unet(), p, hooks=loop.Hooks())
+        unlearn(UNetDenoiser(make_unet(), p.schedule), p, hooks=loop.Hooks())

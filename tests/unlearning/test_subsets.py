@@ -36,7 +36,8 @@ def case(params: str, operator: str = "retrack") -> Problem:
 def run(
     params: str, operator: str = "retrack", resume: RunState | None = None, hooks: loop.Hooks | None = None
 ) -> dict[str, Tensor]:
-    return unlearn(network(), case(params, operator), resume=resume, hooks=hooks or loop.Hooks())
+    p = case(params, operator)
+    return unlearn(UNetDenoiser(network(), p.schedule), p, resume=resume, hooks=hooks or loop.Hooks())
 
 
 def test_only_attention_changes() -> None:
@@ -90,7 +91,9 @@ def test_stored_size_of_a_low_rank_update(rank: int) -> None:
 @pytest.mark.parametrize("operator", ["retrack", "erasediff"])
 def test_merged_weights_say_what_the_injected_network_says(operator: str) -> None:
     p, unet = case("lora:2", operator), network()
-    trained = unlearn(unet, p, hooks=loop.Hooks())  # in place: `unet` now holds the factors
+    trained = unlearn(
+        UNetDenoiser(unet, p.schedule), p, hooks=loop.Hooks()
+    )  # in place: `unet` now holds the factors
     base = network().state_dict()
     kept = subsets.stored(trained, base, "lora:2")
     assert any(float(v.abs().max()) > 1e-5 for name, v in kept.items() if lora.B in name)

@@ -18,6 +18,7 @@ from guda_cli.errors import DataError, RecipeError, UsageError
 from guda_cli.workflow import actions, queries_store, sampling
 from guda_cli.workflow.actions import DataRef
 from guda_cli.workflow.classes import classes_of
+from guda_cli.workflow.configs import configs
 from tests.golden.test_action_keys import DATA, FULL, RECIPE
 
 CONDITIONAL = dataclasses.replace(RECIPE, model=dataclasses.replace(RECIPE.model, class_conditional=True))
@@ -37,17 +38,17 @@ class TestKeys:
         assert actions.train(with_dropout(CONDITIONAL, 0.3), DATA, None).key != conditional
 
     def test_the_network_has_a_class_a_group_and_the_null_class(self) -> None:
-        config = actions.configs(CONDITIONAL, DATA.shape, ["two", "one"])
+        config = configs(CONDITIONAL, DATA.shape, ["two", "one"])
         assert config["classes"] == ["one", "two"]
         assert config["unet"]["num_class_embeds"] == 3
         assert "null_class" not in config["unet"]
         assert "class_conditional" not in config["unet"]
-        plain = actions.configs(RECIPE, DATA.shape, DATA.counts)
+        plain = configs(RECIPE, DATA.shape, DATA.counts)
         assert set(plain) == {"unet", "scheduler"}
         assert "num_class_embeds" not in plain["unet"]
 
     def test_never_trained_without_class_it_has_no_null_class(self) -> None:
-        config = actions.configs(with_dropout(CONDITIONAL, 0.0), DATA.shape, DATA.counts)
+        config = configs(with_dropout(CONDITIONAL, 0.0), DATA.shape, DATA.counts)
         assert config["unet"]["num_class_embeds"] == 3
         assert config["unet"]["null_class"] is False
 

@@ -118,7 +118,7 @@ class Influence(Engine):
 
     @staticmethod
     def _x0(samples: Samples) -> torch.Tensor:
-        return torch.from_numpy(to_float(samples.pixels.numpy()))
+        return torch.from_numpy(to_float(samples.images.numpy()))
 
 
 class _ByQuery(Engine):

@@ -1,0 +1,81 @@
+"""The parts of a text-to-image model as actions: VAE, text encoder, latents, embeddings. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from guda_cli.latent.components import BLOBS
+from guda_cli.recipe import Recipe, to_dict
+from guda_cli.workflow.actions import Action, DataRef
+
+if TYPE_CHECKING:
+    from store import Store
+
+VAE = ("vae", "vae_config")
+TEXT = ("text_encoder", "text_config", "tokenizer")
+_BUILT = ("hidden_size", "layers", "heads", "vocabulary", "steps", "batch_size", "lr", "seed")
+
+
+def vae(recipe: Recipe, data: DataRef) -> Action:
+    """Training the VAE on the images of the recipe."""
+    spec = to_dict(recipe.latent)
+    spec.pop("posterior")
+    forwards = 3.0 * recipe.latent.steps * recipe.latent.batch_size
+    inputs = {"dataset": data.blob}
+    return Action("vae", {"latent": spec}, inputs, "VAE", forwards, recipe.latent.steps, "guda train")
+
+
+def text_encoder(recipe: Recipe, data: DataRef, parts: Mapping[str, str]) -> Action:
+    """Learning the tokenizer and training the text encoder on prompts and latents."""
+    spec = {name: value for name, value in to_dict(recipe.text).items() if name in _BUILT}
+    forwards = 3.0 * recipe.text.steps * recipe.text.batch_size
+    inputs = {"dataset": data.blob, **{name: parts[name] for name in VAE}}
+    steps = recipe.text.steps
+    return Action("text-encoder", {"text": spec}, inputs, "text encoder", forwards, steps, "guda train")
+
+
+def latents(recipe: Recipe, data: DataRef) -> Action:
+    """The latents of the training images."""
+    inputs = {"dataset": data.blob, **{name: data.parts[name] for name in VAE}}
+    return Action("latents", {"posterior": recipe.latent.posterior}, inputs, "latents")
+
+
+def embeddings(data: DataRef) -> Action:
+    """The text embeddings of the training images' prompts."""
+    inputs = {"dataset": data.blob, **{name: data.parts[name] for name in TEXT}}
+    return Action("embeddings", {}, inputs, "text embeddings")
+
+
+def known(recipe: Recipe, data: DataRef, store: Store) -> dict[str, str]:
+    """Digests of the parts that the store has, by the names in BLOBS: of a pipeline, or trained here."""
+    source = recipe.model.registered or recipe.model.base
+    if source:
+        record = store.lookup(source)
+        return {name: record.outputs[name] for name in BLOBS if name in record.outputs} if record else {}
+    found: dict[str, str] = {}
+    for action in _trained(recipe, data, found):
+        record = store.lookup(action.key)
+        if record is None:
+            break
+        found |= record.outputs
+    return found
+
+
+def _trained(recipe: Recipe, data: DataRef, found: Mapping[str, str]) -> Iterator[Action]:
+    """The actions that make the parts, in order; the second needs what the first put into `found`."""
+    yield vae(recipe, data)
+    yield text_encoder(recipe, data, found)
+
+
+def keys(recipe: Recipe, data: DataRef, store: Store) -> set[str]:
+    """Keys of the actions behind the parts there are: what garbage collection keeps."""
+    if not recipe.model.text_conditional:
+        return set()
+    out = {key for key in (recipe.model.registered, recipe.model.base) if key}
+    parts = known(recipe, data, store)
+    if not out:
+        out.add(vae(recipe, data).key)
+        if set(VAE) <= parts.keys():
+            out.add(text_encoder(recipe, data, parts).key)
+    return out
