@@ -11,7 +11,10 @@ from guda_cli import recipe as recipes
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.recipe import Recipe
 
-ORDER = ("digits", "digits-class", "fashion-mnist", "cifar10-small", "cifar10", "folder")
+ORDER = (
+    "digits", "digits-class", "fashion-mnist", "cifar10-small", "emoji-styles", "cifar10", "folder", "paintings",
+    "unlearncanvas-sd15",
+)  # fmt: skip
 
 
 def shipped() -> list[str]:
@@ -48,9 +51,7 @@ def load(name_or_path: str, sets: Sequence[str] = (), cwd: Path | None = None) -
 def override(values: dict[str, Any], sets: Sequence[str], cwd: Path) -> Recipe:
     """A recipe from `values` with the `--set` overrides on top."""
     changed = recipes.apply_sets(values, sets)
-    if changed.get("data") != values.get("data"):
-        changed = recipes.resolve_path(changed, cwd)
-    return recipes.from_dict(changed)
+    return recipes.from_dict(recipes.resolve_path(changed, cwd, known=values))
 
 
 def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:

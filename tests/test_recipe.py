@@ -10,7 +10,17 @@ import pytest
 from guda_cli import recipe as recipes
 from guda_cli import recipes_lookup
 from guda_cli.errors import RecipeError
-from guda_cli.recipe import Recipe, apply_sets, dump, from_dict, parse, resolve_path, to_dict
+from guda_cli.recipe import (
+    LatentSpec,
+    Recipe,
+    TextSpec,
+    apply_sets,
+    dump,
+    from_dict,
+    parse,
+    resolve_path,
+    to_dict,
+)
 
 SHIPPED = recipes_lookup.shipped()
 
@@ -143,7 +153,9 @@ def test_nonsense_is_refused(text: str, said: str) -> None:
 
 class TestShipped:
     def test_all_are_there(self) -> None:
-        assert SHIPPED == ["digits", "digits-class", "fashion-mnist", "cifar10-small", "cifar10", "folder"]
+        plain = ["digits", "digits-class", "fashion-mnist", "cifar10-small", "cifar10", "folder"]
+        assert {*plain, "emoji-styles", "paintings", "unlearncanvas-sd15"} == set(SHIPPED)
+        assert SHIPPED[0] == "digits"
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_loads_under_its_own_name(self, name: str, tmp_path: Path) -> None:
@@ -162,13 +174,19 @@ class TestShipped:
     def test_lines_fit_a_terminal(self, name: str) -> None:
         assert max(map(len, recipes_lookup.shipped_text(name).splitlines())) <= 120
 
-    def test_template_names_every_entry(self) -> None:
-        values = parse(recipes_lookup.shipped_text("folder"))
+    def test_templates_name_every_entry(self) -> None:
+        """Those of text-to-image models are in their own template, less what `--from` brings or sets."""
+        plain, text = (parse(recipes_lookup.shipped_text(name)) for name in ("folder", "paintings"))
+        brought = {f.name for f in dataclasses.fields(LatentSpec)} | {
+            f.name for f in dataclasses.fields(TextSpec)
+        }
         for section in dataclasses.fields(Recipe):
-            assert section.name in values
-            if isinstance(values[section.name], dict):
+            assert section.name in plain | text
+            if not isinstance(getattr(Recipe(), section.name), str):
                 known = {f.name for f in dataclasses.fields(getattr(Recipe(), section.name))}
-                assert set(values[section.name]) == known - {"registered"}  # which --from sets
+                named = {**(plain.get(section.name) or {}), **(text.get(section.name) or {})}
+                missing = known - set(named) - {"base", "registered"}
+                assert not missing - (brought if section.name in ("latent", "text") else set())
 
     def test_template_marks_what_is_not_the_default(self) -> None:
         """Its first lines promise that every other entry is the default."""

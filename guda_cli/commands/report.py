@@ -17,10 +17,11 @@ from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:
     from guda_cli.report.model import ReportModel
+    from guda_cli.workflow.gallery import Request
     from guda_cli.workflow.project import Project
 
 
-@command_options(recipe=True)
+@command_options(recipe=True, device=True)
 def report(
     session: Session,
     html: Annotated[
@@ -71,8 +72,25 @@ def report(
             "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
         ),
     ] = None,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Draw the first images again, by the models without their highest groups from the same "
+            "noise: what they had been, had these groups never been seen.",
+        ),
+    ] = False,
+    gallery_images: Annotated[
+        int | None,
+        typer.Option("--gallery-images", metavar="N", min=1, help="--gallery of so many images [8]."),
+    ] = None,
+    gallery_top: Annotated[
+        int | None,
+        typer.Option("--gallery-top", metavar="K", min=1, help="--gallery of so many groups an image [3]."),
+    ] = None,
 ) -> None:
-    """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model.
+    """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model
+    but for --gallery.
 
     With --against logo: how well each method agrees with retraining.
     """
@@ -80,21 +98,36 @@ def report(
         raise UsageError("--csv, --latex and --json exclude each other")
     if aggregate:
         session = with_sets(session, f"attribution.aggregate={aggregate}")
+    asked = gallery or gallery_images or gallery_top
+    request = _gallery(session, gallery_images or 8, gallery_top or 3, html) if asked else None
     project = open_project(session)
     chosen = weighting or project.recipe.score.weighting
     if against is not None:
         if against != "logo":
             raise UsageError(f"--against {against}: the oracle is logo", fix="--against logo")
+        if request:
+            raise UsageError("--gallery does not go with --against")
         found = _agreement(project, chosen, method, center, seeds)
         _show_agreement(session.console, found, html, csv, latex)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
             raise UsageError(f"{option} goes with --against logo")
-    _show_scores(session.console, _scores(project, method or "guda", chosen, instances), html, csv, top)
+    model = _scores(project, method or "guda", chosen, instances, request)
+    _show_scores(session.console, model, html, csv, top)
 
 
-def _scores(project: Project, method: str, weighting: str, instances: int) -> ReportModel:
+def _gallery(session: Session, images: int, top: int, html: Path | None) -> Request:
+    from guda_cli.workflow.gallery import Request
+
+    if html is None and not session.console.json:
+        raise UsageError("--gallery needs a page for its pictures", fix="--html FILE")
+    return Request(images, top, session.options.device)
+
+
+def _scores(
+    project: Project, method: str, weighting: str, instances: int, gallery: Request | None
+) -> ReportModel:
     from guda_cli.workflow import counterfactuals
     from guda_cli.workflow.methods import parse_methods
 
@@ -104,7 +137,11 @@ def _scores(project: Project, method: str, weighting: str, instances: int) -> Re
     if names[0] in counterfactuals.METHODS:
         from guda_cli.workflow.reporting import build
 
-        return build(project, names[0], weighting)
+        return build(project, names[0], weighting, gallery)
+    if gallery:
+        raise UsageError(
+            "--gallery needs models without the groups", why=f"{names[0]} makes none", fix="--method guda"
+        )
     from guda_cli.workflow.instances.reporting import build as build_instances
 
     return build_instances(project, names[0], instances)
@@ -116,6 +153,8 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
 
     for text in model.warnings:
         console.warn(text)
+    for text in model.gallery.notes if model.gallery else ():
+        console.say(f"gallery: {text}")
     if html is not None:
         _write(html, pages.render(model, top=top))
         console.say(f"report: {html}")

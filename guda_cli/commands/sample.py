@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +14,7 @@ from guda_cli.session import Session, command_options, complete_group
 
 if TYPE_CHECKING:
     from guda_cli.workflow.project import Project
+    from guda_cli.workflow.sampling import Settings
     from store import ActionRecord
 
 
@@ -49,10 +49,22 @@ def sample(
             autocompletion=complete_group,
         ),
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help="Text-to-image models: what to draw; repeat for several, in turn [prompts of training "
+            "images, of each group in turn].",
+        ),
+    ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
-            "--guidance", metavar="W", min=0, help="Classifier-free guidance towards the class [1: none]."
+            "--guidance",
+            metavar="W",
+            min=0,
+            help="Classifier-free guidance towards the class or prompt [the recipe's; 1: none].",
         ),
     ] = None,
 ) -> None:
@@ -70,7 +82,14 @@ def sample(
     )
     if settings.sampler not in ("ddim", "ddpm"):
         raise UsageError(f"unknown sampler '{settings.sampler}'", why="it is one of ddim, ddpm")
-    settings = sampling.settings_for(read_classes(project, full), settings, class_, guidance)
+    if project.recipe.model.text_conditional and not class_:
+        settings = sampling.with_prompts(project, settings, prompt, guidance)
+    elif prompt:
+        raise UsageError(
+            "--prompt needs a text-to-image model", why="model.text_conditional is false in this recipe"
+        )
+    else:
+        settings = sampling.settings_for(read_classes(project, full), settings, class_, guidance)
     action = sampling.action(full, record, settings)
     if session.options.dry_run:
         status = "cached" if project.store.lookup(action.key) else "to do"
@@ -78,8 +97,7 @@ def sample(
         show_plan(session, [Planner(project).full(), step], "plan: sample")
         return
     found = sampling.sample(project, full, record, settings, session.options.device)
-    classes = [settings.class_of(i) for i in range(count)]
-    names = _write(out, sampling.images(project, found, classes), without, classes)
+    names = _write(out, sampling.images(project, found, settings), without, settings)
     unseen = sampling.unseen_classes(record, settings)
     if unseen:
         session.console.say(f"this model was trained without any image of class {', '.join(unseen)}")
@@ -92,7 +110,7 @@ def sample(
         "steps": settings.steps,
         "seed": settings.seed,
         "recipe": project.recipe.name,
-    } | ({"classes": classes, "guidance": settings.guidance} if settings.classes else {})
+    } | _conditions(settings)
     _save(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode())
     session.console.data(
         {"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note}
@@ -108,8 +126,17 @@ def _without(project: Project, method: str, group: str) -> ActionRecord:
     return counterfactuals.find(project, method, (group,)).groups[what.name][0]
 
 
-def _write(out: Path, images: list[bytes], without: str | None, classes: Sequence[str | None]) -> list[str]:
+def _conditions(settings: Settings) -> dict[str, Any]:
+    """What the note says of each image's class or prompt."""
+    if not (settings.classes or settings.prompts):
+        return {}
+    names = [settings.condition_of(i) for i in range(settings.count)]
+    return {"prompts" if settings.prompts else "classes": names, "guidance": settings.guidance}
+
+
+def _write(out: Path, images: list[bytes], without: str | None, settings: Settings) -> list[str]:
     prefix = f"without-{without.replace('/', '_')}-" if without else ""
+    classes = [settings.condition_of(i) if settings.classes else None for i in range(settings.count)]
     ends = ["" if name is None else f"-{name.replace('/', '_')[:60]}" for name in classes]
     names = [f"{prefix}{i:05d}{end}.png" for i, end in enumerate(ends)]
     for name, data in zip(names, images, strict=True):

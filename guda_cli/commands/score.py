@@ -72,6 +72,21 @@ def score(
             autocompletion=complete_group,
         ),
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help="Text-to-image models: the prompt of all images; repeat to average over several [what each "
+            "file or the metadata beside it say, else the empty prompt].",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="Prompts of images: CSV or JSON lines of image, prompt."
+        ),
+    ] = None,
     instances: Annotated[
         int,
         typer.Option(
@@ -113,6 +128,7 @@ def score(
     without the group the model explains the image worse. An image scored before costs nothing. Other methods
     rank by scores of their own.
     """
+    from guda_cli.workflow.classes import Given
     from guda_cli.workflow.score_run import Settings
 
     if csv and session.console.json:
@@ -133,7 +149,7 @@ def score(
         timesteps=timesteps or defaults.timesteps,
         draws=draws or defaults.draws,
         seed=defaults.seed if seed is None else seed,
-        condition=class_,
+        given=Given(class_, tuple(prompt or ()), prompts),
         oracle_seeds=tuple(parse_seeds(seeds)) if seeds else (),
     )
     _score(session, project, settings, images or [], method, instances, top, map_path, csv)

@@ -27,7 +27,7 @@ def status(
         return
     project = Project(recipe, session.open_store(create=False), session.console)
     planner, full = Planner(project), project.known_full()
-    steps = [planner.dataset(), planner.full()]
+    steps = [planner.dataset(), *planner.parts(), planner.full()]
     steps += planner.models("guda", planner.groups() + planner.nulls())
     if logo:
         seeds = oracle_seeds(project, full, planner.groups()) if full else (None,)

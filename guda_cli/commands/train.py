@@ -47,8 +47,26 @@ def train(
         typer.Option(
             "--from",
             metavar="DIR|HUB_ID",
-            help="Take a diffusers model as the full model: a DDPMPipeline "
-            "folder, or a UNet2DModel folder with its scheduler given.",
+            help="A model of yours. Text-to-image recipes: training starts from it (StableDiffusionPipeline "
+            "folder or .safetensors checkpoint). Others: it is the full model (DDPMPipeline folder, or "
+            "UNet2DModel folder with its scheduler given).",
+        ),
+    ] = None,
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="With --from and a text-to-image recipe: the model was trained on these images, take it as "
+            "the full model (also a UNet folder or a LoRA over --base).",
+        ),
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="DIR|HUB_ID",
+            help="With --from: the pipeline that a UNet, a LoRA or a single file belongs to; with --as-is "
+            "also where leave-one-group-out models start.",
         ),
     ] = None,
     scheduler: Annotated[
@@ -68,11 +86,10 @@ def train(
     from guda_cli.workflow.project import Project
 
     if source and (without or each_group or null):
-        raise UsageError(
-            "--from registers the full model; it does not go with --without, --each-group or --null"
-        )
-    if scheduler and not source:
-        raise UsageError("--scheduler goes with --from")
+        raise UsageError("--from is about the full model: it goes without --without, --each-group and --null")
+    for name, given in (("--scheduler", scheduler), ("--as-is", as_is), ("--base", base)):
+        if given and not source:
+            raise UsageError(f"{name} goes with --from")
     if seeds and not (without or each_group or null):
         raise UsageError(
             "--seeds goes with --each-group or --without",
@@ -87,13 +104,14 @@ def train(
     if session.options.dry_run:
         _dry_run(session, project, without or [], each_group, null, leave_out, chosen)
         return
+    registers = bool(source) and (as_is or not found.model.text_conditional)
     if source:
-        project = _register(session, project, source, scheduler)
+        project = _take_over(session, project, source, scheduler or base, registers=registers)
     groups = list(project.data.counts)
     removals = _removals(project, without or [], each_group, null)
     if fresh or not leave_out:
         session.make_current(project.recipe, origin, groups)
-    if not source:
+    if not registers:
         _run(session, project, removals, leave_out, chosen)
 
 
@@ -119,7 +137,7 @@ def _dry_run(
     from guda_cli.workflow.plan import Planner
 
     planner = Planner(project)
-    steps = [planner.dataset()]
+    steps = [planner.dataset(), *planner.parts()]
     if leave_out:
         known = planner.data.counts if planner.data else {name.strip(): 1 for name in without}
         chosen = (planner.groups() if each else []) + removal.of_groups(without, known)
@@ -130,14 +148,24 @@ def _dry_run(
     show_plan(session, steps, f"plan: train {project.recipe.name}")
 
 
-def _register(session: Session, project: Project, source: str, scheduler: str | None) -> Project:
+def _take_over(
+    session: Session, project: Project, source: str, beside: str | None, *, registers: bool
+) -> Project:
+    """The project with the model at `source`; `beside` is the folder of its scheduler, or of its base."""
+    from guda_cli.workflow import pipelines, register
     from guda_cli.workflow.project import Project
-    from guda_cli.workflow.register import register, taken_over
 
-    record = register(project, source, scheduler)
+    if not registers:
+        recipe = pipelines.start_from(project, source, beside)
+        return Project(recipe, project.store, session.console, wait=project.wait)
+    if project.recipe.model.text_conditional:
+        record, recipe = pipelines.register(project, source, beside)
+    else:
+        record = register.register(project, source, beside)
+        recipe = register.taken_over(project.recipe, record)
     session.console.say(f"registered {source} as the full model ({record.key[:10]})")
     _emit(session, [record.key], ran=0)
-    return Project(taken_over(project.recipe, record), project.store, session.console)
+    return Project(recipe, project.store, session.console, wait=project.wait)
 
 
 def _run(
@@ -151,6 +179,7 @@ def _run(
     from guda_cli.workflow.lazy import LazyJobs
 
     jobs = LazyJobs(project, lambda: setup(session.options.device))
+    jobs.prepare()
     if not leave_out:
         if project.recipe.model.registered:
             record = project.require_full()

@@ -26,7 +26,8 @@ def unlearn(
         typer.Option(
             "--operator",
             metavar="NAME",
-            help="retrack, esd, erasediff, siss, neggrad or finetune [the recipe's].",
+            help="retrack, esd, erasediff, siss, neggrad or finetune; for text-to-image models also "
+            "anchor:awss, anchor:uniform, anchor:style-removed or anchor:matched [the recipe's].",
         ),
     ] = None,
     guard: Annotated[
@@ -53,7 +54,6 @@ def unlearn(
     checked: loss on the group up, loss on the rest kept. Interrupted work is resumed; what the store has is
     reused.
     """
-    from guda_cli.unlearning import catalog
     from guda_cli.workflow import removal
 
     if bool(group) == every:
@@ -61,12 +61,9 @@ def unlearn(
     given = {"operator": operator, "guard": guard, "params": params, "steps": steps, "lr": lr}
     session = with_sets(session, *(f"unlearn.{k}={v}" for k, v in given.items() if v is not None))
     project = open_project(session)
-    # what the operator cannot do with this model is an error before any work
-    catalog.check(
-        project.recipe.unlearn, _network(project), conditional=project.recipe.model.class_conditional
-    )
     counts = _counts(project, session.options.dry_run)
     chosen = removal.of_groups(list(counts) if every else list(group or []), counts)
+    _check(project, chosen)
     if null:
         images = project.data.images if counts else 0
         each = project.recipe.unlearn.null_groups
@@ -80,6 +77,25 @@ def unlearn(
     _run(session, project, chosen)
 
 
+def _check(project: Project, chosen: list[Removal]) -> None:
+    """What the operator cannot do with this model, or without these groups, is an error before any work."""
+    from guda_cli.unlearning import catalog
+    from guda_cli.workflow.text_problem import styles
+
+    model, spec = project.recipe.model, project.recipe.unlearn
+    needed = model.text_conditional and spec.operator in catalog.NEED_STYLES
+    own = styles(project) if needed and project.known_data() else None
+    for removed in [what.groups for what in chosen] or [()]:
+        catalog.check(
+            spec,
+            _network(project),
+            conditional=model.class_conditional,
+            text=model.text_conditional,
+            styles=own,
+            removed=removed,
+        )
+
+
 def _network(project: Project) -> dict[str, Any]:
     """The full model's configuration, or while there is none that of the recipe."""
     import json
@@ -89,7 +105,12 @@ def _network(project: Project) -> dict[str, Any]:
     full = project.known_full()
     if full is not None:
         return dict(json.loads(project.read(full, "config"))["unet"])
-    return to_dict(project.recipe.model) | {"null_class": project.recipe.train.class_dropout > 0}
+    return to_dict(project.recipe.model) | {"null_class": _dropout(project) > 0}
+
+
+def _dropout(project: Project) -> float:
+    recipe = project.recipe
+    return recipe.train.prompt_dropout if recipe.model.text_conditional else recipe.train.class_dropout
 
 
 def _counts(project: Project, dry_run: bool) -> dict[str, int]:

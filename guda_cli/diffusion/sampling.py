@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -31,22 +31,24 @@ def _guided(denoiser: Denoiser, x: Tensor, level: Tensor, cond: Tensor | None, g
 def sample(
     denoiser: Denoiser,
     shape: tuple[int, int, int],
-    indices: range,
+    indices: Sequence[int],
     *,
     sampler: str,
     steps: int,
     seed: int,
     cond: Tensor | None = None,
     guidance: float = 1.0,
+    clip: bool = True,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Images [len(indices), C, H, W] in [-1, 1].
+    """Clean images, or latents, x0 [len(indices), C, H, W].
 
     Image i depends on (seed, i) alone: asking for more images, or in other batches, gives the same
-    ones. The predicted clean image is clipped to [-1, 1] at every step, as `DDPMScheduler` does.
+    ones. With `clip` the predicted x0 is clipped to [-1, 1] at every step, as `DDPMScheduler` does.
     `cond` [len(indices), ...] holds each image's condition; `guidance` W other than 1 draws with
     eps_null + W (eps_cond - eps_null) (classifier-free guidance, Ho & Salimans 2022, with W = 1 + w).
     """
+    bound = 1.0 if clip else float("inf")
     schedule, eta = denoiser.schedule, 1.0 if sampler == "ddpm" else 0.0
     sources = [generator("guda.sample/1", seed, i) for i in indices]
 
@@ -60,13 +62,14 @@ def sample(
         raw = _guided(denoiser, x, level, cond, guidance)
         abar, abar_prev = schedule.abar[t], schedule.abar[previous]
         if abar > 0:
-            x0 = to_sample(schedule, raw, x, level).clamp(-1, 1)
+            x0 = to_sample(schedule, raw, x, level).clamp(-bound, bound)
             noise = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
         else:  # zero terminal SNR: x_T is the noise
-            x0, noise = to_sample(schedule, raw, x, level).clamp(-1, 1), to_noise(schedule, raw, x, level)
+            x0 = to_sample(schedule, raw, x, level).clamp(-bound, bound)
+            noise = to_noise(schedule, raw, x, level)
         variance = eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
         x = abar_prev**0.5 * x0 + max(1 - abar_prev - variance, 0.0) ** 0.5 * noise
         if variance > 0:
             x = x + variance**0.5 * draw()
         on_step(1)
-    return x.clamp(-1, 1)
+    return x.clamp(-bound, bound)

@@ -16,7 +16,7 @@ class TextDenoiser:
     & Salimans 2022). Forwards run in `dtype`, the prediction is float32.
     """
 
-    null_class = 0
+    null_class: int | None = 0
     """Index of the null condition, the empty prompt."""
 
     def __init__(

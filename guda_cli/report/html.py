@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guda_cli.report import words
+from guda_cli.report.gallery import GALLERY_CSS, gallery_section
 from guda_cli.report.html_scores import matrix_section, means_section, queries_section
 from guda_cli.report.markup import Column, esc, scrolling, table
 from guda_cli.report.model import Check, CostRow, ReportModel
@@ -19,6 +20,7 @@ def render(report: ReportModel, *, top: int = 5, expanded: int = 200) -> str:
     """The whole page; ``top`` groups a query, the first ``expanded`` queries as cards."""
     sections = [
         ("queries", "Images", queries_section(report, top, expanded)),
+        ("gallery", "Had it never seen …", gallery_section(report)),
         ("means", "Mean score per group", means_section(report)),
         ("matrix", "Groups against groups", matrix_section(report)),
         ("checks", "Were the groups unlearned?", _checks(report.checks)),
@@ -26,7 +28,7 @@ def render(report: ReportModel, *, top: int = 5, expanded: int = 200) -> str:
         ("limits", "Limits", _limits(report)),
         ("provenance", "Provenance", _provenance(report)),
     ]
-    return document(report.title, _head(report), sections)
+    return document(report.title, _head(report), sections, css=GALLERY_CSS if report.gallery else "")
 
 
 def _head(report: ReportModel) -> str:

@@ -72,9 +72,14 @@ def scrolling(content: str, label: str) -> str:
 def thumbnail(
     pixels: Pixels | None, name: str, *, most: int, css: str, colours: int | None = None, what: str = "query"
 ) -> str:
-    """The image as a PNG data URI of at most ``most`` pixels a side, or nothing."""
+    """A query image, see `picture`, or nothing."""
     if pixels is None:
         return ""
+    return picture(pixels, f"{what} image {name}", most=most, css=css, colours=colours)
+
+
+def picture(pixels: Pixels, alt: str, *, most: int, css: str, colours: int | None = None) -> str:
+    """The image as a PNG data URI of at most ``most`` pixels a side; ``alt`` says in words what it is."""
     from PIL import Image
 
     from guda_cli.report.maps import to_image
@@ -89,7 +94,7 @@ def thumbnail(
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     data = base64.b64encode(out.getvalue()).decode("ascii")
-    return f'<img class="{css}" src="data:image/png;base64,{data}" alt="{what} image {esc(name)}">'
+    return f'<img class="{css}" src="data:image/png;base64,{data}" alt="{esc(alt)}">'
 
 
 class Span(NamedTuple):

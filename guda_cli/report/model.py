@@ -52,7 +52,8 @@ class QueryResult:
 
     ``answer`` names the groups that stand out: empty when none does, None when there is no null to
     tell. ``pixels`` are uint8 ``[C, H, W]``. ``instances`` are the training images of the highest score,
-    highest first, for methods that score single images. ``condition`` is the class it was scored with.
+    highest first, for methods that score single images. ``condition`` is the class it was scored with,
+    ``prompts`` what it was scored with by a text-to-image model (("",): the empty prompt).
     """
 
     name: str
@@ -66,6 +67,49 @@ class QueryResult:
     elbo_se: float | None = None
     instances: tuple[InstanceScore, ...] = ()
     condition: str | None = None
+    prompts: tuple[str, ...] = ()
+
+
+class Counterpart(NamedTuple):
+    """What a model without ``group`` draws in an image's place; ``rank`` and ``score`` are the group's.
+
+    ``difference`` is the mean absolute difference to the full model's picture, in levels of 0 to 255.
+    """
+
+    group: str
+    rank: int
+    score: float
+    pixels: Pixels
+    difference: float
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryRow:
+    """One image beside what other models draw from the same noise and settings (``noise`` names them).
+
+    ``redrawn``: the noise is the image's own, and ``drawn`` is the full model's drawing of it, which has to be
+    the image (``same``; ``difference`` is the mean absolute difference, in levels of 0 to 255). Otherwise
+    ``drawn`` is another picture with the image's class or prompt, ``condition``.
+    """
+
+    image: str
+    digest: str
+    pixels: Pixels
+    drawn: Pixels
+    redrawn: bool
+    same: bool
+    difference: float
+    counterparts: tuple[Counterpart, ...]
+    noise: Mapping[str, Any]
+    condition: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """The images as models draw them that never saw one group; ``notes`` say what is left out and why."""
+
+    rows: tuple[GalleryRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +161,7 @@ class ReportModel:
     or what another method's scores are, such as ``similarity score``. ``counterfactual`` says whether models
     without the groups were compared; ``weighting``, ``grid`` and ``draws`` may be empty otherwise.
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
-    of which there are ``matrix_counts[row]``.
+    of which there are ``matrix_counts[row]``. ``gallery`` is there where it was asked for.
     """
 
     title: str
@@ -143,6 +187,7 @@ class ReportModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     counterfactual: bool = True
+    gallery: Gallery | None = None
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.report.model import GroupScore, QueryResult, ReportModel
+from guda_cli.report.model import Gallery, GroupScore, QueryResult, ReportModel
 from guda_cli.report.text import MINUS
 from guda_cli.report.words import sign
 
@@ -97,7 +97,7 @@ def query_document(query: QueryResult) -> dict[str, Any]:
     ``class`` only where it was scored with one, ``instances`` only where the method scores single images.
     """
     ranked = [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(query.scores, 1)]
-    document = {
+    document: dict[str, Any] = {
         "image": query.name,
         "digest": query.digest,
         "looks_like": query.looks_like,
@@ -107,6 +107,8 @@ def query_document(query: QueryResult) -> dict[str, Any]:
     }
     if query.condition is not None:
         document["class"] = query.condition
+    if query.prompts:
+        document["prompts"] = list(query.prompts)
     if query.instances:
         document["instances"] = [
             {"rank": rank, "image": one.name, "groups": one.groups, "score": one.score}
@@ -158,10 +160,31 @@ def to_json(report: ReportModel) -> dict[str, Any]:
             "costs": [asdict(row) for row in report.costs],
             "warnings": report.warnings,
             "provenance": report.provenance,
+            **(_gallery_documents(report.gallery) if report.gallery else {}),
         }
     )
     assert isinstance(document, dict)
     return document
+
+
+def _gallery_documents(gallery: Gallery) -> dict[str, Any]:
+    rows = [
+        {
+            "image": row.image,
+            "digest": row.digest,
+            "redrawn": row.redrawn,
+            "same": row.same,
+            "difference": row.difference,
+            "condition": row.condition,
+            "noise": dict(row.noise),
+            "without": [
+                {"group": one.group, "rank": one.rank, "score": one.score, "difference": one.difference}
+                for one in row.counterparts
+            ],
+        }
+        for row in gallery.rows
+    ]
+    return {"gallery": rows, "gallery_notes": gallery.notes}
 
 
 def to_latex(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

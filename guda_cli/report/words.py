@@ -60,8 +60,13 @@ def with_errors(entries: Iterable[GroupScore]) -> bool:
 
 
 def caption(query: QueryResult) -> str:
-    """The query's name, and the class it was scored with where there is one."""
-    return query.name if query.condition is None else f"{query.name} (class {query.condition})"
+    """The query's name, and the class or the prompts it was scored with where there are some."""
+    if query.condition is not None:
+        return f"{query.name} (class {query.condition})"
+    if not query.prompts:
+        return query.name
+    told = "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
+    return f"{query.name} ({told})"
 
 
 def query_answer(query: QueryResult) -> str:

@@ -16,21 +16,30 @@ Weights = dict[str, Tensor]
 
 
 def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
-    """A `UNet2DModel` of that configuration, weights drawn from `seed`.
+    """A `UNet2DModel`, or what else `_class_name` says, of that configuration, weights drawn from `seed`.
 
     `null_class`, which is ours and not diffusers', is kept in the network's configuration for `UNetDenoiser`.
     """
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
+    name = config.get("_class_name", "UNet2DModel")
     torch.manual_seed(seed_of("guda.init/1", seed))
     try:
-        model = UNet2DModel.from_config({k: v for k, v in config.items() if k != "null_class"})
+        model = _class_of(name).from_config({k: v for k, v in config.items() if k != "null_class"})
     except (TypeError, ValueError) as err:
-        raise DataError("diffusers cannot build this UNet2DModel", why=str(err)) from None
+        raise DataError(f"diffusers cannot build this {name}", why=str(err)) from None
     if "null_class" in config:
         model.register_to_config(null_class=bool(config["null_class"]))
     network: torch.nn.Module = model
     return network
+
+
+def _class_of(name: str) -> Any:
+    if name == "UNet2DConditionModel":
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        return UNet2DConditionModel
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    return UNet2DModel
 
 
 def to_bytes(weights: Weights) -> bytes:

@@ -53,3 +53,8 @@ def merge(base: Weights, kept: Weights) -> Weights:
     if any(lora.A in name for name in kept):
         return lora.merge(base, kept)
     return {**base, **kept}
+
+
+def reads_text(name: str) -> bool:
+    """Whether the parameter of that name is a key or value of a `UNet2DConditionModel`'s cross-attention."""
+    return ".attn2.to_k." in name or ".attn2.to_v." in name

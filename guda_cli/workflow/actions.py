@@ -14,6 +14,7 @@ from typing import Any
 from guda_cli.errors import RecipeError
 from guda_cli.recipe import Recipe, to_dict, total_steps
 from guda_cli.unlearning import catalog
+from guda_cli.workflow import text_settings
 from guda_cli.workflow.configs import configs
 from guda_cli.workflow.removal import Removal
 from store import ActionRecord, action_key
@@ -166,7 +167,7 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
     if recipe.model.class_conditional:
         params["class_dropout"] = recipe.train.class_dropout
     if recipe.model.text_conditional:
-        params["prompt_dropout"] = recipe.train.prompt_dropout
+        params |= {"prompt_dropout": recipe.train.prompt_dropout, **text_settings.settings(recipe)}
     inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
     command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
     removed = removal.size or sum(data.counts.get(name, 0) for name in removal.groups)

@@ -1,12 +1,16 @@
-"""The classes of a stored model, without torch."""
+"""The conditions that a stored model takes, without torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from guda_cli.data.conditions import Classes, Conditions
+from guda_cli.data.prompts import Prompts, read_prompts
+from guda_cli.data.queries import ConditionSource
 from guda_cli.errors import DataError, RecipeError, UsageError
 from guda_cli.workflow.project import Project
 from store import ActionRecord
@@ -43,16 +47,33 @@ def classes_of(config: Mapping[str, Any], conditional: bool, groups: Iterable[st
     return Classes(names, len(names) if has_null else None)
 
 
-def conditions_for(project: Project, full: ActionRecord, given: str | None) -> Conditions | None:
-    """What says the class of query images, `given` or found beside each; None for unconditional models.
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of the conditions of all query images."""
 
-    UsageError when `given` is no class of the model.
+    class_: str | None = None
+    prompts: tuple[str, ...] = ()
+    table: Path | None = None
+    """File of image and prompt."""
+
+
+def conditions_for(project: Project, full: ActionRecord, given: Given) -> ConditionSource | None:
+    """What says the class or prompt of query images, `given` or found beside each; None where there is none.
+
+    UsageError when what is given is no class of the model, or when the model takes none.
     """
+    if (given.prompts or given.table) and not project.recipe.model.text_conditional:
+        raise UsageError(
+            f"{'--prompt' if given.prompts else '--prompts'} needs a text-to-image model",
+            why="model.text_conditional is false in this recipe",
+        )
     classes = read_classes(project, full)
     if classes is not None:
-        return Conditions(classes, given)
-    if given is not None:
+        return Conditions(classes, given.class_)
+    if given.class_ is not None:
         raise UsageError(
             "--class needs a class-conditional model", why="model.class_conditional is false in this recipe"
         )
+    if project.recipe.model.text_conditional:
+        return Prompts(given.prompts, read_prompts(given.table) if given.table else None)
     return None

@@ -8,13 +8,14 @@ from typing import Any
 
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import Session
-from store import ActionRecord
+from store import ActionRecord, Store
 
 
 def export_model(session: Session, record: ActionRecord, folder: Path) -> None:
-    """Write a trained, registered or unlearned model as a `DDPMPipeline` folder.
+    """Write a trained, registered or unlearned model as a pipeline folder of diffusers.
 
-    `DDPMPipeline.from_pretrained(folder)` opens it. UsageError when the record is no model, DataError when
+    `DDPMPipeline.from_pretrained(folder)` opens it, `StableDiffusionPipeline` where it reads text.
+    UsageError when the record is no model, DataError when
     the folder exists and is not empty.
     """
     if "weights" not in record.outputs:
@@ -29,10 +30,22 @@ def export_model(session: Session, record: ActionRecord, folder: Path) -> None:
     weights = store.read_bytes(record.outputs["weights"])
     if record.operation == "unlearn":
         weights = _apply_delta(store.read_bytes(record.inputs["weights"]), weights)
+    if "parts" in config:
+        _write_pipeline(store, folder, config, weights)
+        return
     try:
         _write(folder, config, weights)
     except OSError as err:
         raise DataError(f"cannot write {folder}", why=err.strerror or str(err)) from None
+
+
+def _write_pipeline(store: Store, folder: Path, config: dict[str, Any], weights: bytes) -> None:
+    from guda_cli.latent.components import Components
+    from guda_cli.latent.export import write_pipeline
+    from guda_cli.latent.pipeline_folder import Pipeline
+
+    parts = Components.from_blobs({name: store.read_bytes(blob) for name, blob in config["parts"].items()})
+    write_pipeline(folder, Pipeline(weights, config["unet"], config["scheduler"], parts))
 
 
 def _apply_delta(base: bytes, delta: bytes) -> bytes:

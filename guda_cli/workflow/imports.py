@@ -15,7 +15,7 @@ from guda_cli.data.queries import Query, load_query
 from guda_cli.errors import DataError, UsageError, unknown
 from guda_cli.workflow import queries_store, removal
 from guda_cli.workflow.actions import Action
-from guda_cli.workflow.classes import conditions_for
+from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.methods import METHODS
 from guda_cli.workflow.project import Job, Made, Project
 from store import ActionRecord
@@ -165,7 +165,7 @@ class _Finder:
 
     def __init__(self, project: Project, full: ActionRecord, path: Path) -> None:
         self.project, self.folder = project, path.parent
-        self.conditions = conditions_for(project, full, None)
+        self.conditions = conditions_for(project, full, Given())
         self.known: dict[str, Query] = {}
         self.short: dict[str, set[str]] = {}
         for record in project.store.records("score"):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from guda_cli.console import plain
 from guda_cli.data.conditions import Classes
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.diffusion.denoiser import Network, UNetDenoiser
 from guda_cli.diffusion.schedule import Schedule, from_config
-from guda_cli.errors import DataError, RecipeError
-from guda_cli.training import loop, model_io
+from guda_cli.errors import DataError, MissingError, RecipeError
+from guda_cli.latent.components import canonical
+from guda_cli.training import model_io
 from guda_cli.training import train as training
+from guda_cli.training.model_io import Weights
 from guda_cli.training.state import RunState
 from guda_cli.unlearning import catalog, check, subsets
 from guda_cli.unlearning import unlearn as unlearning
@@ -28,34 +28,47 @@ from guda_cli.workflow.actions import Action
 from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.configs import configs
+from guda_cli.workflow.hooks import run_hooks
 from guda_cli.workflow.models import Models
 from guda_cli.workflow.project import Made, Project
 from guda_cli.workflow.removal import Removal
+from guda_cli.workflow.text_problem import text_problem
 from store import ActionRecord
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.parts import Parts
 
 
 class Builder:
     """Runs the jobs of one project on one device."""
 
-    def __init__(self, project: Project, compute: Compute) -> None:
-        self.project, self.compute = project, compute
-        self._teacher: UNetDenoiser | None = None
+    def __init__(self, project: Project, compute: Compute, parts: Parts | None) -> None:
+        self.project, self.compute, self.parts = project, compute, parts
+        self._teacher: Network | None = None
 
     @cached_property
     def images(self) -> torch.Tensor:
-        """The dataset's pixels, uint8 [N, C, H, W]."""
-        return torch.from_numpy(self.project.dataset().images)
+        """What the network is trained on: uint8 pixels [N, C, H, W], or latents."""
+        return self.parts.latents if self.parts else torch.from_numpy(self.project.dataset().images)
 
     @cached_property
     def labels(self) -> torch.Tensor | None:
-        """Class of every image, int64 [N], for a class-conditional recipe: its group, in sorted order.
+        """Condition of every image, int64 [N]: its prompt in the bank, or its class; None without conditions.
 
-        RecipeError when an image is in several groups.
+        A class is the image's group, in sorted order. RecipeError when an image is in several groups.
         """
+        if self.parts:
+            return self.parts.bank.indices([text or "" for text in self.project.dataset().prompts])
         if not self.project.recipe.model.class_conditional:
             return None
         actions.check_one_group(self.project.data)
         return torch.from_numpy(self.project.dataset().membership.argmax(axis=1).astype(np.int64))
+
+    @property
+    def dropout(self) -> float:
+        """Share of the images shown without their condition."""
+        spec = self.project.recipe.train
+        return spec.prompt_dropout if self.parts else spec.class_dropout
 
     # -- work --------------------------------------------------------------------------------------
 
@@ -71,31 +84,51 @@ class Builder:
         self, action: Action, removal: Removal | None, full: ActionRecord | None, seed: int | None = None
     ) -> Made:
         """Train the full model, or one without `removal`; `seed` where it is not the recipe's."""
-        spec, data = self.project.recipe.train, self.project.data
+        spec = self.project.recipe.train
         if seed is not None:
             spec = dataclasses.replace(spec, seed=seed)
-        if full is not None and full.operation == "register":
-            config = json.loads(self.project.read(full, "config"))
-            self._check_classes(read_classes(self.project, full), spec.class_dropout)
-        else:
-            config = configs(self.project.recipe, data.shape, data.counts)
-        labels = self.labels
-        unet = self._network(config, spec.seed)
-        schedule = from_config(config["scheduler"])
+        config, weights = self._start(full)
+        denoiser = self._denoiser(config, spec.seed)
+        if weights is not None:
+            denoiser.unet.load_state_dict(weights)
         keep = ~self._members(removal) if removal else None
-        with self._hooks(action) as (resume, hooks):
-            weights = training.train(
-                UNetDenoiser(unet, schedule),
+        with run_hooks(self.project, action) as (resume, hooks):
+            trained = training.train(
+                denoiser,
                 self.images,
                 spec,
                 keep=keep,
-                labels=labels,
-                dropout=spec.class_dropout,
+                labels=self.labels,
+                dropout=self.dropout,
                 resume=resume,
                 hooks=hooks,
             )
-        outputs = {"weights": model_io.to_bytes(weights), "config": _json(config), "betas": _betas(schedule)}
-        return Made(outputs, self._facts(resume) | {"parameters": sum(v.numel() for v in weights.values())})
+        outputs = {
+            "weights": model_io.to_bytes(trained),
+            "config": canonical(config),
+            "betas": _betas(denoiser.schedule),
+        }
+        return Made(outputs, self._facts(resume) | {"parameters": sum(v.numel() for v in trained.values())})
+
+    def _start(self, full: ActionRecord | None) -> tuple[dict[str, Any], Weights | None]:
+        """The configuration of a training and the weights it starts from (None: drawn from the seed)."""
+        project = self.project
+        if project.recipe.model.base:
+            base = project.store.lookup(project.recipe.model.base)
+            if base is None:
+                raise MissingError(
+                    "the pipeline to start from is not in the store", fix="guda train --from DIR"
+                )
+            config = json.loads(project.read(base, "config"))
+            return config, model_io.from_bytes(project.read(base, "weights"))
+        if full is not None and full.operation == "register":
+            config = json.loads(project.read(full, "config"))
+            self._check_classes(read_classes(project, full), project.recipe.train.class_dropout)
+            return config, None
+        config = configs(project.recipe, project.data.shape, project.data.counts)
+        if self.parts:
+            config |= {"parts": dict(self.parts.digests), "posterior": project.recipe.latent.posterior}
+        return config, None
 
     def _check_classes(self, classes: Classes | None, dropout: float) -> None:
         if classes is not None and classes.null is None and dropout:
@@ -104,53 +137,58 @@ class Builder:
                 fix="--set train.class_dropout=0",
             )
 
-    def _network(self, config: dict[str, dict[str, object]], seed: int) -> torch.nn.Module:
+    def _denoiser(self, config: dict[str, Any], seed: int) -> Network:
         try:
-            return model_io.build_unet(config["unet"], seed).to(self.compute.device)
+            unet = model_io.build_unet(config["unet"], seed).to(self.compute.device)
         except DataError as err:
             raise RecipeError(
                 err.message, why=err.why, fix="guda recipes show digits is a working example"
             ) from None
+        schedule = from_config(config["scheduler"])
+        return self.parts.space.denoiser(unet, schedule) if self.parts else UNetDenoiser(unet, schedule)
 
     def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
         """Unlearn `removal` from the full model and check what that did."""
-        problem = self._problem(self._members(removal), models)
+        problem = self._problem(removal, models)
         spec, forget = problem.spec, problem.forget
         teacher = spec.retain == "distill" or spec.operator in catalog.NEED_FULL
         frozen = self._frozen(models) if teacher else None
-        with self._hooks(action) as (resume, hooks):
+        with run_hooks(self.project, action) as (resume, hooks):
             trained = unlearning.unlearn(
-                UNetDenoiser(models.fresh(), models.schedule),
-                problem,
-                teacher=frozen,
-                resume=resume,
-                hooks=hooks,
+                models.denoiser(models.fresh()), problem, teacher=frozen, resume=resume, hooks=hooks
             )
         kept = subsets.stored(trained, models.base, spec.params)
         unet = models.fresh()
         unet.load_state_dict(subsets.merge(models.base, kept))
-        after = UNetDenoiser(unet.eval(), models.schedule)
-        verdict = plain(self._check(models, after, forget).to_dict())
-        outputs = {"weights": model_io.to_bytes(kept), "check": _json(verdict)}
+        verdict = plain(self._check(models, models.denoiser(unet.eval()), forget).to_dict())
+        outputs = {"weights": model_io.to_bytes(kept), "check": canonical(verdict)}
         facts = {"images_removed": int(forget.sum()), "check": verdict}
         return Made(outputs, self._facts(resume) | facts)
 
-    def _problem(self, forget: torch.Tensor, models: Models) -> Problem:
+    def _problem(self, removal: Removal, models: Models) -> Problem:
         """RecipeError for what the operator cannot do with this full model."""
         recipe = self.project.recipe
-        catalog.check(recipe.unlearn, models.config["unet"], conditional=recipe.model.class_conditional)
-        null = UNetDenoiser(models.unet, models.schedule).null_class
+        text = text_problem(self.project, self.parts, removal) if self.parts else None
+        catalog.check(
+            recipe.unlearn,
+            models.config["unet"],
+            conditional=recipe.model.class_conditional,
+            text=text is not None,
+            styles=text.styles if text else None,
+            removed=removal.groups,
+        )
+        null = models.denoiser(models.unet).null_class
         return Problem(
-            self.images, forget, models.schedule, recipe.unlearn, self.labels,
-            None if null is None else torch.tensor(null), recipe.train.class_dropout,
+            self.images, self._members(removal), models.schedule, recipe.unlearn, self.labels,
+            None if null is None else torch.tensor(null), self.dropout, text=text,
         )  # fmt: skip
 
-    def _frozen(self, models: Models) -> UNetDenoiser:
+    def _frozen(self, models: Models) -> Network:
         if self._teacher is None:
-            self._teacher = UNetDenoiser(models.fresh().eval().requires_grad_(False), models.schedule)
+            self._teacher = models.denoiser(models.fresh().eval().requires_grad_(False))
         return self._teacher
 
-    def _check(self, models: Models, after: UNetDenoiser, forget: torch.Tensor) -> check.CheckResult:
+    def _check(self, models: Models, after: Network, forget: torch.Tensor) -> check.CheckResult:
         before = models.use(models.full)
         sides = [check.evaluation_rows(mask) for mask in (forget, ~forget)]
         group, rest = (
@@ -162,31 +200,9 @@ class Builder:
         )
         return check.judge(group, rest)
 
-    # -- resume state and progress -----------------------------------------------------------------
-
-    @contextmanager
-    def _hooks(self, action: Action) -> Iterator[tuple[RunState | None, loop.Hooks]]:
-        store = self.project.store
-        saved = store.load_state(action.key)
-        resume = RunState.from_bytes(*saved) if saved else None
-        if resume:
-            self.project.console.say(f"{action.what}: going on at step {resume.step} of {action.steps}")
-        done = resume.step if resume else 0
-        with self.project.console.progress(action.what, action.steps, start=done) as bar:
-            hooks = loop.Hooks(
-                on_step=lambda loss: bar.advance(1, loss=loss),
-                save=lambda state: store.save_state(action.key, state.step, state.to_bytes()),
-                save_seconds=float(os.environ.get("GUDA_CHECKPOINT_SECONDS") or 20.0),
-            )
-            yield resume, hooks
-
     def _facts(self, resume: RunState | None) -> dict[str, object]:
         earlier = {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step} if resume else {}
         return earlier | {"device": self.compute.device.type, "threads": self.compute.threads}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _betas(schedule: Schedule) -> bytes:

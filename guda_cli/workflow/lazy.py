@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.compute import Compute
     from guda_cli.workflow.jobs import Builder
     from guda_cli.workflow.models import Models
+    from guda_cli.workflow.parts import Parts
 
 
 class LazyJobs:
@@ -35,10 +36,24 @@ class LazyJobs:
         """What runs the networks."""
         from guda_cli.workflow.jobs import Builder
 
-        return Builder(self.project, self.compute)
+        return Builder(self.project, self.compute, self.parts)
+
+    @cached_property
+    def parts(self) -> Parts | None:
+        """VAE, text encoder and what they make of the data; None where the network works on pixels."""
+        if not self.project.recipe.model.text_conditional:
+            return None
+        from guda_cli.workflow.parts import Parts
+
+        return Parts(self.project, self.compute)
+
+    def prepare(self) -> None:
+        """Make what stands around a text-to-image network: the models' keys need it."""
+        if self.parts and not self.project.has_parts(self.project.data):
+            self.parts.ensure()
 
     def full(self) -> Job:
-        """Training the full model."""
+        """Training the full model; `prepare` comes first."""
         action = actions.train(self.project.recipe, self.project.data, None)
         return self._job(action, lambda: self.builder.train(action, None, None))
 
@@ -57,7 +72,7 @@ class LazyJobs:
         from guda_cli.workflow.models import Models
 
         if self._models is None or self._models.full.key != full.key:
-            self._models = Models(self.project, full, self.compute)
+            self._models = Models(self.project, full, self.compute, self.parts)
         return self._models
 
     def _job(self, action: Action, make: Callable[[], Made]) -> Job:

@@ -60,7 +60,7 @@ def make_runs(
             chosen = instances.settings(name, project.recipe.attribution)
             runs.append(
                 InstanceRun(
-                    project, chosen, device, groups=settings.groups, condition=settings.condition,
+                    project, chosen, device, groups=settings.groups, given=settings.given,
                     instances=count,
                 )
             )  # fmt: skip

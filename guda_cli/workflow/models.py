@@ -1,14 +1,14 @@
-"""Networks from records: one `UNet2DModel` in memory, weights swapped in place."""
+"""Networks from records: one network in memory, weights swapped in place."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.diffusion.denoiser import Network
 from guda_cli.training import model_io
 from guda_cli.training.model_io import Weights
 from guda_cli.unlearning import subsets
@@ -16,19 +16,24 @@ from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.schedules import read_schedule
+from guda_cli.workflow.spaces import PixelSpace, Space
 from store import ActionRecord
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.parts import Parts
 
 
 class Models:
     """The full model, and any model derived from it, in the same network object."""
 
-    def __init__(self, project: Project, full: ActionRecord, compute: Compute) -> None:
-        self.project, self.full, self.compute = project, full, compute
+    def __init__(self, project: Project, full: ActionRecord, compute: Compute, parts: Parts | None) -> None:
+        self.project, self.full, self.compute, self.parts = project, full, compute, parts
         self.config: dict[str, Any] = json.loads(project.read(full, "config"))
         self.classes = read_classes(project, full)
         self.schedule = read_schedule(project, full)
         self.base = model_io.from_bytes(project.read(full, "weights"))
         model_io.check_finite(self.base, "the full model")
+        self.space: Space = parts.space if parts else PixelSpace(project.data.shape, self.classes)
         self.unet = self.fresh()
 
     @property
@@ -42,14 +47,13 @@ class Models:
         unet.load_state_dict(self.base)
         return unet.to(self.compute.device)
 
-    def conditions(self, names: Sequence[str | None]) -> torch.Tensor | None:
-        """What `predict` takes for these class names: int64 [len(names)], None for unconditional models.
+    def denoiser(self, unet: torch.nn.Module) -> Network:
+        """The adapter of a network of this shape."""
+        return self.space.denoiser(unet, self.schedule)
 
-        The indices are those of the full data's classes under every model. DataError as `Classes.index`.
-        """
-        if self.classes is None:
-            return None
-        return torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
+    def conditions(self, names: Sequence[str | None]) -> torch.Tensor | None:
+        """What `predict` takes for these class names or prompts; None for unconditional models."""
+        return self.space.conditions(names)
 
     def weights(self, record: ActionRecord) -> Weights:
         """All weights of a trained, registered or unlearned model."""
@@ -58,10 +62,10 @@ class Models:
         loaded = model_io.from_bytes(self.project.read(record, "weights"))
         return subsets.merge(self.base, loaded) if record.operation == "unlearn" else loaded
 
-    def use(self, record: ActionRecord) -> UNetDenoiser:
+    def use(self, record: ActionRecord) -> Network:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""
         weights = self.weights(record)
         model_io.check_finite(weights, str(record.provenance.get("what", "the model")))
         self.unet.load_state_dict(weights)
         self.unet.eval()
-        return UNetDenoiser(self.unet, self.schedule)
+        return self.denoiser(self.unet)

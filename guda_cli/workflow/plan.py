@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from guda_cli.workflow import actions, counterfactuals, removal
+from guda_cli.workflow import actions, counterfactuals, part_actions, removal
 from guda_cli.workflow.actions import Action
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.removal import Removal
 from store import ActionRecord
 
 CACHED, TO_DO, WAITS = "cached", "to do", "waits"
+PARTS = ("VAE", "text encoder")
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,29 @@ class Planner:
             )
         if self.data is None:
             return Step("full model", WAITS, "for the dataset", command="guda train")
+        if not self.project.has_parts(self.data):
+            return Step("full model", WAITS, "for the VAE and the text encoder", command="guda train")
         return self._step(actions.train(recipe, self.data, None))
+
+    def parts(self) -> list[Step]:
+        """VAE and text encoder, where the recipe trains them."""
+        recipe, data = self.project.recipe, self.data
+        if not recipe.model.text_conditional or recipe.model.base or recipe.model.registered:
+            return []
+        if data is None:
+            return [Step(what, WAITS, "for the dataset", command="guda train") for what in PARTS]
+        steps = [self._step(part_actions.vae(recipe, data))]
+        if set(part_actions.VAE) <= data.parts.keys():
+            return [*steps, self._step(part_actions.text_encoder(recipe, data, data.parts))]
+        return [*steps, Step(PARTS[1], WAITS, "for the VAE", command="guda train")]
 
     def models(self, method: str, removals: Sequence[Removal], seed: int | None = None) -> list[Step]:
         """Counterfactual models, unlearned (`guda`) or retrained (`logo`, perhaps with another `seed`)."""
         full = self.project.known_full()
         out = []
         for what in removals:
-            if self.data is None or (full is None and method == "guda"):
+            ready = self.data is not None and self.project.has_parts(self.data)
+            if self.data is None or not ready or (full is None and method == "guda"):
                 verb = "unlearn" if method == "guda" else "model without"
                 out.append(Step(f"{verb} {what.name}", WAITS, "for the full model"))
             elif full is not None:

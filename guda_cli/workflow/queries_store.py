@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from guda_cli.data import origins
+from guda_cli.data.dataset import Pixels
 from guda_cli.data.queries import Query
 from guda_cli.workflow.actions import Action
 from guda_cli.workflow.counterfactuals import Counterfactuals
@@ -32,7 +34,7 @@ def remember(
     """
     if project.store.read_only or not queries:
         return
-    listing = [[query.digest, query.name] for query in queries]
+    listing = [[query.digest, query.name, *_origin_entry(query)] for query in queries]
     seen = hashlib.sha256(json.dumps(listing, ensure_ascii=True).encode()).hexdigest()
     params = {"method": found.method, "grid": dict(grid), "compute": dict(compute), "queries": seen}
     inputs = {"full": found.full.outputs["weights"]}
@@ -49,14 +51,10 @@ def recall(project: Project, record: ActionRecord) -> list[Query]:
 
 
 def pack(queries: Sequence[Query]) -> bytes:
-    """Queries as one safetensors blob with names, digests and classes in its one metadata entry."""
+    """Queries as one safetensors blob with names, digests, conditions and origins in its one metadata entry."""
     from safetensors.numpy import save
 
-    entries = [
-        [query.name, query.pixels_digest] + ([query.condition] if query.condition is not None else [])
-        for query in queries
-    ]
-    listing = json.dumps(entries, ensure_ascii=True)
+    listing = json.dumps([_entry(query) for query in queries], ensure_ascii=True)
     return bytes(save({"pixels": np.stack([query.pixels for query in queries])}, {"queries": listing}))
 
 
@@ -66,7 +64,23 @@ def unpack(data: bytes) -> list[Query]:
 
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     entries = json.loads(header["__metadata__"]["queries"])
-    return [
-        Query(name, pixels, digest, *condition)
-        for (name, digest, *condition), pixels in zip(entries, load(data)["pixels"], strict=True)
-    ]
+    return [_query(entry, pixels) for entry, pixels in zip(entries, load(data)["pixels"], strict=True)]
+
+
+def _entry(query: Query) -> list[Any]:
+    """Name, digest of the pixels, class, prompts, origin; what is missing at the end is left out."""
+    entry = [query.name, query.pixels_digest, query.condition, list(query.prompts), *_origin_entry(query)]
+    while entry[-1] in (None, []):
+        entry.pop()
+    return entry
+
+
+def _origin_entry(query: Query) -> list[Any]:
+    return [[query.origin.text, query.origin.condition]] if query.origin else []
+
+
+def _query(entry: list[Any], pixels: Pixels) -> Query:
+    name, digest, condition, prompts, origin = entry + [None] * (5 - len(entry))
+    return Query(
+        name, pixels, digest, condition, tuple(prompts or ()), origins.parse(*origin) if origin else None
+    )

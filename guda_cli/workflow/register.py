@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.errors import DataError, MissingError
+from guda_cli.errors import DataError
+from guda_cli.latent.files import download, is_hub_id, pickles_only, read_json
 from guda_cli.recipe import Recipe
 from guda_cli.workflow.actions import Action, check_one_group
 from guda_cli.workflow.project import Job, Made, Project
 from store import ActionRecord
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+LAYOUT = "give a DDPMPipeline or UNet2DModel folder"
 
 
 def register(project: Project, source: str, scheduler: str | None) -> ActionRecord:
@@ -28,9 +29,11 @@ def register(project: Project, source: str, scheduler: str | None) -> ActionReco
     """
     folder = Path(source).expanduser()
     if not folder.exists():
-        folder = _download(source)
+        if not is_hub_id(source):
+            raise DataError(f"no such folder: {source}", fix="--from FOLDER or --from OWNER/MODEL (a hub id)")
+        folder = download(source, ("*.json", "*.safetensors"), "download it and give the folder")
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    unet = _json(unet_folder / "config.json", "the network's configuration")
+    unet = read_json(unet_folder / "config.json", "network's configuration (config.json)", LAYOUT)
     _check_class(unet)
     classes = _classes(project, unet)
     schedule = _scheduler_config(project, folder, scheduler)
@@ -89,35 +92,6 @@ def taken_over(recipe: Recipe, record: ActionRecord) -> Recipe:
     return dataclasses.replace(recipe, model=model)
 
 
-def _download(source: str) -> Path:
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise DataError(f"no such folder: {source}", fix="--from FOLDER or --from OWNER/MODEL (a hub id)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as err:  # noqa: BLE001 - offline, gated, unknown: the hub has many errors, one remedy
-        raise MissingError(
-            f"cannot fetch {source} from the hub",
-            why=str(err).splitlines()[0],
-            fix="download it and give the folder",
-        ) from None
-
-
-def _json(path: Path, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: {what} is missing", fix="give a DDPMPipeline or UNet2DModel folder"
-        ) from None
-    except (OSError, ValueError) as err:
-        raise DataError(f"{path}: {what} cannot be read", why=str(err)) from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: {what} is not a JSON object")
-    return value
-
-
 def _check_class(unet: Mapping[str, Any]) -> None:
     name = unet.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
@@ -160,7 +134,7 @@ def _scheduler_config(project: Project, folder: Path, given: str | None) -> dict
                 "no noise schedule given (--scheduler DIR): the recipe's diffusion section is used"
             )
             return to_dict(project.recipe.diffusion)
-    config = _json(path / "scheduler_config.json" if path.is_dir() else path, "the noise schedule")
+    config = read_json(path / "scheduler_config.json" if path.is_dir() else path, "noise schedule", LAYOUT)
     if config.get("beta_schedule") is None and config.get("trained_betas") is None:
         raise DataError(f"{path}: no beta_schedule", why="a noise schedule like DDPMScheduler's is needed")
     kind = config.get("prediction_type") or "epsilon"
@@ -190,13 +164,9 @@ def _weights(folder: Path) -> bytes:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return (folder / name).read_bytes()
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
-    if pickles:
-        raise DataError(
-            f"{folder} has no safetensors weights, only {pickles[0]}",
-            why="a pickle can run any code when it is loaded, so it is never opened",
-            fix="save the model again with safe_serialization=True",
-        )
+    refusal = pickles_only(folder, "the network") if folder.is_dir() else None
+    if refusal:
+        raise refusal
     sharded = list(folder.glob("*.safetensors.index.json"))
     why = "sharded weights are not supported" if sharded else f"looked for {' and '.join(WEIGHTS)}"
     raise DataError(f"{folder} has no weights that can be read", why=why)

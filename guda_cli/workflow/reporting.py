@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from guda_cli.recipe import dump
 from guda_cli.report.model import Check, CostRow, ReportModel, summarise
 from guda_cli.workflow import actions, counterfactuals, queries_store, results
 from guda_cli.workflow.counterfactuals import Counterfactuals
+from guda_cli.workflow.gallery import Request
+from guda_cli.workflow.gallery import build as build_gallery
 from guda_cli.workflow.project import Project, now, provenance
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
 from store import ActionRecord
 
 
-def build(project: Project, method: str, weighting: str) -> ReportModel:
-    """Everything scored under `method`'s current models, on the grid used last.
+def build(project: Project, method: str, weighting: str, gallery: Request | None = None) -> ReportModel:
+    """Everything scored under `method`'s current models, on the grid used last; and a `gallery` where asked.
 
     Raises MissingError when there is no model or no scored image.
     """
@@ -38,7 +41,9 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
     ]
     schedule = read_schedule(project, found.full)
     grid = grids.build(last["grid"], schedule.T)
-    reading = results.Reading(grid, schedule, chosen, dict(project.data.counts))
+    reading = results.Reading(
+        grid, schedule, chosen, dict(project.data.counts), project.recipe.model.text_conditional
+    )
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     full, nulls, groups = cells[""], found.mean(cells, found.nulls), found.mean(cells, found.groups)
     looks = nearest_groups(np.stack([q.pixels for q in queries]), project.dataset())
@@ -63,6 +68,7 @@ def build(project: Project, method: str, weighting: str) -> ReportModel:
         costs=_costs(project, found, records),
         provenance=_provenance(project, found, last),
         warnings=tuple(_warnings(found, skipped)),
+        gallery=build_gallery(project, found, queries, answers, gallery) if gallery else None,
         **summarise(answers, list(groups))._asdict(),
     )
 
@@ -73,7 +79,11 @@ def _belongs(record: ActionRecord, found: Counterfactuals) -> bool:
 
 def _scored(project: Project, records: list[ActionRecord]) -> list[Query]:
     """Each image once, under the name it was last scored by, in order of name."""
-    queries = {query.digest: query for record in records for query in queries_store.recall(project, record)}
+    queries: dict[str, Query] = {}
+    for query in (query for record in records for query in queries_store.recall(project, record)):
+        known = queries.get(query.digest)
+        origin = query.origin or (known.origin if known else None)  # a copy may have lost it
+        queries[query.digest] = replace(query, origin=origin)
     return sorted(queries.values(), key=lambda query: query.name)
 
 

@@ -27,6 +27,8 @@ class Reading:
     schedule: Schedule
     weighting: Weighting
     sizes: Mapping[str, int]
+    latent: bool = False
+    """Whether the terms are those of a latent, which say nothing of the image's own bits."""
 
     @property
     def unit(self) -> str:
@@ -81,9 +83,16 @@ def _result(
 ) -> QueryResult:
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
-    if reading.unit != "nats":
+    if reading.unit != "nats" or reading.latent:  # the ELBO of a latent is not the image's
         return QueryResult(
-            query.name, query.digest, looks, query.pixels, entries, answer, condition=query.condition
+            query.name,
+            query.digest,
+            looks,
+            query.pixels,
+            entries,
+            answer,
+            condition=query.condition,
+            prompts=query.prompts,
         )
     dimensions = query.pixels.size
     x0 = query.pixels[None].astype(np.float64) / 127.5 - 1.0
@@ -101,6 +110,7 @@ def _result(
         bits_per_dim=negative / (dimensions * math.log(2.0)),
         elbo_se=elbo[1],
         condition=query.condition,
+        prompts=query.prompts,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guda_cli.session import Session
-from guda_cli.workflow import counterfactuals
+from guda_cli.workflow import counterfactuals, part_actions
 from guda_cli.workflow.plan import Planner
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.removal import Removal
@@ -23,10 +23,11 @@ def current_roots(session: Session) -> tuple[set[str], set[str]] | None:
     planner = Planner(project)
     if planner.data is None:
         return None
-    steps = [planner.dataset(), planner.full()]
+    steps = [planner.dataset(), *planner.parts(), planner.full()]
     for method in counterfactuals.METHODS:
         steps += planner.models(method, planner.groups() + planner.nulls())
     keys = {step.key for step in steps if step.key}
+    keys |= part_actions.keys(project.recipe, planner.data, store)
     full = project.known_full()
     records = list(store.records())
     keys |= {record.key for record in records if full and _made_with_current(project, full, record)}

@@ -5,17 +5,24 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guda_cli.data.conditions import PNG_KEY, Classes
+from guda_cli.data.dataset import Pixels
+from guda_cli.data.embedded import PNG_KEY as PROMPT_KEY
+from guda_cli.data.origins import PNG_KEY as ORIGIN_KEY
+from guda_cli.data.origins import Origin
 from guda_cli.errors import UsageError, unknown
 from guda_cli.workflow.actions import Action
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.project import Job, Made, Project
 from guda_cli.workflow.removal import Removal
 from store import ActionRecord
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.compute import Compute
 
 BATCH = 64
 
@@ -29,20 +36,34 @@ class Settings:
     steps: int
     seed: int
     classes: tuple[str, ...] = ()
-    """Image i is drawn with class i modulo their number; empty for unconditional models."""
+    """Image i is drawn with class i modulo their number; empty for models without classes."""
     guidance: float = 1.0
+    prompts: tuple[str, ...] = ()
+    """The same for text-to-image models."""
+    indices: tuple[int, ...] = ()
+    """Which images of the seed; the first `count` where empty. Their classes or prompts go by place here."""
 
     @property
     def key(self) -> dict[str, Any]:
         """What enters the action's key; that of unconditional models knows no classes."""
         values = asdict(self)
+        found = {name: values[name] for name in ("count", "sampler", "steps", "seed")}
         if self.classes:
-            return values | {"classes": list(self.classes)}
-        return {name: values[name] for name in ("count", "sampler", "steps", "seed")}
+            found |= {"classes": list(self.classes), "guidance": self.guidance}
+        if self.prompts:
+            found |= {"prompts": list(self.prompts), "guidance": self.guidance}
+        if self.indices:
+            found["indices"] = list(self.indices)
+        return found
 
-    def class_of(self, i: int) -> str | None:
-        """The class of image `i`."""
-        return self.classes[i % len(self.classes)] if self.classes else None
+    def index_of(self, i: int) -> int:
+        """Which image of the seed the `i`-th is."""
+        return self.indices[i] if self.indices else i
+
+    def condition_of(self, i: int) -> str | None:
+        """The class or prompt of the `i`-th image."""
+        names = self.classes or self.prompts
+        return names[i % len(names)] if names else None
 
 
 def settings_for(
@@ -75,6 +96,26 @@ def settings_for(
     return replace(settings, classes=tuple(chosen or classes.names), guidance=scale)
 
 
+def with_prompts(
+    project: Project, settings: Settings, given: Sequence[str] | None, guidance: float | None
+) -> Settings:
+    """`settings` for a text-to-image model with the prompts `given`, or else training prompts.
+
+    Those are of images drawn at random from each group in turn, seeded by `settings.seed`.
+    """
+    prompts = tuple(given or ()) or _training_prompts(project, settings)
+    return replace(settings, prompts=prompts, guidance=guidance or project.recipe.sample.guidance)
+
+
+def _training_prompts(project: Project, settings: Settings) -> tuple[str, ...]:
+    data = project.dataset()
+    rng = np.random.Generator(np.random.PCG64([0x5A3B, settings.seed]))
+    orders = [rng.permutation(np.flatnonzero(column)) for column in data.membership.T]
+    places = (divmod(i, len(orders)) for i in range(settings.count))
+    rows = [orders[group][turn % len(orders[group])] for turn, group in places]
+    return tuple(data.prompts[row] or "" for row in rows)
+
+
 def unseen_classes(record: ActionRecord, settings: Settings) -> list[str]:
     """The classes of `settings` that a model trained without their groups has never been shown."""
     removed = (record.params.get("without") or {}).get("groups") or []
@@ -94,19 +135,29 @@ def action(full: ActionRecord, record: ActionRecord, settings: Settings) -> Acti
 
 
 def sample(
-    project: Project, full: ActionRecord, record: ActionRecord, settings: Settings, device: str
+    project: Project,
+    full: ActionRecord,
+    record: ActionRecord,
+    settings: Settings,
+    device: str,
+    jobs: LazyJobs | None = None,
 ) -> ActionRecord:
-    """Run or reuse the sampling."""
+    """Run or reuse the sampling; several that share `jobs` load the networks once."""
+    used = jobs or LazyJobs(project, lambda: compute(device))
 
     def make() -> Made:
         from safetensors.numpy import save
 
-        from guda_cli.workflow.compute import setup
-
-        jobs = LazyJobs(project, lambda: setup(device))
-        return Made({"images": save({"images": _draw(project, jobs, full, record, settings)})})
+        return Made({"images": save({"images": _draw(project, used, full, record, settings)})})
 
     return project.ensure(Job(action(full, record, settings), make))
+
+
+def compute(device: str) -> Compute:
+    """The device, set up; imports torch."""
+    from guda_cli.workflow.compute import setup
+
+    return setup(device)
 
 
 def _draw(
@@ -127,34 +178,51 @@ def _draw(
     rounds = sum(1 for _ in range(0, settings.count, BATCH)) * min(settings.steps, denoiser.schedule.T)
     with project.console.progress("sample", rounds, unit="step") as bar:
         for start in range(0, settings.count, BATCH):
-            indices = range(start, min(start + BATCH, settings.count))
+            places = range(start, min(start + BATCH, settings.count))
             x = sampling.sample(
                 denoiser,
-                project.data.shape,
-                indices,
+                models.space.shape,
+                [settings.index_of(i) for i in places],
                 sampler=settings.sampler,
                 steps=settings.steps,
                 seed=settings.seed,
-                cond=models.conditions([settings.class_of(i) for i in indices]),
+                cond=models.conditions([settings.condition_of(i) for i in places]),
                 guidance=settings.guidance,
+                clip=models.space.clips,
                 on_step=bar.advance,
             )
-            parts.append(((x + 1.0) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
+            parts.append(models.space.images(x))
     return np.concatenate(parts)
 
 
-def images(project: Project, record: ActionRecord, classes: Sequence[str | None]) -> list[bytes]:
-    """The images of a sampling as PNG files with each one's class, if any, in the text."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
+def pixels_of(project: Project, record: ActionRecord) -> Pixels:
+    """The images of a sampling, uint8 [count, C, H, W]."""
     from safetensors.numpy import load
 
+    found: Pixels = load(project.read(record, "images"))["images"]
+    return found
+
+
+def images(project: Project, record: ActionRecord, settings: Settings) -> list[bytes]:
+    """The images of a sampling as PNG files with each one's origin, and class or prompt if any, in the text."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
     out = []
-    for name, pixels in zip(classes, load(project.read(record, "images"))["images"], strict=True):
+    for i, pixels in enumerate(pixels_of(project, record)):
+        name = settings.condition_of(i)
         array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
         buffer, text = io.BytesIO(), PngInfo()
         if name is not None:
-            text.add_text(PNG_KEY, name)  # iTXt where a name is not Latin-1
+            text.add_text(PROMPT_KEY if settings.prompts else PNG_KEY, name)  # iTXt where it is not Latin-1
+        text.add_text(ORIGIN_KEY, _origin(record, settings, i).text)
         Image.fromarray(array).save(buffer, "PNG", pnginfo=text)
         out.append(buffer.getvalue())
     return out
+
+
+def _origin(record: ActionRecord, settings: Settings, i: int) -> Origin:
+    """Where the `i`-th image of the sampling `record` comes from."""
+    s, name = settings, settings.condition_of(i)
+    model = record.inputs["weights"]
+    return Origin(s.index_of(i), s.seed, s.sampler, s.steps, s.guidance, model, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
 from guda_cli.report.model import SIGN, QueryResult
 from guda_cli.workflow import actions, counterfactuals, queries_store, results
-from guda_cli.workflow.classes import conditions_for
+from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
@@ -44,7 +44,7 @@ class Settings:
     draws: int
     seed: int
     oracle_seeds: tuple[int, ...] = ()
-    condition: str | None = None
+    given: Given = field(default_factory=Given)
 
 
 class _OtherCompute(Exception):  # noqa: N818
@@ -62,10 +62,12 @@ class ScoreRun:
         self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()  # before the first read of a model's parts
-        self.conditions = conditions_for(project, self.found.full, settings.condition)
+        self.conditions = conditions_for(project, self.found.full, settings.given)
         schedule = read_schedule(project, self.found.full)
         grid = grids.build(self.grid_spec, schedule.T)
-        self.reading = results.Reading(grid, schedule, weighting, dict(project.data.counts))
+        self.reading = results.Reading(
+            grid, schedule, weighting, dict(project.data.counts), project.recipe.model.text_conditional
+        )
         self.warnings = counterfactuals.warnings(self.found)
         self.method, self.weighting, self.unit = settings.method, settings.weighting, self.reading.unit
         self.forwards = self.images = self.cached = 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from guda_cli.data.images import to_float
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import elbo
 from guda_cli.diffusion.grid import Grid
@@ -26,16 +25,23 @@ class Engine:
     def terms(self, record: ActionRecord, queries: Sequence[Query]) -> Array:
         """-ELBO terms in nats [queries, draws, n] under the model of `record`."""
         denoiser = self.models.use(record)
-        x0 = torch.from_numpy(to_float(np.stack([query.pixels for query in queries])))
-        return elbo.image_terms(
+        x0 = self._x0(queries)
+        rows = [i for i, query in enumerate(queries) for _ in query.conditions]
+        told = [condition for query in queries for condition in query.conditions]
+        found = elbo.image_terms(
             denoiser,
-            x0,
-            [query.pixels_digest for query in queries],
+            x0 if len(rows) == len(queries) else x0[rows],
+            [queries[i].pixels_digest for i in rows],
             self.grid,
             seed=self.seed,
             batch_size=self.compute.batch_size,
-            cond=self.models.conditions([query.condition for query in queries]),
+            cond=self.models.conditions(told),
         )
+        return found if len(rows) == len(queries) else _means(found, rows)
+
+    def _x0(self, queries: Sequence[Query]) -> Tensor:
+        digests = [query.pixels_digest for query in queries]
+        return self.models.space.x0(np.stack([query.pixels for query in queries]), digests)
 
     def maps(
         self, query: Query, models: dict[str, tuple[ActionRecord, ...]], multiplier: Array
@@ -46,16 +52,28 @@ class Engine:
             for name, records in models.items()
         }
         full = found.pop("")
-        return {name: value - full for name, value in found.items()}
+        return {name: self.models.space.spread(value - full) for name, value in found.items()}
 
     def _map(self, query: Query, record: ActionRecord, multiplier: Array) -> Array:
+        maps = [self._map_under(query, told, record, multiplier) for told in query.conditions]
+        return np.asarray(np.mean(maps, axis=0))
+
+    def _map_under(self, query: Query, told: str | None, record: ActionRecord, multiplier: Array) -> Array:
         return elbo.weighted_map(
             self.models.use(record),
-            torch.from_numpy(to_float(query.pixels)),
+            self._x0([query])[0],
             query.pixels_digest,
             self.grid,
             multiplier,
             seed=self.seed,
             batch_size=self.compute.batch_size,
-            cond=self.models.conditions([query.condition]),
+            cond=self.models.conditions([told]),
         )
+
+
+def _means(terms: Array, rows: Sequence[int]) -> Array:
+    """Terms [M, draws, n] averaged over the forwards of each query; `rows` [M] says whose each is."""
+    owner = np.asarray(rows)
+    out = np.zeros((int(owner.max()) + 1, *terms.shape[1:]))
+    np.add.at(out, owner, terms)
+    return np.asarray(out / np.bincount(owner)[:, None, None])

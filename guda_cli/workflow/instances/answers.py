@@ -19,7 +19,7 @@ def answer(
     entries = tuple(GroupScore(name, score) for name, score in ranked)
     return QueryResult(
         query.name, query.digest, looks, query.pixels, entries, None,
-        condition=query.condition, instances=instances,
+        condition=query.condition, prompts=query.prompts, instances=instances,
     )  # fmt: skip
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from guda_cli.attribution import gradients, influence, mucs, query_unlearning
-from guda_cli.attribution.cell_losses import Network, Samples, cell_losses, levels
+from guda_cli.attribution import cell_losses, gradients, influence, mucs, query_unlearning
+from guda_cli.attribution.cell_losses import Samples, levels
 from guda_cli.attribution.fisher import Fisher, diagonal_fisher
 from guda_cli.attribution.projection import CountSketch
-from guda_cli.data.images import to_float
 from guda_cli.data.queries import Query
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.diffusion.denoiser import Network, to_x0
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 from guda_cli.training import model_io
+from guda_cli.unlearning import subsets
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.instances.engine import Advance, Arrays, Engine, Prepared
 from guda_cli.workflow.instances.pool import Pool
@@ -38,28 +38,28 @@ class Context:
     compute: Compute
 
     @property
-    def denoiser(self) -> UNetDenoiser:
+    def denoiser(self) -> Network:
         """The full model in evaluation mode."""
         return self.models.use(self.models.full)
 
     def of_pool(self) -> Samples:
-        """The scored training images."""
-        names = None
-        if self.models.classes is not None:
-            columns = self.pool.data.membership[self.pool.indices].argmax(axis=1)
-            names = [self.pool.data.groups[i] for i in columns]
-        return self._samples(self.pool.pixels, self.pool.digests, names)
+        """The scored training images, each under its own class or prompt."""
+        data, indices, parts = self.pool.data, self.pool.indices, self.models.parts
+        images = parts.latents[indices] if parts else torch.from_numpy(self.pool.pixels)
+        names: list[str | None] | None = None
+        if parts:
+            names = [data.prompts[i] for i in indices]
+        elif self.models.classes is not None:
+            names = [data.groups[i] for i in data.membership[indices].argmax(axis=1)]
+        labels = self.models.conditions(names) if names is not None else None
+        return Samples(images, self.pool.digests, labels)
 
     def of_queries(self, queries: Sequence[Query]) -> Samples:
         """Query images."""
         pixels = np.stack([query.pixels for query in queries])
-        return self._samples(
-            pixels, [query.pixels_digest for query in queries], [query.condition for query in queries]
-        )
-
-    def _samples(self, pixels: Any, digests: Sequence[str], names: Sequence[str | None] | None) -> Samples:
-        labels = self.models.conditions(names) if names is not None else None
-        return Samples(torch.from_numpy(pixels), tuple(digests), labels)
+        digests = tuple(query.pixels_digest for query in queries)
+        images = self.models.space.x0(pixels, digests) if self.models.parts else torch.from_numpy(pixels)
+        return Samples(images, digests, self.models.conditions([query.conditions[0] for query in queries]))
 
 
 class Influence(Engine):
@@ -118,7 +118,7 @@ class Influence(Engine):
 
     @staticmethod
     def _x0(samples: Samples) -> torch.Tensor:
-        return torch.from_numpy(to_float(samples.images.numpy()))
+        return to_x0(samples.images)
 
 
 class _ByQuery(Engine):
@@ -128,7 +128,7 @@ class _ByQuery(Engine):
 
     def __init__(self, context: Context) -> None:
         self.context, self.values = context, context.values
-        self.network = Network(context.denoiser)
+        self.network = cell_losses.Network(context.denoiser)
         self.seed, self.batch_size = int(self.values["seed"]), context.compute.batch_size
         self.pool = context.of_pool()
 
@@ -140,7 +140,9 @@ class _ByQuery(Engine):
 
     def losses_before(self) -> Array:
         """The pool's losses [N, draws, n] under the full model."""
-        return cell_losses(self.network, {}, self.pool, self.at, seed=self.seed, batch_size=self.batch_size)
+        return cell_losses.cell_losses(
+            self.network, {}, self.pool, self.at, seed=self.seed, batch_size=self.batch_size
+        )
 
     def scores(self, prepared: Arrays, queries: Sequence[Query]) -> tuple[Array, float]:
         """See `Engine`."""
@@ -181,7 +183,10 @@ class UnlearnQuery(_ByQuery):
 
     @cached_property
     def _weights(self) -> dict[str, torch.Tensor]:
-        return self.network.weights()
+        """What the step moves: of text-to-image models the keys and values of cross-attention."""
+        return (
+            self.network.weights(subsets.reads_text) if self.context.models.parts else self.network.weights()
+        )
 
     def _fisher(self, prepared: Arrays) -> Fisher:
         diagonal = {
@@ -226,10 +231,10 @@ class Mucs(_ByQuery):
         return self.network.weights(mucs.movable)
 
     @cached_property
-    def _untrained(self) -> Network:
+    def _untrained(self) -> cell_losses.Network:
         models = self.context.models
         unet = model_io.build_unet(models.config["unet"], models.project.recipe.train.seed)
-        return Network(UNetDenoiser(unet.to(self.context.compute.device).eval(), models.schedule))
+        return cell_losses.Network(models.denoiser(unet.to(self.context.compute.device).eval()))
 
 
 def make(method: str, context: Context) -> Engine:

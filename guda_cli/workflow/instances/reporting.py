@@ -7,6 +7,7 @@ from guda_cli.errors import MissingError
 from guda_cli.recipe import dump
 from guda_cli.report.model import CostRow, ReportModel, summarise
 from guda_cli.workflow import queries_store
+from guda_cli.workflow.classes import Given
 from guda_cli.workflow.instances import settings
 from guda_cli.workflow.instances.run import InstanceRun
 from guda_cli.workflow.project import Project, now, provenance
@@ -16,7 +17,7 @@ from store import ActionRecord
 def build(project: Project, method: str, instances: int) -> ReportModel:
     """Everything scored by `method` with the recipe's settings; MissingError when nothing was."""
     chosen = settings.settings(method, project.recipe.attribution)
-    run = InstanceRun(project, chosen, "auto", instances=instances)
+    run = InstanceRun(project, chosen, "auto", given=Given(), instances=instances)
     records = [r for r in project.store.records("score") if _belongs(r, run)]
     queries: dict[str, Query] = {
         query.digest: query for record in records for query in queries_store.recall(project, record)

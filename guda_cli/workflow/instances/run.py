@@ -16,7 +16,7 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import RecipeError
 from guda_cli.report.model import HIGHER, QueryResult
 from guda_cli.workflow import removal
-from guda_cli.workflow.classes import conditions_for
+from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.instances.answers import answer, best_instances
 from guda_cli.workflow.instances.pool import Pool
 from guda_cli.workflow.instances.settings import RANDOM, MethodSettings
@@ -47,7 +47,7 @@ class InstanceRun:
         device: str,
         *,
         groups: Sequence[str] = (),
-        condition: str | None = None,
+        given: Given,
         instances: int = 0,
     ) -> None:
         self.project, self.settings, self.device, self.instances = project, method, device, instances
@@ -56,7 +56,7 @@ class InstanceRun:
         self.full = project.require_full()
         self._check_timesteps()
         self.removals = removal.of_groups(list(groups) or list(project.data.counts), project.data.counts)
-        self.conditions = conditions_for(project, self.full, condition)
+        self.conditions = conditions_for(project, self.full, given)
         self.jobs = LazyJobs(project, self._setup)
         if self.full.operation == "train":
             self.jobs.full()

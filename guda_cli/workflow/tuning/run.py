@@ -22,7 +22,7 @@ from guda_cli.recipe import Recipe
 from guda_cli.report.model import score_table
 from guda_cli.unlearning import catalog
 from guda_cli.workflow import counterfactuals, removal, sampling
-from guda_cli.workflow.classes import conditions_for, read_classes
+from guda_cli.workflow.classes import Given, conditions_for, read_classes
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import Planner, Step
 from guda_cli.workflow.project import Project
@@ -107,7 +107,9 @@ class Tuner:
         """The queries: those of `paths`, or `count` images drawn from the full model."""
         if paths:
             channels, size, _ = self.project.data.shape
-            queries, bad = load_queries(paths, size, channels, conditions_for(self.project, self.full, None))
+            queries, bad = load_queries(
+                paths, size, channels, conditions_for(self.project, self.full, Given())
+            )
             for name, reason in bad:
                 self.project.console.warn(f"{name}: {reason}")
         else:
@@ -124,15 +126,20 @@ class Tuner:
 
         spec = self.project.recipe.sample
         settings = sampling.Settings(count, spec.sampler, spec.steps, spec.seed)
-        settings = sampling.settings_for(read_classes(self.project, self.full), settings, None, None)
+        if self.project.recipe.model.text_conditional:
+            settings = sampling.with_prompts(self.project, settings, None, None)
+        else:
+            settings = sampling.settings_for(read_classes(self.project, self.full), settings, None, None)
         record = sampling.sample(self.project, self.full, self.full, settings, self.device)
-        classes = [settings.class_of(i) for i in range(count)]
         out = []
-        for i, data in enumerate(sampling.images(self.project, record, classes)):
+        for i, data in enumerate(sampling.images(self.project, record, settings)):
             pixels = np.asarray(Image.open(io.BytesIO(data)))
             pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
             pixels = np.ascontiguousarray(pixels)
-            out.append(Query(f"sample {i:05d}", pixels, pixels_digest(pixels), classes[i]))
+            told = settings.condition_of(i)
+            prompts = (told or "",) if settings.prompts else ()
+            digest = pixels_digest(pixels)
+            out.append(Query(f"sample {i:05d}", pixels, digest, None if prompts else told, prompts))
         return out
 
     # -- running -----------------------------------------------------------------------------------

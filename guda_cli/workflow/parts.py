@@ -1,0 +1,161 @@
+"""Making and loading what stands around a text-to-image network: VAE, text encoder, latents, embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from guda_cli.data.styles import check_captions
+from guda_cli.diffusion.prompts import PromptBank
+from guda_cli.errors import MissingError
+from guda_cli.latent.components import BLOBS, Components, canonical, latent_shape
+from guda_cli.latent.text_encoder import TextEncoder, load_clip
+from guda_cli.latent.text_training import train_text_encoder
+from guda_cli.latent.tokenizer import cut
+from guda_cli.latent.vae import LatentCodec, check_scaling
+from guda_cli.latent.vae_training import train_vae
+from guda_cli.training import model_io
+from guda_cli.workflow import part_actions
+from guda_cli.workflow.actions import Action
+from guda_cli.workflow.compute import Compute
+from guda_cli.workflow.hooks import run_hooks
+from guda_cli.workflow.project import Job, Made, Project
+from guda_cli.workflow.spaces import LatentSpace
+from store import ActionRecord
+
+
+class Parts:
+    """The parts of one text-to-image recipe."""
+
+    def __init__(self, project: Project, compute: Compute) -> None:
+        self.project, self.compute = project, compute
+
+    # -- making them -------------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        """Train the VAE and the text encoder where no pipeline brings them and the store has none."""
+        recipe, project = self.project.recipe, self.project
+        check_captions(project.dataset())
+        if recipe.model.base or recipe.model.registered:
+            self._check_base()
+            return
+        vae = part_actions.vae(recipe, project.data)
+        found = project.ensure(Job(vae, lambda: self._train_vae(vae)))
+        text = part_actions.text_encoder(recipe, project.data, found.outputs)
+        project.ensure(Job(text, lambda: self._train_text(text, found)))
+
+    def _check_base(self) -> None:
+        if set(BLOBS) - self.project.data.parts.keys():
+            raise MissingError(
+                "the pipeline of this recipe is not in the store", fix="guda train --from DIR takes it over"
+            )
+
+    def _train_vae(self, action: Action) -> Made:
+        images = torch.from_numpy(self.project.dataset().images)
+        with run_hooks(self.project, action) as (resume, hooks):
+            weights, config = train_vae(
+                images, self.project.recipe.latent, resume=resume, hooks=hooks, device=self.compute.device
+            )
+        return Made({"vae": model_io.to_bytes(weights), "vae_config": canonical(config)})
+
+    def _train_text(self, action: Action, vae: ActionRecord) -> Made:
+        data = self.project.dataset()
+        codec = LatentCodec(
+            self.project.read(vae, "vae"),
+            json.loads(self.project.read(vae, "vae_config")),
+            self.compute.device,
+        )
+        x0 = codec.encode(torch.from_numpy(data.images))
+        prompts = [text or "" for text in data.prompts]
+        with run_hooks(self.project, action) as (resume, hooks):
+            weights, config, tokenizer = train_text_encoder(
+                prompts, x0, self.project.recipe.text, resume=resume, hooks=hooks, device=self.compute.device
+            )
+        outputs = {"text_encoder": model_io.to_bytes(weights)}
+        return Made(outputs | {"text_config": canonical(config), "tokenizer": canonical(tokenizer)})
+
+    # -- using them --------------------------------------------------------------------------------
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """Digest of each part, by the names in BLOBS; ensures them first."""
+        self.ensure()
+        return dict(self.project.data.parts)
+
+    @cached_property
+    def components(self) -> Components:
+        """The parts themselves."""
+        store = self.project.store
+        return Components.from_blobs({name: store.read_bytes(self.digests[name]) for name in BLOBS})
+
+    @cached_property
+    def codec(self) -> LatentCodec:
+        """The VAE."""
+        return LatentCodec(self.components.vae, self.components.vae_config, self.compute.device)
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The text encoder with its tokenizer."""
+        parts = self.components
+        return TextEncoder(parts.text_config, parts.text_encoder, parts.tokenizer, device=self.compute.device)
+
+    def embedder(self, clip: str | None) -> Callable[[Sequence[str]], Tensor]:
+        """Texts to unit embeddings [n, D]: by the model's own text encoder, or by another `clip`."""
+        return load_clip(clip, self.compute.device).unit_embeddings if clip else self.encoder.unit_embeddings
+
+    @cached_property
+    def bank(self) -> PromptBank:
+        """The prompts' embeddings; those of the training images come from the store."""
+        bank = PromptBank(self._encode, self.compute.device)
+        bank.preload(self.prompts, self._embeddings())
+        return bank
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The distinct prompts of the training images, sorted."""
+        return sorted({text for text in self.project.dataset().prompts if text})
+
+    @cached_property
+    def space(self) -> LatentSpace:
+        """Latents and prompts as the network knows them."""
+        size = self.project.data.shape[1]
+        return LatentSpace(self.codec, self.bank, latent_shape(self.components.vae_config, size), size)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """x0 of the training images, float32 [N, c, h, w]; computed once and kept in the store."""
+        self.digests  # noqa: B018 - makes them
+        action = part_actions.latents(self.project.recipe, self.project.data)
+        record = self.project.ensure(Job(action, self._make_latents))
+        x0: Tensor = load(self.project.read(record, "latents"))["latents"]
+        warning = check_scaling(x0)
+        if warning:
+            self.project.console.warn(warning)
+        return x0
+
+    def _make_latents(self) -> Made:
+        images = torch.from_numpy(self.project.dataset().images)
+        x0 = self.codec.encode(images, posterior=self.project.recipe.latent.posterior)
+        return Made({"latents": save({"latents": x0.contiguous()})})
+
+    def _embeddings(self) -> Tensor:
+        self.digests  # noqa: B018 - makes them
+        action = part_actions.embeddings(self.project.data)
+        record = self.project.ensure(Job(action, self._make_embeddings))
+        found: Tensor = load(self.project.read(record, "embeddings"))["embeddings"]
+        return found
+
+    def _make_embeddings(self) -> Made:
+        return Made({"embeddings": save({"embeddings": self._encode(self.prompts).cpu().contiguous()})})
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        for text in texts:
+            lost = cut(self.encoder.tokenizer, text)
+            if lost:
+                self.project.console.warn(f"a prompt is longer than the text encoder reads: '{lost}' was cut")
+        return self.encoder.encode(texts)
