@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from guda_cli.attribution.embeddings import PIXELS, Embeddings, unit
-from guda_cli.attribution.vision_input import Preprocessing, read_json, read_preprocessing
+from guda_cli.attribution.vision_input import Preprocessing, read_preprocessing
 from guda_cli.data.dataset import Pixels
-from guda_cli.errors import DataError, MissingError, UsageError
+from guda_cli.errors import DataError, UsageError
+from guda_cli.latent.files import download, is_hub_id, pickles_only, read_json
 
 # Encoders whose first output token is the image's; their pooler, where there is one, is often untrained.
 CLS_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 WANTED = ["config.json", "*processor_config.json", "model*.safetensors", "model.safetensors.index.json"]
 ACCEPTED = "accepted are CLIP-like models (with image features) and DINO, DINOv2 and other ViT encoders"
 
@@ -66,22 +66,14 @@ def locate(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_hub_id(name):
         raise UsageError(
             f"unknown encoder '{name}'",
             why="there is no such folder and it is no hub id",
             fix=f"--encoder {PIXELS}, --encoder FOLDER or --encoder OWNER/MODEL (facebook/dino-vitb16)",
         )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=WANTED))
-    except Exception as err:  # noqa: BLE001 - offline, gated, unknown: the hub has many errors, one remedy
-        raise MissingError(
-            f"cannot fetch the encoder {name} from the hub",
-            why=str(err).splitlines()[0] if str(err) else type(err).__name__,
-            fix=f"download it elsewhere and give --encoder FOLDER, or use --encoder {PIXELS}",
-        ) from None
+    remedy = f"download it elsewhere and give --encoder FOLDER, or use --encoder {PIXELS}"
+    return download(name, WANTED, remedy)
 
 
 def identity(folder: Path) -> str:
@@ -102,13 +94,9 @@ def _weight_files(folder: Path) -> list[Path]:
         names = set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
         if names and all(Path(n).name == n and (folder / n).is_file() for n in names):
             return sorted(folder / n for n in names)
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise DataError(
-            f"the encoder in {folder} has no safetensors weights, only {pickles[0]}",
-            why="a pickle can run any code when it is loaded, so it is never opened",
-            fix="save the model again with save_pretrained(FOLDER, safe_serialization=True)",
-        )
+    refusal = pickles_only(folder, "the encoder")
+    if refusal:
+        raise refusal
     raise DataError(
         f"the encoder in {folder} has no weights",
         why="looked for model.safetensors and its shards",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 
 from guda_cli.data.dataset import Pixels
 from guda_cli.errors import DataError
+from guda_cli.latent.files import read_json
 
 # Absent from the file means done: the default of every image processor accepted here.
 _STEPS = ("do_resize", "do_rescale", "do_normalize")
@@ -97,18 +97,3 @@ def _sides(size: Any) -> tuple[int, int]:
     if int(size) < 1:
         raise ValueError("an image side below 1")
     return int(size), int(size)
-
-
-def read_json(path: Path, what: str = "") -> dict[str, Any]:
-    """The JSON object in `path`; DataError when it is missing, damaged or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path.parent} has no {what or path.name}", fix="give a folder written by save_pretrained"
-        ) from None
-    except (OSError, ValueError) as err:
-        raise DataError(f"{path} cannot be read", why=str(err)) from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not a JSON object")
-    return value

@@ -1,0 +1,90 @@
+"""Models of others on disk or on a hub: JSON, downloads, and telling safetensors from pickles. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from guda_cli.errors import DataError, MissingError
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLE_REASON = "a pickle can run any code when it is loaded, so it is never opened"
+
+
+def read_json(
+    path: Path, what: str = "", fix: str = "give a folder written by save_pretrained"
+) -> dict[str, Any]:
+    """The JSON object in `path`; DataError when it is missing (with `fix`), damaged or something else.
+
+    `what` names the file's content in messages, its name where empty.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} has no {what or path.name}", why=f"no file {path}", fix=fix) from None
+    except (OSError, ValueError) as err:
+        raise DataError(f"{path} cannot be read", why=str(err)) from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is not a JSON object")
+    return value
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form OWNER/MODEL; says nothing about whether it exists."""
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1 and all(name.split("/"))
+
+
+def download(name: str, patterns: Sequence[str], fix: str, ignore: Sequence[str] = ()) -> Path:
+    """Folder with the files of the hub's model `name` that match `patterns`, never those in `ignore`.
+
+    Nothing is fetched that the hub's cache holds already. MissingError with `fix` when it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(ignore) or None)
+    except Exception as err:  # noqa: BLE001 - offline, gated, unknown: the hub has many errors, one remedy
+        raise MissingError(
+            f"cannot fetch {name} from the hub",
+            why=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            fix=fix,
+        ) from None
+    return Path(folder)
+
+
+def check_no_pickle(path: Path) -> None:
+    """DataError when `path` is a pickle, by its ending or by its first bytes whatever it is called.
+
+    `torch.save` writes zip archives (older versions: bare pickles); safetensors begin with the length of a
+    JSON header.
+    """
+    if path.suffix.lower() in PICKLES:
+        raise _pickle(path, f"{path.name} is a pickle")
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as err:
+        raise DataError(f"{path} cannot be read", why=err.strerror or str(err)) from None
+    if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
+        raise _pickle(path, f"{path.name} is a pickle in spite of its name")
+    if head[8:9] != b"{":
+        raise DataError(f"{path} is not a safetensors file", fix="download it again")
+
+
+def pickles_only(folder: Path, what: str) -> DataError | None:
+    """The error to raise when `folder` has no safetensors but pickles; None when it has no pickles either."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if not names:
+        return None
+    return _pickle(folder, f"{what} has no safetensors weights, only {names[0]}")
+
+
+def _pickle(path: Path, message: str) -> DataError:
+    where = path if path.is_dir() else path.parent
+    return DataError(
+        f"{where}: {message}",
+        why=PICKLE_REASON,
+        fix="take a safetensors version, or save the model again with safe_serialization=True",
+    )

@@ -1,0 +1,83 @@
+"""Whatever a user has of a Stable Diffusion model, told apart by what lies there and read as a `Pipeline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from guda_cli.errors import DataError, UsageError
+from guda_cli.latent import checks
+from guda_cli.latent.files import PICKLES, is_hub_id
+from guda_cli.latent.lora_file import apply_lora, is_lora
+from guda_cli.latent.pipeline_folder import (
+    Pipeline,
+    locate,
+    read_components,
+    read_configuration,
+    read_pipeline,
+    read_unet_config,
+    read_unet_folder,
+)
+from guda_cli.latent.single_file import is_single_file, read_single_file
+from guda_cli.latent.weights import tensor_names
+
+_LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+
+
+def register_source(source: str, base: str | None) -> Pipeline:
+    """The model at `source`: a folder, a `.safetensors` file, or a hub id OWNER/MODEL.
+
+    A pipeline folder; a `UNet2DConditionModel` folder or a LoRA (file or folder), each put over the pipeline
+    `base`; a checkpoint in one file, with `base` for its configuration. Safetensors only. UsageError where a
+    `base` is needed and missing, DataError for what cannot be used, MissingError when a hub does not answer.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _from_file(path, base)
+    if not path.is_dir():
+        if path.suffix.lower() in (*PICKLES, ".safetensors") or not is_hub_id(source):
+            raise DataError(
+                f"no such file or folder: {source}", fix="give a folder, a .safetensors file or OWNER/MODEL"
+            )
+        path = locate(source)
+    if (path / "model_index.json").is_file():
+        return read_pipeline(str(path))
+    for name in _LORA_NAMES:
+        if (path / name).is_file():
+            return apply_lora(read_pipeline(_needed(base, "a LoRA")), path / name)
+    if (path / "config.json").is_file():
+        return _over(path, _needed(base, "a unet without its pipeline"))
+    return read_pipeline(str(path))  # says what is missing
+
+
+def _from_file(path: Path, base: str | None) -> Pipeline:
+    names = tensor_names(path)
+    if is_lora(names):
+        return apply_lora(read_pipeline(_needed(base, "a LoRA")), path)
+    if is_single_file(names):
+        return read_single_file(path, base)
+    shown = ", ".join(names[:3])
+    raise DataError(
+        f"{path} is neither a checkpoint in one file nor a LoRA",
+        why=f"its tensors are {shown}, ..." if names else "it has no tensors",
+        fix="give the folder that it belongs to",
+    )
+
+
+def _over(folder: Path, base: str) -> Pipeline:
+    """The unet in `folder` with everything else of the pipeline `base`, whose own unet is not read."""
+    below = locate(base)
+    configuration = read_configuration(below)
+    config = read_unet_config(folder)
+    checks.check_together(config, configuration.vae, configuration.text, f"{folder} over {base}")
+    unet, _ = read_unet_folder(folder)
+    components, notes = read_components(below, configuration)
+    return Pipeline(unet, config, configuration.scheduler, components, (*configuration.notes, *notes))
+
+
+def _needed(base: str | None, what: str) -> str:
+    if base is None:
+        raise UsageError(
+            f"{what} needs the pipeline that it belongs to",
+            fix="--base PIPELINE (a folder or a hub id)",
+        )
+    return base
