@@ -129,13 +129,25 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def resolve_path(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """`values` with a relative `data.path` made absolute against `base`."""
-    data = values.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        path = Path(data["path"]).expanduser()
-        data = {**data, "path": str(path if path.is_absolute() else (base / path).resolve())}
-        values = {**values, "data": data}
+def resolve_path(values: dict[str, Any], base: Path, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`values` with `data.path`, `data.prompts` and `text.descriptors` made absolute against `base`.
+
+    Those that `known` has the same are left as they are. So is a `data.prompts` that lies below `data.path`,
+    or nowhere: it is looked for in the data.
+    """
+    for section, key in (("data", "path"), ("data", "prompts"), ("text", "descriptors")):
+        part, before = values.get(section), (known or {}).get(section)
+        text = part.get(key) if isinstance(part, dict) else None
+        if not isinstance(part, dict) or not isinstance(text, str):
+            continue
+        if isinstance(before, dict) and before.get(key) == text:
+            continue
+        own = Path(text).expanduser()
+        path = own if own.is_absolute() else (base / own).resolve()
+        inside = isinstance(part.get("path"), str) and Path(part["path"], own).is_file()
+        if key == "prompts" and not own.is_absolute() and (inside or not path.is_file()):
+            continue
+        values = {**values, section: {**part, key: str(path)}}
     return values
 
 

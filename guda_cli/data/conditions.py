@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
+from guda_cli.data.beside import MetadataBeside
 from guda_cli.errors import DataError, UsageError, unknown
 
 PNG_KEY = "guda:class"
@@ -37,11 +36,13 @@ class Classes:
 class Conditions:
     """Which class a query image is scored with: `given`, or what its file or the metadata beside it name."""
 
+    prompts = False
+
     def __init__(self, classes: Classes, given: str | None = None) -> None:
         if given is not None and given not in classes.names:
             raise UsageError(unknown("class", given, classes.names), fix="guda status lists the groups")
         self.classes, self.given = classes, given
-        self._beside: dict[Path, Metadata] = {}
+        self._beside = MetadataBeside()
 
     def of(self, path: str) -> str | None:
         """The class name for the image at `path`, None for the null class.
@@ -62,46 +63,18 @@ class Conditions:
             return name
         raise DataError(f"cannot use image {path}", why=f"{why} (--class NAME gives one)")
 
+    def all_of(self, path: str) -> tuple[str, ...]:
+        """Nothing: see `queries.ConditionSource`."""
+        return ()
+
     def _from_metadata(self, path: Path) -> str | None:
-        folder = path.parent
-        if folder not in self._beside:
-            try:
-                self._beside[folder] = read_metadata(_Beside(folder), "", strict=False)
-            except DataError as err:
-                why = f"{err.message}: {err.why}" if err.why else err.message
-                raise DataError(
-                    f"cannot use image {path}", why=f"{why} (--class NAME passes it over)"
-                ) from None
-        names = self._beside[folder].values(path.name, COLUMN)
+        metadata = self._beside.of(path, "--class NAME")
+        names = metadata.values(path.name, COLUMN)
         if len(names) > 1:
             raise DataError(
                 f"cannot use image {path}", why=f"the metadata beside it name {len(names)} classes, not one"
             )
         return names[0] if names else None
-
-
-class _Beside:
-    """The metadata files of one folder, not of those below it; see `sources.tree.Tree`."""
-
-    max_pixels: int | None = None
-
-    def __init__(self, folder: Path) -> None:
-        self.where, self._folder = str(folder), folder
-        self.notes: list[str] = []
-        found = [name for name in METADATA_NAMES if (folder / name).is_file()]
-        self.files = {name: (folder / name).stat().st_size for name in found}
-
-    def order(self, names: Iterable[str]) -> list[str]:
-        return sorted(names)
-
-    def read(self, name: str) -> bytes:
-        try:
-            return (self._folder / name).read_bytes()
-        except OSError as err:
-            raise DataError(f"cannot read {self._folder / name}", why=err.strerror or str(err)) from None
-
-    def close(self) -> None:
-        pass
 
 
 def png_class(path: Path) -> str | None:

@@ -38,9 +38,15 @@ class Dataset:
     prompts: tuple[str | None, ...]
     """Text beside each image, where there is any."""
     digest: str
-    """SHA-256 (hex) over pixels, names, groups, membership and prompts."""
+    """SHA-256 (hex) over pixels, names, groups, membership, prompts and descriptors."""
     notes: tuple[str, ...] = ()
     """Sentences for the user about what was ignored or looks odd."""
+    descriptors: tuple[tuple[str, ...] | None, ...] = ()
+    """Style descriptors named for each image, None where there are none; of length N."""
+
+    def __post_init__(self) -> None:
+        if not self.descriptors:
+            object.__setattr__(self, "descriptors", (None,) * len(self.names))
 
     def members(self, group: str) -> Mask:
         """Mask bool [N] of the images in `group`; DataError naming the nearest when there is none."""
@@ -63,6 +69,7 @@ def make_dataset(
     labels: Sequence[Collection[str]],
     prompts: Sequence[str | None] | None = None,
     notes: Sequence[str] = (),
+    descriptors: Sequence[Sequence[str] | None] | None = None,
 ) -> Dataset:
     """Build a Dataset from parallel sequences of length N in any order.
 
@@ -70,10 +77,11 @@ def make_dataset(
     included, does not depend on the order. ValueError when lengths, types or names do not fit.
     """
     texts = list(prompts) if prompts is not None else [None] * len(names)
+    styles = list(descriptors) if descriptors is not None else [None] * len(names)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(f"images must be uint8 [N, C, H, W], not {images.dtype} {images.shape}")
-    if not len(images) == len(names) == len(labels) == len(texts):
-        raise ValueError("images, names, labels and prompts differ in length")
+    if not len(images) == len(names) == len(labels) == len(texts) == len(styles):
+        raise ValueError("images, names, labels, prompts and descriptors differ in length")
     if len(set(names)) != len(names):
         raise ValueError("names are not unique")
     order = sorted(range(len(names)), key=names.__getitem__)
@@ -87,8 +95,11 @@ def make_dataset(
         membership[row, [column[g] for g in labels[i]]] = True
     sorted_names = tuple(names[i] for i in order)
     sorted_texts = tuple(texts[i] for i in order)
-    digest = _digest(images, sorted_names, groups, membership, sorted_texts)
-    return Dataset(images, sorted_names, groups, membership, sorted_texts, digest, tuple(notes))
+    sorted_styles = tuple(tuple(found) if (found := styles[i]) else None for i in order)
+    digest = _digest(images, sorted_names, groups, membership, sorted_texts, sorted_styles)
+    return Dataset(
+        images, sorted_names, groups, membership, sorted_texts, digest, tuple(notes), sorted_styles
+    )
 
 
 def to_bytes(ds: Dataset) -> bytes:
@@ -102,6 +113,7 @@ def to_bytes(ds: Dataset) -> bytes:
             "names": ds.names,
             "groups": ds.groups,
             "prompts": ds.prompts,
+            **_where_given(ds.descriptors),
         }
     )
     tensors = {"images": np.ascontiguousarray(ds.images), "membership": np.ascontiguousarray(ds.membership)}
@@ -119,14 +131,21 @@ def from_bytes(data: bytes) -> Dataset:
         values = _metadata(data)
         images, membership = tensors["images"], tensors["membership"]
         names, groups, prompts = (tuple(values[k]) for k in ("names", "groups", "prompts"))
+        found = values.get("descriptors", [None] * len(names))
+        descriptors = tuple(None if own is None else tuple(map(str, own)) for own in found)
         digest = str(values["digest"])
     except (SafetensorError, ValueError, KeyError, TypeError) as err:
         raise CorruptError("a stored data set cannot be read", why=str(err)) from None
-    if _digest(images, names, groups, membership, prompts) != digest:
+    if _digest(images, names, groups, membership, prompts, descriptors) != digest:
         raise CorruptError("a stored data set is damaged", why="its content does not match its digest")
     if not images.flags.writeable:
         images = images.copy()
-    return Dataset(images, names, groups, membership, prompts, digest)
+    return Dataset(images, names, groups, membership, prompts, digest, descriptors=descriptors)
+
+
+def _where_given(descriptors: tuple[tuple[str, ...] | None, ...]) -> dict[str, Any]:
+    """An entry for the descriptors only where some image has one: data without them keep their digests."""
+    return {"descriptors": descriptors} if any(descriptors) else {}
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
@@ -148,8 +167,10 @@ def _digest(
     groups: tuple[str, ...],
     membership: Mask,
     prompts: tuple[str | None, ...],
+    descriptors: tuple[tuple[str, ...] | None, ...],
 ) -> str:
     head = {"shape": images.shape, "names": names, "groups": groups, "prompts": prompts}
+    head |= _where_given(descriptors)
     text = _canonical(head).encode("ascii")
     sha = hashlib.sha256(b"guda.dataset/1\0" + len(text).to_bytes(8, "little") + text)
     sha.update(np.ascontiguousarray(membership, dtype=np.uint8).data)

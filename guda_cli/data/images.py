@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "DECODING_ERRORS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "PREPROCESSING_VERSION",
@@ -40,7 +41,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112
 
 # What Pillow's decoders raise on damaged input.
-_DECODING_ERRORS = (
+DECODING_ERRORS = (
     OSError,
     EOFError,
     SyntaxError,
@@ -109,7 +110,7 @@ def decode(
         reason = "it is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image"
     except Image.DecompressionBombError:
         reason = f"it has more than {max_pixels} pixels"
-    except _DECODING_ERRORS as err:
+    except DECODING_ERRORS as err:
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
     raise DataError(f"cannot read image {name}", why=reason, fix="replace the file or leave it out")
 
@@ -137,7 +138,7 @@ def _upright(image: Image) -> Image:
 
     try:
         turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except _DECODING_ERRORS:  # a broken EXIF block is no reason to lose the picture
+    except DECODING_ERRORS:  # a broken EXIF block is no reason to lose the picture
         turned = False
     return ImageOps.exif_transpose(image) if turned else image
 

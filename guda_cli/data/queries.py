@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
-from guda_cli.data.conditions import Conditions
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
+from guda_cli.data.origins import Origin, read_origin
 from guda_cli.errors import DataError, nearest
+
+
+class ConditionSource(Protocol):
+    """What says the condition of a query image: `conditions.Conditions` or `prompts.Prompts`."""
+
+    prompts: bool
+    """Whether conditions are prompts, of which an image may have several, and not classes."""
+
+    def of(self, path: str) -> str | None:
+        """The condition of the image at `path`, None for the null condition; DataError when unusable."""
+
+    def all_of(self, path: str) -> tuple[str, ...]:
+        """Its prompts, ("",) for the empty one; of classes nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One image to attribute, and the class it is scored with; a copy elsewhere has the same digests."""
+    """One image to attribute, with its class or prompt; a copy elsewhere has the same digests."""
 
     name: str
     """The path as given."""
@@ -27,14 +41,24 @@ class Query:
     pixels_digest: str
     """`pixels_digest(pixels)`: what its noise is drawn from, the same whatever the condition."""
     condition: str | None = None
-    """Name of its class; None for unconditional models and for the null class."""
+    """Its class; None for the null class and for models without classes."""
+    prompts: tuple[str, ...] = ()
+    """Its prompts, over which scores are averaged; empty for models that read none."""
+    origin: Origin | None = None
+    """What it was drawn from, where `guda sample` drew it; no part of the digest."""
+
+    @property
+    def conditions(self) -> tuple[str | None, ...]:
+        """What the network is told, one forward each: its prompts, or its class."""
+        return self.prompts or (self.condition,)
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of pixels and condition, the key of its scores; `pixels_digest` without condition."""
-        if self.condition is None:
+        if self.condition is None and not any(self.prompts):
             return self.pixels_digest
-        text = f"guda.query/1\0{self.pixels_digest}\0{self.condition}"
+        told = self.condition if self.condition is not None else json.dumps(self.prompts)
+        text = f"guda.query/1\0{self.pixels_digest}\0{told}"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -57,17 +81,22 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
     return paths
 
 
-def load_query(path: str, size: int, channels: int, conditions: Conditions | None = None) -> Query:
+def load_query(path: str, size: int, channels: int, conditions: ConditionSource | None = None) -> Query:
     """Read one query image as uint8 [channels, size, size]; DataError when it cannot be used.
 
-    `conditions` says its class; without them it has none.
+    `conditions` says its class or prompt; without them it has none.
     """
     pixels = decode(Path(path), size, channels, path)
-    return Query(path, pixels, pixels_digest(pixels), conditions.of(path) if conditions else None)
+    digest, origin = pixels_digest(pixels), read_origin(Path(path))
+    if conditions is None:
+        return Query(path, pixels, digest, origin=origin)
+    if conditions.prompts:
+        return Query(path, pixels, digest, prompts=conditions.all_of(path), origin=origin)
+    return Query(path, pixels, digest, conditions.of(path), origin=origin)
 
 
 def load_queries(
-    paths: Iterable[str], size: int, channels: int, conditions: Conditions | None = None
+    paths: Iterable[str], size: int, channels: int, conditions: ConditionSource | None = None
 ) -> tuple[list[Query], list[tuple[str, str]]]:
     """Every readable query, and `(path, reason)` of those that are not; never stops at a bad file."""
     good: list[Query] = []

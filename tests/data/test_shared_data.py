@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from guda_cli.data.sources import read_dataset
-from guda_cli.recipe import DataSpec
+from guda_cli.data.styles import check_captions, content_ids, styles_of
+from guda_cli.recipe import DataSpec, TextSpec
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -37,3 +38,17 @@ def test_emoji_styles_by_metadata_column() -> None:
     assert all(prompt and "emoji, artistic style" in prompt for prompt in ds.prompts)
     assert "styles.json" in ds.notes[0]
     assert (ds.images[:, :, 0, 0] == 255).mean() > 0.9
+
+
+def test_emoji_styles_show_the_same_things() -> None:
+    groups = ("emojione", "noto", "openmoji")
+    spec = DataSpec(path=_archive("emoji-styles.tar"), common="concept", groups=groups, size=16, per_group=5)
+    ds = read_dataset(spec)
+    assert set(ds.counts().values()) == {5}
+    assert any(note.startswith("7340 images were left out: their concept") for note in ds.notes)
+    shown = content_ids(ds)
+    assert shown[:5] == shown[5:10] == shown[10:]
+    assert {group: len(own) >= 3 for group, own in styles_of(ds, TextSpec(), None).items()} == dict.fromkeys(
+        groups, True
+    )
+    check_captions(ds)

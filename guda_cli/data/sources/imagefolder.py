@@ -8,9 +8,10 @@ import numpy as np
 
 from guda_cli.data.dataset import Dataset, make_dataset
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
+from guda_cli.data.sources.captions import caption_file, read_captions
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
 from guda_cli.data.sources.names import clean_root, few, plural
-from guda_cli.data.sources.selection import select
+from guda_cli.data.sources.selection import keep_common, select
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError, nearest
 from guda_cli.recipe import DataSpec
@@ -23,7 +24,8 @@ _MOST_BAD = 5
 def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> Dataset:
     """The images of `tree` below `spec.root`, preprocessed and grouped; DataError as documented."""
     root = clean_root(spec.root)
-    names, notes = _images(tree, root)
+    prompts_in = caption_file(tree, spec.prompts, root)
+    names, notes = _images(tree, root, prompts_in)
     if not spec.group:
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
@@ -31,14 +33,46 @@ def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> D
     _check_rows(tree, names, meta, root, notes, by_column=by_column)
     labels = _labels(tree, names, meta, spec, root)
     notes += meta.notes
+    if spec.common is not None:
+        meta.check_column(spec.common, "data.common")
+        values = {name: meta.values(path, spec.common) for name, path in names.items()}
+        labels = keep_common(labels, values, spec.common, notes)
     chosen = select(labels, spec, notes)
+    prompts = _prompts(tree, {name: names[name] for name in chosen}, meta, spec, prompts_in, notes)
+    descriptors = _descriptors([names[name] for name in chosen], meta, spec)
     images = _decode_all(tree, {name: names[name] for name in chosen}, spec, progress)
-    prompts = [meta.prompt(names[name]) for name in chosen]
     notes += duplicates(images, chosen)
-    return make_dataset(images, list(chosen), list(chosen.values()), prompts, notes)
+    return make_dataset(images, list(chosen), list(chosen.values()), prompts, notes, descriptors)
 
 
-def _images(tree: Tree, root: str) -> tuple[dict[str, str], list[str]]:
+def _prompts(
+    tree: Tree,
+    paths: Mapping[str, str],
+    meta: Metadata,
+    spec: DataSpec,
+    prompts_in: str | None,
+    notes: list[str],
+) -> list[str | None]:
+    """The prompt of each image (name -> path): of `data.prompts` where it is set, else of the metadata."""
+    if spec.prompts is None:
+        return [meta.prompt(path) for path in paths.values()]
+    found = read_captions(tree, spec.prompts, prompts_in, clean_root(spec.root), notes)
+    bare = [name for name, path in paths.items() if path not in found]
+    if bare:
+        notes.append(
+            f"{plural(len(bare), 'image has', 'images have')} no prompt in data.prompts: {few(bare, 3)}"
+        )
+    return [found.get(path) for path in paths.values()]
+
+
+def _descriptors(paths: list[str], meta: Metadata, spec: DataSpec) -> list[tuple[str, ...] | None] | None:
+    if spec.descriptors is None:
+        return None
+    meta.check_column(spec.descriptors, "data.descriptors")
+    return [meta.descriptors(path, spec.descriptors) for path in paths]
+
+
+def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, str], list[str]]:
     """Name below the root -> path in the tree for every image, and notes on what was ignored."""
     prefix = root + "/" if root else ""
     inside = [path for path in tree.files if path.startswith(prefix)]
@@ -55,7 +89,8 @@ def _images(tree: Tree, root: str) -> tuple[dict[str, str], list[str]]:
         what = f"{tree.where}, folder {root}" if root else tree.where
         raise DataError(f"{what} holds no images", fix="check data.path and data.root")
     notes = list(tree.notes)
-    other = sorted(p for p in inside if not is_image(p) and p.rpartition("/")[2] not in METADATA_NAMES)
+    used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p == prompts_in}
+    other = sorted(set(inside) - used)
     if other:
         ignored = plural(len(other), "file that is no image was", "files that are no images were")
         notes.append(f"{ignored} ignored ({few(other, 3)})")

@@ -16,6 +16,9 @@ from guda_cli.errors import DataError, unknown
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 PROMPT_COLUMNS = ("prompt", "text", "caption")
+IMAGE_COLUMNS = ("file_name", "image", "file", "path")
+"""Where files of prompts name their image; metadata files have `file_name` only."""
+DESCRIPTOR_SEPARATOR = ", "
 
 
 @dataclass
@@ -42,14 +45,31 @@ class Metadata:
         items = value if isinstance(value, list) else [value]
         return [text for text in map(_text, items) if text]
 
-    def check_column(self, column: str) -> None:
-        """DataError with the nearest name when no row has `column`."""
-        if column not in self.columns:
-            known = [c for c in self.columns if c != "file_name" and c not in PROMPT_COLUMNS]
+    def descriptors(self, name: str, column: str) -> tuple[str, ...] | None:
+        """Style descriptors of image `name`: a list (in a CSV cell as JSON), or text split at ", "."""
+        value = self.rows.get(name, {}).get(column)
+        if isinstance(value, str):
+            value = _list_of(value)
+        if value is not None and not isinstance(value, list):
+            raise DataError(f"{name}: descriptors in column '{column}' must be text or a list, not {value!r}")
+        return tuple(text for text in map(_text, value or ()) if text) or None
+
+    def check_column(self, column: str, key: str = "data.group") -> None:
+        """DataError with the nearest name when no row has `column`, which the recipe's `key` names."""
+        if column in self.columns:
+            return
+        if not self.sources:
             raise DataError(
-                unknown("metadata column", column, [*known, "folder"]),
-                why=f"data.group names columns of {few(self.sources, 2)}, or 'folder'",
+                f"{key} names the metadata column '{column}', and there are no metadata",
+                why="columns are those of metadata.jsonl or metadata.csv beside the images",
+                fix=f"add such a file, or --set {key}=null",
             )
+        known = [c for c in self.columns if c != "file_name" and c not in PROMPT_COLUMNS]
+        folder = key == "data.group"
+        raise DataError(
+            unknown("metadata column", column, [*known, "folder"] if folder else known),
+            why=f"{key} names columns of {few(self.sources, 2)}" + (", or 'folder'" if folder else ""),
+        )
 
 
 def read_metadata(tree: Tree, root: str, *, strict: bool) -> Metadata:
@@ -86,7 +106,7 @@ def _add_file(meta: Metadata, tree: Tree, path: str, *, strict: bool) -> None:
         text = tree.read(path).decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise DataError(f"{where} is not UTF-8 text", why=str(err)) from None
-    rows = _jsonl(text, where) if path.endswith(".jsonl") else _csv(text, where)
+    rows = json_rows(text, where) if path.endswith(".jsonl") else csv_rows(text, where)
     meta.sources.append(path)
     columns = dict.fromkeys(meta.columns)
     for line, row in rows:
@@ -109,7 +129,8 @@ def _add_file(meta: Metadata, tree: Tree, path: str, *, strict: bool) -> None:
     meta.columns = list(columns)
 
 
-def _jsonl(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of JSON lines; DataError naming `where` and the line for anything else."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -122,7 +143,8 @@ def _jsonl(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _csv(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of CSV with a header, empty cells left out; DataError as in `json_rows`."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:
@@ -131,6 +153,15 @@ def _csv(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, {k: v for k, v in row.items() if v}
     except csv.Error as err:
         raise DataError(f"{where}, line {reader.line_num} is not CSV", why=str(err)) from None
+
+
+def _list_of(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            return list(json.loads(text))
+        except (ValueError, RecursionError):
+            pass
+    return text.split(DESCRIPTOR_SEPARATOR)
 
 
 def _text(value: Any) -> str:

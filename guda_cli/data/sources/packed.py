@@ -69,6 +69,12 @@ def check_group(spec: DataSpec, source: str, known: Sequence[str] = ("folder", "
             why="it holds images and class labels only",
             fix="set data.group to one of: " + ", ".join(known),
         )
+    for key in ("common", "prompts", "descriptors"):
+        if getattr(spec, key) is not None:
+            raise DataError(
+                f"the source {source} has no metadata, so data.{key} cannot be set",
+                fix=f"--set data.{key}=null",
+            )
     if spec.root and source == "digits":
         raise DataError("the source digits has no folders", fix="leave data.root empty")
     return spec.group[0]

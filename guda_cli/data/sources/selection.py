@@ -1,12 +1,41 @@
-"""Which images of a source take part: `DataSpec.groups` and `DataSpec.per_group`."""
+"""Which images of a source take part: `DataSpec.common`, `groups` and `per_group`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from guda_cli.data.sources.names import plural
 from guda_cli.errors import DataError, unknown
 from guda_cli.recipe import DataSpec
+
+
+def keep_common(
+    labels: Mapping[str, frozenset[str]], values: Mapping[str, Sequence[str]], column: str, notes: list[str]
+) -> dict[str, frozenset[str]]:
+    """The part of name -> groups whose `values` (of metadata `column`) occur in every group.
+
+    So all groups carry the same content. An image with several values stays when one of them is common, one
+    without a value goes. DataError when nothing is left.
+    """
+    groups: dict[str, set[str]] = {}
+    for name, held in labels.items():
+        for group in held:
+            groups.setdefault(group, set()).update(values[name])
+    spread = Counter(value for found in groups.values() for value in found)
+    kept = {n: held for n, held in labels.items() if any(spread[v] == len(groups) for v in values[n])}
+    if not kept:
+        most = min(spread, key=lambda value: (-spread[value], value), default=None)
+        so = f"; the most widespread, '{most}', is in {spread[most]}" if most is not None else ""
+        raise DataError(
+            f"data.common: no value of '{column}' occurs in every group",
+            why=f"there are {len(groups)} groups{so}",
+            fix="name another column, move small groups away, or --set data.common=null",
+        )
+    if len(kept) < len(labels):
+        left = plural(len(labels) - len(kept), "image was", "images were")
+        notes.append(f"{left} left out: their {column} is not in every group (data.common)")
+    return kept
 
 
 def select(

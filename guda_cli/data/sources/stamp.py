@@ -35,7 +35,7 @@ def fingerprint(spec: DataSpec) -> str:
         "size": spec.size,
         "channels": spec.channels,
         "per_group": spec.per_group,
-        "files": _files(kind, path),
+        "files": _files(kind, path) + _prompts_file(spec),
     }
     later = {name: getattr(spec, name) for name in ("common", "prompts", "descriptors")}
     values |= {name: value for name, value in later.items() if value is not None}
@@ -53,6 +53,13 @@ def _files(kind: str, path: Path | None) -> list[Any]:
     if kind == "folder":
         return [[name, info.st_size, info.st_mtime_ns] for name, info in walk(path)]
     return [_stat(path)]
+
+
+def _prompts_file(spec: DataSpec) -> list[Any]:
+    """`data.prompts` where it is a file of its own; one inside the data is counted there."""
+    if spec.prompts is None or not Path(spec.prompts).is_absolute():
+        return []
+    return [_stat(Path(spec.prompts))]
 
 
 def _stat(path: Path) -> list[Any]:

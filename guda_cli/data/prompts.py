@@ -1,0 +1,106 @@
+"""The prompts of a query image, for text-conditional models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from guda_cli.data.beside import MetadataBeside
+from guda_cli.data.embedded import embedded_prompt
+from guda_cli.data.sources.captions import caption_of
+from guda_cli.data.sources.metadata import IMAGE_COLUMNS, PROMPT_COLUMNS, csv_rows, json_rows
+from guda_cli.errors import DataError
+
+NOWHERE = "nothing: the empty prompt"
+
+
+class Prompts:
+    """Which prompts a query image is scored with; the first source that names one counts.
+
+    These are `given` (all of them), the `table` of `read_prompts`, the metadata beside the image, what its
+    generator wrote into the file (see `embedded`), and else the empty prompt, the null condition.
+    """
+
+    prompts = True
+
+    def __init__(self, given: Sequence[str] = (), table: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        self._given = tuple(dict.fromkeys(given))
+        self._table = dict(table or {})
+        self._beside = MetadataBeside()
+        self._known: dict[str, tuple[tuple[str, ...], str]] = {}
+
+    def of(self, path: str) -> str | None:
+        """The (first) prompt of the image at `path`, None for the empty prompt; errors as `all_of`."""
+        return self.all_of(path)[0] or None
+
+    def all_of(self, path: str) -> tuple[str, ...]:
+        """All prompts of the image at `path`, over which scores are averaged; one at least, ("",) for none.
+
+        DataError when the metadata beside it cannot be used.
+        """
+        return self._find(path)[0]
+
+    def source_of(self, path: str) -> str:
+        """Where the prompts of the image at `path` come from, in words; `NOWHERE` when none is named."""
+        return self._find(path)[1]
+
+    def _find(self, path: str) -> tuple[tuple[str, ...], str]:
+        if path not in self._known:
+            self._known[path] = self._search(path)
+        return self._known[path]
+
+    def _search(self, path: str) -> tuple[tuple[str, ...], str]:
+        if self._given:
+            return self._given, "--prompt"
+        for key in (os.path.abspath(path), os.path.normpath(path)):  # noqa: PTH100 - links are not followed
+            if key in self._table:
+                return self._table[key], "--prompts"
+        here = Path(path)
+        text = self._beside.of(here, "--prompt TEXT").prompt(here.name)
+        if text is not None:
+            return (text.strip(),), "the metadata beside it"
+        found = embedded_prompt(here)
+        return ((found[0],), found[1]) if found is not None else (("",), NOWHERE)
+
+
+def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:
+    """The prompts of images from a file of `image` and `prompt`: CSV with a header, or JSON lines.
+
+    Several rows of an image are several prompts. Keys are paths as they are written and as absolute paths
+    below the file's folder, both normalised. The columns may also be called as in training data (file_name,
+    file, path; text, caption). DataError naming file and line for anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise DataError(f"{path} is not UTF-8 text", why=str(err)) from None
+    except OSError as err:
+        raise DataError(
+            f"cannot read {path}", why=err.strerror or str(err), fix="correct --prompts"
+        ) from None
+    as_json = path.suffix.lower() != ".csv" and text.lstrip().startswith("{")
+    if not as_json:
+        _check_header(text, path)
+    found: dict[str, list[str]] = {}
+    for line, row in (json_rows if as_json else csv_rows)(text, str(path)):
+        where = f"{path}, line {line}"
+        image, prompt = caption_of(row, where)
+        if as_json and not any(column in row for column in PROMPT_COLUMNS):
+            raise DataError(f"{where} names no prompt", why="every row needs image and prompt")
+        for key in {os.path.normpath(image), os.path.abspath(path.parent / image)}:  # noqa: PTH100
+            found.setdefault(key, []).append(prompt.strip())
+    if not found:
+        raise DataError(f"{path} holds no prompts", fix="write rows of image and prompt")
+    return {key: tuple(dict.fromkeys(prompts)) for key, prompts in found.items()}
+
+
+def _check_header(text: str, path: Path) -> None:
+    """A CSV row leaves out what is empty, so the columns must be looked for in its header."""
+    header = [name.strip().strip('"') for name in text.partition("\n")[0].split(",")]
+    if not set(header) & set(IMAGE_COLUMNS) or not set(header) & set(PROMPT_COLUMNS):
+        raise DataError(
+            f"{path} has no columns image and prompt",
+            why=f"its first line is {text.partition(chr(10))[0][:100].strip()!r}",
+            fix="write CSV with the header image,prompt, or JSON lines of these",
+        )
