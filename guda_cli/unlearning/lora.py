@@ -18,13 +18,23 @@ A, B = ".lora_A", ".lora_B"
 
 
 def targets(unet: torch.nn.Module) -> list[str]:
-    """Names of all convolutions and of the linear layers of attention."""
-    inside = [f"{name}." for name, module in unet.named_modules() if type(module).__name__ == "Attention"]
+    """Names of all convolutions, of the linear layers of attention and of those that lead into and out of it.
+
+    At rank 4 that is 0.4 % of the 860 million parameters of Stable Diffusion 1.5, attention alone 0.1 %.
+    """
+    kinds = {name: type(module).__name__ for name, module in unet.named_modules()}
+    inside = tuple(f"{name}." for name, kind in kinds.items() if kind == "Attention")
+    around = {
+        f"{name}.{end}"
+        for name, kind in kinds.items()
+        if kind == "Transformer2DModel"
+        for end in ("proj_in", "proj_out")
+    }
     return [
         name
         for name, module in unet.named_modules()
         if isinstance(module, torch.nn.Conv2d)
-        or (isinstance(module, torch.nn.Linear) and name.startswith(tuple(inside)))
+        or (isinstance(module, torch.nn.Linear) and (name.startswith(inside) or name in around))
     ]
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from guda_cli.data.styles import ParsedPrompt
 from guda_cli.diffusion.denoiser import Denoiser
+from guda_cli.diffusion.prompts import PromptBank
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.recipe import UnlearnSpec
+from guda_cli.recipe import TextSpec, UnlearnSpec
 from guda_cli.unlearning import catalog
 
 
@@ -19,7 +21,8 @@ from guda_cli.unlearning import catalog
 class ForgetBatch:
     """The group's entries of one step: image `indices` [F], clean `x0`, `noise`, `x_t`, `t` [F], `cond`.
 
-    `rows` [F] are their places among the `size` entries of step number `step`.
+    `rows` [F] are their places among the entries that are computed together; these are `only` [n] (None: all)
+    of the `size` entries of step number `step`.
     """
 
     indices: Tensor
@@ -31,19 +34,44 @@ class ForgetBatch:
     rows: Tensor | None = None
     step: int = 0
     size: int = 0
+    only: Tensor | None = None
 
     def place(self, whole: Tensor, part: Tensor) -> Tensor:
-        """`whole` [size, ...] with the group's rows replaced by `part` [F, ...]."""
+        """`whole` [n, ...] with the group's rows replaced by `part` [F, ...]."""
         assert self.rows is not None
         return whole.index_copy(0, self.rows, part)
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """What is unlearned from what: uint8 `images` [N, C, H, W] and `forget` [N], True for the group.
+class TextProblem:
+    """What anchor operators know of the N images' prompts and of the G groups' styles."""
 
-    `cond` [N, ...] is each image's condition (int64 [N] classes); a share `dropout` of the entries is
-    shown with `null` [...] instead, as in training. `guard` [N] are weights of the forget terms.
+    bank: PromptBank
+    """The full model's; `Problem.cond` are indices into it."""
+    prompts: tuple[str, ...]
+    parsed: tuple[ParsedPrompt | None, ...]
+    """None where a prompt has no style part."""
+    membership: Tensor
+    """bool [N, G]: which of `groups` an image is in."""
+    groups: tuple[str, ...]
+    styles: Mapping[str, tuple[str, ...]]
+    """Style descriptors of each group."""
+    spec: TextSpec
+    embed: Callable[[Sequence[str]], Tensor]
+    """Descriptors to embeddings [n, D], of unit length."""
+    content: tuple[str, ...]
+    """What each image shows, whatever its style."""
+    removed: frozenset[str]
+    """The groups that are removed; empty for a random set, of which no style is removed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is unlearned from what: `images` [N, C, H, W] (uint8 or latents), `forget` [N] True for the group.
+
+    `cond` [N, ...] is each image's condition (int64 [N]: classes, or prompts in a bank); a share `dropout` of
+    the entries is shown with `null` [...] instead, as in training. `guard` [N] are weights of the forget
+    terms. `text` is there for text-conditional models.
     """
 
     images: Tensor
@@ -54,6 +82,7 @@ class Problem:
     null: Tensor | None = None
     dropout: float = 0.0
     guard: Tensor | None = None
+    text: TextProblem | None = None
 
     def share(self, batch: ForgetBatch) -> Tensor:
         """How much each entry's forget term counts [F]: guard's weight within t_min..t_max, else 0."""
@@ -86,9 +115,10 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 def make(problem: Problem, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()) -> Operator:
     """The operator that `problem.spec` names.
 
-    `full` is the frozen full model (esd needs it), `parameters` what is trained (erasediff and siss need
-    them for their gradients).
+    `full` is the frozen full model (esd and anchors need it), `parameters` what is trained (erasediff and
+    siss need them for their gradients).
     """
+    from guda_cli.unlearning.anchor import Matched, OtherStyle, StyleRemoved
     from guda_cli.unlearning.erasediff import EraseDiff
     from guda_cli.unlearning.esd import Esd
     from guda_cli.unlearning.finetune import Finetune
@@ -103,6 +133,10 @@ def make(problem: Problem, full: Denoiser | None = None, parameters: Sequence[Te
         "siss": lambda: Siss(problem, parameters),
         "neggrad": lambda: NegGrad(problem),
         "finetune": lambda: Finetune(problem),
+        "anchor:awss": lambda: OtherStyle(problem, full),
+        "anchor:uniform": lambda: OtherStyle(problem, full),
+        "anchor:style-removed": lambda: StyleRemoved(problem, full),
+        "anchor:matched": lambda: Matched(problem, full),
     }
     return classes[problem.spec.operator]()
 
@@ -117,4 +151,5 @@ def uniform(name: str, problem: Problem, batch: ForgetBatch, shape: Sequence[int
     assert batch.rows is not None
     g = generator(f"guda.{name}/1", problem.spec.seed, batch.step)
     drawn = torch.rand(batch.size, *shape, generator=g, dtype=torch.float64)
-    return drawn[batch.rows.cpu()]
+    rows = batch.rows.cpu()
+    return drawn[rows if batch.only is None else batch.only[rows]]

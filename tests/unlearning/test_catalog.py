@@ -24,7 +24,7 @@ def spec(**changes: Any) -> UnlearnSpec:
     return dataclasses.replace(UnlearnSpec(), **changes)
 
 
-@pytest.mark.parametrize("name", catalog.OPERATORS)
+@pytest.mark.parametrize("name", [name for name in catalog.OPERATORS if name not in catalog.ANCHORS])
 def test_every_operator_runs_as_it_is(name: str) -> None:
     """Two steps with the operator's own settings; twice, the same bits."""
     schedule = make_schedule("linear", 60)
@@ -51,7 +51,13 @@ def test_every_operator_runs_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("operator", "weight", "t_min"),
-    [("retrack", 0.3, 0.4), ("esd", 1.0, 0.0), ("siss", 1.0, 0.0), ("neggrad", 0.1, 0.0)],
+    [
+        ("retrack", 0.3, 0.4),
+        ("esd", 1.0, 0.0),
+        ("siss", 1.0, 0.0),
+        ("neggrad", 0.1, 0.0),
+        *((name, 1.0, 0.0) for name in catalog.ANCHORS),
+    ],
 )
 def test_null_is_the_operators_own(operator: str, weight: float, t_min: float) -> None:
     found = catalog.settings(spec(operator=operator))
@@ -72,6 +78,10 @@ def test_null_is_the_operators_own(operator: str, weight: float, t_min: float) -
         ({"erase_rate": 0.1}, {"erasediff"}),
         ({"mixture": 0.1}, {"siss"}),
         ({"superfactor": 0.3}, {"siss"}),
+        ({"beta": 1.0}, {"anchor:awss", "anchor:matched"}),
+        ({"eta": 0.5}, {"anchor:awss", "anchor:matched"}),
+        ({"anchor_encoder": "clip"}, {"anchor:awss", "anchor:matched"}),
+        ({"anchor_descriptors": 2}, {"anchor:awss", "anchor:uniform", "anchor:matched"}),
     ],
 )
 def test_only_settings_that_are_read_are_in_the_key(change: dict[str, Any], readers: set[str]) -> None:
@@ -97,6 +107,7 @@ def test_later_settings_leave_older_keys_alone() -> None:
         ("siss", "denoise", False, 5 * 80),
         ("erasediff", "distill", False, 6 * 80),
         ("esd", "denoise", False, 3 * 80 + 2 * 80 * 0.25),  # the full model twice on the group's quarter
+        ("anchor:awss", "denoise", False, 3 * 80 + 80 * 0.25),  # once
         ("retrack", "denoise", True, 3 * 80 + 3 * (2 * 10 + 30)),  # 2 draws an image, one for each that stays
     ],
 )
@@ -114,6 +125,7 @@ def test_cost(operator: str, retain: str, guard: bool, expected: float) -> None:
         ({"params": "attn"}, PLAIN, False, "AttnDownBlock2D"),
         ({"params": "cross-attn-kv"}, ATTENTION, False, "attn"),
         ({"t_max": 0.3}, PLAIN, False, "t_min=0"),
+        *(({"operator": name}, PLAIN, True, "model.text_conditional: true") for name in catalog.ANCHORS),
     ],
 )
 def test_what_cannot_be_says_what_would_make_it_possible(
@@ -132,6 +144,20 @@ def test_what_can_be_is_not_refused() -> None:
     catalog.check(spec(params="lora:3", guard=True, t_max=0.8), PLAIN)
     with pytest.raises(RecipeError, match="did you mean 'neggrad'"):
         catalog.check(spec(operator="negrad"), PLAIN)
+
+
+@pytest.mark.parametrize("operator", ["esd", "retrack", *catalog.ANCHORS])
+@pytest.mark.parametrize("params", ["full", "attn", "cross-attn-kv", "lora:4"])
+def test_text_models_take_every_subset(operator: str, params: str) -> None:
+    """Also while there is no model yet and its configuration is the recipe's."""
+    styles = {"ink": ("rough edges",), "oil": ("visible brush",)}
+    catalog.check(spec(operator=operator, params=params), PLAIN, text=True, styles=styles, removed=["oil"])
+
+
+def test_esd_needs_a_text_model_that_knows_the_empty_prompt() -> None:
+    with pytest.raises(RecipeError, match="esd") as caught:
+        catalog.check(spec(operator="esd"), {**PLAIN, "null_class": False}, text=True)
+    assert "train.prompt_dropout" in caught.value.fix
 
 
 @pytest.mark.parametrize("text", ["lora", "lora:0", "lora:x", "lora:-1", "all", "attn:2", "", "lora:2:3"])
