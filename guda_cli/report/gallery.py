@@ -9,7 +9,8 @@ from guda_cli.report.model import Counterpart, GalleryRow, Pixels, ReportModel
 from guda_cli.report.text import Scale, number, scale_for, shorten
 
 GALLERY_CSS = """
-.gallery-row{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;margin:.9rem 0}
+.gallery-row{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;
+margin:.9rem 0}
 .gallery-row h3{font-weight:600}
 .pictures{display:flex;flex-wrap:wrap;gap:.9rem 1.2rem;list-style:none;margin:.6rem 0 0;padding:0}
 .pictures li{width:128px;display:flex;flex-direction:column;font-size:.85rem;line-height:1.35}
@@ -24,8 +25,8 @@ _MOST = 256  # pixels a side: sharp at 128 CSS pixels on a dense screen
 _COARSE = 96  # smaller pictures are enlarged: their pixels are shown as squares
 
 _HOW = {
-    "guda": "from which one group was unlearned, an estimate of what it would draw had it never seen the group",
-    "logo": "trained again without one group",
+    "guda": "out of which one group was unlearned: an estimate of the model that has never seen it",
+    "logo": "that was trained again without one group",
 }
 _ORACLE = (
     " A model trained again differs from the full one in more than the group: its pictures also change where "
@@ -41,8 +42,8 @@ def gallery_section(report: ReportModel) -> str:
     if not report.gallery.rows:
         return f"<p>There is nothing to show.</p>{notes}"
     intro = (
-        "Beside each image: what the model draws from the same noise, with the same settings, "
-        f"{_HOW.get(report.method, 'without one group')}. "
+        "Beside each image: what a model draws from the same noise, with the same settings, "
+        f"{_HOW.get(report.method, 'that knows one group less')}. "
         "“differs by” is the mean absolute difference of the pixels to the full model's picture, "
         "of levels from 0 to 255." + (_ORACLE if report.method == "logo" else "")
     )
@@ -51,24 +52,17 @@ def gallery_section(report: ReportModel) -> str:
 
 def _row(row: GalleryRow) -> str:
     scale = scale_for([one.score for one in row.counterparts])
-    cells = [
-        _cell(row.pixels, f"image {row.image}", ["<strong>the image</strong>", esc(_redrawn(row))], "own")
-    ]
+    own = ["<strong>the image</strong>", "drawn again: the same" if row.same else ""]
+    cells = [_cell(row.pixels, f"image {row.image}", own, "own")]
     if not row.same:
         lines = ["the full model", esc(f"differs by {_level(row.difference)} from the image")]
         cells.append(_cell(row.drawn, f"the full model's drawing for {row.image}", lines))
     cells += [_without(row, one, scale) for one in row.counterparts]
-    told = (
-        "" if row.condition is None else f" (“{row.condition}”)" if row.condition else " (the empty prompt)"
-    )
+    told = "" if row.condition is None else f" (“{row.condition}”)"
     return (
         f'<article class="gallery-row"><h3>{esc(shorten(row.image, 80))}{esc(told)}</h3>{_remark(row)}'
         f'<ul class="pictures">{"".join(cells)}</ul></article>'
     )
-
-
-def _redrawn(row: GalleryRow) -> str:
-    return "drawn again: the same" if row.same else ""
 
 
 def _remark(row: GalleryRow) -> str:
@@ -82,8 +76,8 @@ def _remark(row: GalleryRow) -> str:
         )
     else:
         text = (
-            "Nothing says how this image was drawn. These are pictures of the same "
-            "prompt or class from one noise; not this image."
+            "The current full model is not known to have drawn this image. These are pictures of the same "
+            "prompt or class, all from one noise; not this image."
         )
     return f'<p class="muted small">{esc(text)}</p>'
 

@@ -87,9 +87,9 @@ class Counterpart(NamedTuple):
 class GalleryRow:
     """One image beside what other models draw from the same noise and settings (``noise`` names them).
 
-    ``redrawn``: the noise is the image's own, and ``drawn`` is the full model's drawing of it, which has to be
-    the image (``same``; ``difference`` is the mean absolute difference, in levels of 0 to 255). Otherwise
-    ``drawn`` is another picture with the image's class or prompt, ``condition``.
+    ``redrawn``: the noise is the image's own, and ``drawn``, the full model's drawing, has to be the image
+    (``same``; ``difference`` is the mean absolute difference, in levels of 0 to 255). Otherwise ``drawn`` is
+    another picture with the image's class or prompt, ``condition``.
     """
 
     image: str

@@ -51,7 +51,7 @@ def recall(project: Project, record: ActionRecord) -> list[Query]:
 
 
 def pack(queries: Sequence[Query]) -> bytes:
-    """Queries as one safetensors blob with names, digests, conditions and origins in its one metadata entry."""
+    """Queries as one safetensors blob, all but the pixels in its one metadata entry."""
     from safetensors.numpy import save
 
     listing = json.dumps([_entry(query) for query in queries], ensure_ascii=True)

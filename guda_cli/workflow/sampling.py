@@ -204,7 +204,7 @@ def pixels_of(project: Project, record: ActionRecord) -> Pixels:
 
 
 def images(project: Project, record: ActionRecord, settings: Settings) -> list[bytes]:
-    """The images of a sampling as PNG files with each one's origin, and class or prompt if any, in the text."""
+    """The images of a sampling as PNG files; the text holds each one's origin, class and prompt."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
