@@ -22,17 +22,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
-# What guda tune tries for each operator, beside the recipe's own settings.
+# What guda tune tries for each operator, beside the recipe's own settings; steps: a seventh of a training's.
+STEPS = {"digits": 40, "fashion-mnist": 40, "cifar10-small": 60}
 _RATES = "unlearn.lr=5e-4,1e-3,2e-3"
 SPACES = {
-    "retrack": ("unlearn.steps=40", _RATES, "unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2"),
-    "finetune": ("unlearn.steps=40,80", _RATES),
-    "neggrad": ("unlearn.steps=40", _RATES, "unlearn.forget_weight=0.1,0.3"),
-    "erasediff": ("unlearn.steps=40", _RATES, "unlearn.erase_rate=0.02,0.05"),
-    "siss": ("unlearn.steps=40", _RATES, "unlearn.superfactor=0.1,0.3"),
+    "retrack": (_RATES, "unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2,0.4"),
+    "finetune": (_RATES,),
+    "neggrad": (_RATES, "unlearn.forget_weight=0.1,0.3"),
+    "erasediff": (_RATES, "unlearn.erase_rate=0.02,0.05"),
+    "siss": (_RATES, "unlearn.superfactor=0.1,0.3"),
 }
-TRIALS = {"retrack": 13}  # 5 for the others
-CURVE = (5, 10, 20, 50, 100, 200)
+TRIALS = {"retrack": 9}  # 5 for the others
 WEIGHTINGS = ("min-snr:5", "min-snr:1", "uniform", "elbo")
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 
@@ -47,6 +47,7 @@ class Bench:
     queries: int
     seeds: str
     operators: Sequence[str]
+    curve: Sequence[int]
     commands: list[str] = field(default_factory=list)
 
     def guda(self, *args: str, record: bool = True) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ class Bench:
         self.guda("unlearn", "--all")
         self.guda("score", "queries", "--method", f"guda,{METHODS}")
         judged = [name for name in groups if name not in tuned["retrack"]["groups"]]
-        for steps in CURVE:
+        for steps in self.curve:
             self.variant(judged, f"unlearn.steps={steps}")
         for operator in self.operators[1:]:
             self.variant(judged, *chosen_sets(tuned[operator]))
@@ -87,7 +88,9 @@ class Bench:
     def tune(self, operator: str) -> dict[str, Any]:
         """The trials of one operator on the held-out groups."""
         trials = ("--trials", str(TRIALS.get(operator, 5)), "-n", "96", "--seeds", self.seeds)
-        space = [part for item in SPACES[operator] for part in ("--space", item)]
+        steps = STEPS[self.recipe]
+        lengths = f"unlearn.steps={steps}" + (f",{2 * steps}" if operator == "finetune" else "")
+        space = [part for item in (lengths, *SPACES[operator]) for part in ("--space", item)]
         return self.guda("tune", "--operator", operator, *trials, *space)[0]
 
     def variant(self, groups: Sequence[str], *sets: str) -> None:
@@ -235,16 +238,18 @@ def main() -> None:
     parser.add_argument(
         "--operators", default=",".join(SPACES), help="tuned and compared; retrack comes first"
     )
+    parser.add_argument("--curve", default="5,10,20,50,100,200", help="unlearning steps compared")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     given = parser.parse_args()
     sets = [part for item in given.set for part in ("--set", item)]
     others = [name for name in given.operators.split(",") if name != "retrack"]
     work = given.work or Path(f"results-{given.recipe}")
-    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, ["retrack", *others])
+    curve = [int(steps) for steps in given.curve.split(",")]
+    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, ["retrack", *others], curve)
     found = bench.run()
     script = f"python benchmarks/results.py {given.recipe}"
     script += " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""
-    for name in ("operators", "seeds", "queries"):
+    for name in ("operators", "seeds", "queries", "curve"):
         value = getattr(given, name)
         script += f" --{name} {value}" if value != parser.get_default(name) else ""
     out = given.out or ROOT / "docs" / "results" / f"{given.recipe}.md"

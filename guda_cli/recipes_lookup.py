@@ -12,9 +12,16 @@ from guda_cli.errors import RecipeError, unknown
 from guda_cli.recipe import Recipe
 
 ORDER = (
-    "digits", "digits-class", "fashion-mnist", "cifar10-small", "emoji-styles", "cifar10", "folder", "paintings",
+    "digits",
+    "digits-class",
+    "fashion-mnist",
+    "cifar10-small",
+    "emoji-styles",
+    "cifar10",
+    "folder",
+    "paintings",
     "unlearncanvas-sd15",
-)  # fmt: skip
+)
 
 
 def shipped() -> list[str]:

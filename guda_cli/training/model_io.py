@@ -32,6 +32,23 @@ def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
     return network
 
 
+def sharing(config: Mapping[str, Any], weights: Weights) -> torch.nn.Module:
+    """A network whose parameters are the tensors of `weights` themselves, in evaluation mode and frozen.
+
+    Nothing is drawn or copied, so that a large network is in memory once. ValueError when they do not fit.
+    """
+    with torch.device("meta"):
+        unet = build_unet(config, 0)
+    try:
+        unet.load_state_dict(weights, assign=True)
+    except RuntimeError as err:
+        raise ValueError(str(err)) from None
+    if any(buffer.is_meta for buffer in unet.buffers()):  # one that is not stored: it must be computed
+        unet = build_unet(config, 0)
+        unet.load_state_dict(weights, assign=True)
+    return unet.eval().requires_grad_(False)
+
+
 def _class_of(name: str) -> Any:
     if name == "UNet2DConditionModel":
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

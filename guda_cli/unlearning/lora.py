@@ -60,9 +60,9 @@ def factors(weights: Weights) -> Weights:
     }
 
 
-def merge(base: Weights, stored: Weights) -> Weights:
-    """`base` with W + B A for each pair of `stored` factors; DataError where they do not fit."""
-    out = dict(base)
+def changes(base: Weights, stored: Weights) -> Weights:
+    """W + B A for each weight W of `base` that has `stored` factors; DataError where they do not fit."""
+    out: Weights = {}
     for name, low in stored.items():
         if not name.endswith(A + ".weight"):
             continue

@@ -48,11 +48,14 @@ def stored(trained: Weights, base: Weights, params: str) -> Weights:
     return model_io.delta(trained, base)
 
 
+def changes(base: Weights, kept: Weights) -> Weights:
+    """The weights of an unlearned model that differ from the full model's, from what `stored` kept."""
+    return lora.changes(base, kept) if any(lora.A in name for name in kept) else dict(kept)
+
+
 def merge(base: Weights, kept: Weights) -> Weights:
     """All weights of an unlearned model from the full model's and what `stored` kept."""
-    if any(lora.A in name for name in kept):
-        return lora.merge(base, kept)
-    return {**base, **kept}
+    return {**base, **changes(base, kept)}
 
 
 def reads_text(name: str) -> bool:

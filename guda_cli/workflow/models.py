@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from guda_cli.diffusion.denoiser import Network
+from guda_cli.errors import DataError
 from guda_cli.training import model_io
 from guda_cli.training.model_io import Weights
 from guda_cli.unlearning import subsets
@@ -34,7 +35,9 @@ class Models:
         self.base = model_io.from_bytes(project.read(full, "weights"))
         model_io.check_finite(self.base, "the full model")
         self.space: Space = parts.space if parts else PixelSpace(project.data.shape, self.classes)
-        self.unet = self.fresh()
+        self.unet = self.frozen()
+        self._swapped: set[str] = set()
+        self._dtype = torch.float32
 
     @property
     def learned_variance(self) -> bool:
@@ -47,6 +50,10 @@ class Models:
         unet.load_state_dict(self.base)
         return unet.to(self.compute.device)
 
+    def frozen(self) -> torch.nn.Module:
+        """A network with the full model's weights in the memory of `base`; never to be trained."""
+        return model_io.sharing(self.config["unet"], self.base).to(self.compute.device)
+
     def denoiser(self, unet: torch.nn.Module) -> Network:
         """The adapter of a network of this shape."""
         return self.space.denoiser(unet, self.schedule)
@@ -55,17 +62,26 @@ class Models:
         """What `predict` takes for these class names or prompts; None for unconditional models."""
         return self.space.conditions(names)
 
-    def weights(self, record: ActionRecord) -> Weights:
-        """All weights of a trained, registered or unlearned model."""
+    def changes(self, record: ActionRecord) -> Weights:
+        """The weights of a trained, registered or unlearned model that differ from the full model's."""
         if record.key == self.full.key:
-            return self.base
+            return {}
         loaded = model_io.from_bytes(self.project.read(record, "weights"))
-        return subsets.merge(self.base, loaded) if record.operation == "unlearn" else loaded
+        model_io.check_finite(loaded, str(record.provenance.get("what", "the model")))
+        return subsets.changes(self.base, loaded) if record.operation == "unlearn" else loaded
 
-    def use(self, record: ActionRecord) -> Network:
+    def use(self, record: ActionRecord, dtype: torch.dtype = torch.float32) -> Network:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""
-        weights = self.weights(record)
-        model_io.check_finite(weights, str(record.provenance.get("what", "the model")))
-        self.unet.load_state_dict(weights)
-        self.unet.eval()
-        return self.denoiser(self.unet)
+        return self.swapped(self.changes(record), dtype)
+
+    def swapped(self, changes: Weights, dtype: torch.dtype = torch.float32) -> Network:
+        """The one network with `changes` in place of the full model's weights; valid until the next call."""
+        unknown = sorted(changes.keys() - self.base.keys())
+        if unknown:
+            raise DataError(f"the model has weights that the full model lacks, such as {unknown[0]}")
+        old = self.base.keys() if dtype != self._dtype else self._swapped
+        wanted = {name: self.base[name] for name in old} | changes
+        moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
+        self.unet.load_state_dict(moved, strict=False, assign=True)
+        self._swapped, self._dtype = set(changes), dtype
+        return self.denoiser(self.unet.eval().requires_grad_(False))

@@ -61,17 +61,17 @@ class Run(Protocol):
         ...
 
 
-def remember_compute(project: Project, device: str) -> Compute:
+def remember_compute(project: Project, device: str, dtype: str = "float32") -> Compute:
     """Set up the device, and note in the store how its tables are computed from now on."""
     from guda_cli.workflow.compute import setup
 
-    compute = setup(device)
+    compute = setup(device, dtype)
     if not project.store.read_only and project.store.get_document(COMPUTE) != compute.key:
         project.store.set_document(COMPUTE, compute.key)
     return compute
 
 
-def known_compute(project: Project, device: str) -> Mapping[str, Any]:
+def known_compute(project: Project, device: str, dtype: str = "float32") -> Mapping[str, Any]:
     """How tables were last computed here: enough to read them without importing torch."""
     known = project.store.get_document(COMPUTE) or {}
-    return known if device in ("auto", known.get("device")) else {}
+    return {**known, "dtype": dtype} if known and device in ("auto", known.get("device")) else {}

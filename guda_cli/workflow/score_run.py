@@ -239,10 +239,10 @@ class ScoreRun:
                 self.jobs.without(what, full, seed)
 
     def _setup(self) -> Compute:
-        return remember_compute(self.project, self.device)
+        return remember_compute(self.project, self.device, self.project.recipe.score.dtype)
 
     def _known_compute(self) -> Mapping[str, Any]:
-        return known_compute(self.project, self.device)
+        return known_compute(self.project, self.device, self.project.recipe.score.dtype)
 
     def _live_compute(self) -> Mapping[str, Any]:
         return self.jobs.compute.key

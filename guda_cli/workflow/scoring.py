@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import elbo
+from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
+from guda_cli.errors import DataError
 from guda_cli.workflow.compute import Compute
 from guda_cli.workflow.models import Models
 from store import ActionRecord
@@ -24,7 +27,7 @@ class Engine:
 
     def terms(self, record: ActionRecord, queries: Sequence[Query]) -> Array:
         """-ELBO terms in nats [queries, draws, n] under the model of `record`."""
-        denoiser = self.models.use(record)
+        denoiser = self._use(record)
         x0 = self._x0(queries)
         rows = [i for i, query in enumerate(queries) for _ in query.conditions]
         told = [condition for query in queries for condition in query.conditions]
@@ -37,7 +40,11 @@ class Engine:
             batch_size=self.compute.batch_size,
             cond=self.models.conditions(told),
         )
+        _check_finite(found, self.compute.dtype)
         return found if len(rows) == len(queries) else _means(found, rows)
+
+    def _use(self, record: ActionRecord) -> Network:
+        return self.models.use(record, getattr(torch, self.compute.dtype))
 
     def _x0(self, queries: Sequence[Query]) -> Tensor:
         digests = [query.pixels_digest for query in queries]
@@ -60,7 +67,7 @@ class Engine:
 
     def _map_under(self, query: Query, told: str | None, record: ActionRecord, multiplier: Array) -> Array:
         return elbo.weighted_map(
-            self.models.use(record),
+            self._use(record),
             self._x0([query])[0],
             query.pixels_digest,
             self.grid,
@@ -68,6 +75,17 @@ class Engine:
             seed=self.seed,
             batch_size=self.compute.batch_size,
             cond=self.models.conditions([told]),
+        )
+
+
+def _check_finite(terms: Array, dtype: str) -> None:
+    if not np.isfinite(terms).all():
+        raise DataError(
+            "a term of the ELBO is NaN or infinite",
+            why=f"the network's forwards in {dtype} overflow"
+            if dtype != "float32"
+            else "the weights are damaged",
+            fix="--set score.dtype=bfloat16, which has float32's range" if dtype == "float16" else "",
         )
 
 

@@ -58,7 +58,7 @@ class PixelSpace:
 
     def denoiser(self, unet: torch.nn.Module, schedule: Schedule) -> Network:
         """See `Space`."""
-        return UNetDenoiser(unet, schedule)
+        return UNetDenoiser(unet, schedule, next(unet.parameters()).dtype)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`."""

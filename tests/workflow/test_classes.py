@@ -77,7 +77,7 @@ class TestSampling:
         found = [sampling.action(FULL, FULL, s) for s in (self.SETTINGS, settings, guided)]
         assert len({action.key for action in found}) == 3
         assert [action.forwards for action in found] == [50, 50, 100]
-        assert [settings.class_of(i) for i in range(5)] == ["a", "b", "a", "b", "a"]
+        assert [settings.condition_of(i) for i in range(5)] == ["a", "b", "a", "b", "a"]
 
     def test_all_classes_in_turn_unless_some_are_chosen(self) -> None:
         classes = Classes(("a", "b", "c"), 3)
@@ -171,7 +171,7 @@ def test_labels_are_the_groups_in_sorted_order(tmp_path: Path, monkeypatch: pyte
     for conditional in (True, False):
         recipe = recipes.from_dict({**values, "model": {"class_conditional": conditional}})
         project = Project(recipe, Store.open(tmp_path / "store", create=True), Console(quiet=True))
-        labels = Builder(project, None).labels  # type: ignore[arg-type]
+        labels = Builder(project, None, None).labels  # type: ignore[arg-type]
         if not conditional:
             assert labels is None
             continue
