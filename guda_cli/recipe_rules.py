@@ -45,7 +45,7 @@ _AT_LEAST: dict[str, float] = {
     "text.hidden_size": 1,
     "text.layers": 1,
     "text.heads": 1,
-    "text.vocabulary": 300,
+    "text.vocabulary": 514,  # all bytes, within and at the end of a word, and two marks
     "text.steps": 0,
     "text.batch_size": 2,
     "sample.guidance": 0,
