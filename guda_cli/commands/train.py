@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guda_cli.commands.common import parse_seeds, say_done, show_plan
-from guda_cli.errors import UsageError
+from guda_cli.commands.common import join_launch, parse_seeds, say_done, show_plan
+from guda_cli.errors import RecipeError, UsageError
 from guda_cli.session import RecipeArgument, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def train(
     """
     from guda_cli.workflow.project import Project
 
+    chief = join_launch(session)
     if source and (without or each_group or null):
         raise UsageError("--from is about the full model: it goes without --without, --each-group and --null")
     for name, given in (("--scheduler", scheduler), ("--as-is", as_is), ("--base", base)):
@@ -107,12 +108,27 @@ def train(
     registers = bool(source) and (as_is or not found.model.text_conditional)
     if source:
         project = _take_over(session, project, source, scheduler or base, registers=registers)
+    _check_network(project)
     groups = list(project.data.counts)
     removals = _removals(project, without or [], each_group, null)
-    if fresh or not leave_out:
+    if chief and (fresh or not leave_out):
         session.make_current(project.recipe, origin, groups)
     if not registers:
         _run(session, project, removals, leave_out, chosen)
+
+
+def _check_network(project: Project) -> None:
+    """RecipeError where a text-to-image recipe leaves its network to `--from`, and that was not given."""
+    model = project.recipe.model
+    blocks = [*model.down_block_types, *model.up_block_types]
+    if not model.text_conditional or model.base or model.registered:
+        return
+    if not any("CrossAttn" in block for block in blocks):
+        raise RecipeError(
+            f"recipe '{project.recipe.name}' needs a pipeline to start from",
+            why="its model section has no block that reads text (CrossAttnDownBlock2D, CrossAttnUpBlock2D)",
+            fix="guda train RECIPE --from PIPELINE (a StableDiffusionPipeline folder or a hub id)",
+        )
 
 
 def _removals(project: Project, without: list[str], each_group: bool, null: bool) -> list[Removal]:

@@ -13,7 +13,8 @@ from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_x0, training_tar
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 
-SIDE = 256  # loss evaluations a side
+SIDE = 256  # loss evaluations a side, at most
+LEAST = 8
 # The rest's loss may rise by this share. On the digits, models 13 % above went with the oracle of held-out
 # groups as well as those 5 % above (forget_weight 1.0 and 0.3, docs/results): less warns of sound models.
 KEPT_WITHIN = 0.10
@@ -33,6 +34,11 @@ class CheckResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a stored record."""
         return asdict(self)
+
+
+def side_of(steps: int, batch_size: int) -> int:
+    """Loss evaluations a side: no more than the run saw entries, so that a check never outweighs it."""
+    return max(LEAST, min(SIDE, steps * batch_size))
 
 
 def evaluation_rows(members: Tensor, side: int = SIDE) -> Tensor:

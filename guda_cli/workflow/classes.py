@@ -12,6 +12,7 @@ from guda_cli.data.conditions import Classes, Conditions
 from guda_cli.data.prompts import Prompts, read_prompts
 from guda_cli.data.queries import ConditionSource
 from guda_cli.errors import DataError, RecipeError, UsageError
+from guda_cli.recipe import Recipe
 from guda_cli.workflow.project import Project
 from store import ActionRecord
 
@@ -57,23 +58,28 @@ class Given:
     """File of image and prompt."""
 
 
+def check_given(recipe: Recipe, given: Given) -> None:
+    """UsageError when the models of `recipe` do not take the kind of condition that is given."""
+    if (given.prompts or given.table) and not recipe.model.text_conditional:
+        raise UsageError(
+            f"{'--prompt' if given.prompts else '--prompts'} needs a text-to-image model",
+            why="model.text_conditional is false in this recipe",
+        )
+    if given.class_ is not None and not recipe.model.class_conditional:
+        raise UsageError(
+            "--class needs a class-conditional model", why="model.class_conditional is false in this recipe"
+        )
+
+
 def conditions_for(project: Project, full: ActionRecord, given: Given) -> ConditionSource | None:
     """What says the class or prompt of query images, `given` or found beside each; None where there is none.
 
     UsageError when what is given is no class of the model, or when the model takes none.
     """
-    if (given.prompts or given.table) and not project.recipe.model.text_conditional:
-        raise UsageError(
-            f"{'--prompt' if given.prompts else '--prompts'} needs a text-to-image model",
-            why="model.text_conditional is false in this recipe",
-        )
+    check_given(project.recipe, given)
     classes = read_classes(project, full)
     if classes is not None:
         return Conditions(classes, given.class_)
-    if given.class_ is not None:
-        raise UsageError(
-            "--class needs a class-conditional model", why="model.class_conditional is false in this recipe"
-        )
     if project.recipe.model.text_conditional:
         return Prompts(given.prompts, read_prompts(given.table) if given.table else None)
     return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from guda_cli.errors import UsageError, unknown
 from guda_cli.workflow import counterfactuals
+from guda_cli.workflow.classes import check_given
 from guda_cli.workflow.instances import settings as instances
 from guda_cli.workflow.project import Project
 
@@ -52,6 +53,7 @@ def make_runs(
     from guda_cli.workflow.instances.run import InstanceRun
     from guda_cli.workflow.score_run import ScoreRun
 
+    check_given(project.recipe, settings.given)
     runs: list[Run] = []
     for name in names:
         if name in counterfactuals.METHODS:

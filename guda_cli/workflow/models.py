@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from guda_cli.workflow.parts import Parts
 
 
+MEMORY = 2 << 30  # bytes for the activations of a forward
+MAPS = 40
+
+
 class Models:
     """The full model, and any model derived from it, in the same network object."""
 
@@ -43,6 +47,16 @@ class Models:
     def learned_variance(self) -> bool:
         """Whether the network also predicts a variance, which scoring does not use."""
         return bool(self.config["unet"]["out_channels"] == 2 * self.config["unet"]["in_channels"])
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward: `Compute.batch_size`, or fewer where their activations would not fit.
+
+        An estimate: MAPS feature maps of the first block's width a row.
+        """
+        _, height, width = self.space.shape
+        channels = int(self.config["unet"]["block_out_channels"][0])
+        return max(1, min(self.compute.batch_size, MEMORY // (4 * MAPS * height * width * channels)))
 
     def fresh(self) -> torch.nn.Module:
         """Another network of the same shape with the full model's weights."""

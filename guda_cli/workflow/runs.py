@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from guda_cli.data.queries import Query
+from guda_cli.data.queries import ConditionSource, Query
 from guda_cli.report.model import QueryResult
 from guda_cli.workflow.plan import Step
 from guda_cli.workflow.project import Project
@@ -59,6 +59,16 @@ class Run(Protocol):
     def plan(self, paths: Sequence[str]) -> list[Step]:
         """What would run."""
         ...
+
+
+def say_prompts(project: Project, queries: Sequence[Query], source: ConditionSource | None) -> None:
+    """Tell which images have no prompt, and so are scored with the empty one."""
+    bare = [query.name for query in queries if query.prompts == ("",)]
+    if bare and source is not None:
+        shown = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
+        project.console.say(
+            f"no prompt is known of {shown}: scored with the empty prompt (--prompt TEXT or --prompts FILE)"
+        )
 
 
 def remember_compute(project: Project, device: str, dtype: str = "float32") -> Compute:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -174,11 +175,11 @@ def _draw(
         jobs.without(Removal(tuple(groups)), full, int(record.params["train"]["seed"]))
     models = jobs.models(full)
     denoiser = models.use(record)
-    parts = []
-    rounds = sum(1 for _ in range(0, settings.count, BATCH)) * min(settings.steps, denoiser.schedule.T)
+    parts, batch = [], min(BATCH, models.batch_size)
+    rounds = math.ceil(settings.count / batch) * min(settings.steps, denoiser.schedule.T)
     with project.console.progress("sample", rounds, unit="step") as bar:
-        for start in range(0, settings.count, BATCH):
-            places = range(start, min(start + BATCH, settings.count))
+        for start in range(0, settings.count, batch):
+            places = range(start, min(start + batch, settings.count))
             x = sampling.sample(
                 denoiser,
                 models.space.shape,

@@ -22,7 +22,7 @@ from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
-from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute
+from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute, say_prompts
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
 from store import ActionRecord
@@ -174,7 +174,9 @@ class ScoreRun:
 
     def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
         channels, size, _ = self.project.data.shape
-        return load_queries(paths, size, channels, self.conditions)
+        queries, bad = load_queries(paths, size, channels, self.conditions)
+        say_prompts(self.project, queries, self.conditions)
+        return queries, bad
 
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
         digests = [query.digest for query in queries]

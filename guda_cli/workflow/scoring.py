@@ -37,7 +37,7 @@ class Engine:
             [queries[i].pixels_digest for i in rows],
             self.grid,
             seed=self.seed,
-            batch_size=self.compute.batch_size,
+            batch_size=self.models.batch_size,
             cond=self.models.conditions(told),
         )
         _check_finite(found, self.compute.dtype)
@@ -73,7 +73,7 @@ class Engine:
             self.grid,
             multiplier,
             seed=self.seed,
-            batch_size=self.compute.batch_size,
+            batch_size=self.models.batch_size,
             cond=self.models.conditions([told]),
         )
 

@@ -129,7 +129,7 @@ class _ByQuery(Engine):
     def __init__(self, context: Context) -> None:
         self.context, self.values = context, context.values
         self.network = cell_losses.Network(context.denoiser)
-        self.seed, self.batch_size = int(self.values["seed"]), context.compute.batch_size
+        self.seed, self.batch_size = int(self.values["seed"]), context.models.batch_size
         self.pool = context.of_pool()
 
     @cached_property

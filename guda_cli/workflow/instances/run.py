@@ -24,7 +24,7 @@ from guda_cli.workflow.instances.store import Arrays, ScoreTable, pack, preparat
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Job, Made, Project
-from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute
+from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute, say_prompts
 from guda_cli.workflow.schedules import read_schedule
 from store import ActionRecord
 
@@ -133,7 +133,9 @@ class InstanceRun:
 
     def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
         channels, size, _ = self.project.data.shape
-        return load_queries(paths, size, channels, self.conditions)
+        queries, bad = load_queries(paths, size, channels, self.conditions)
+        say_prompts(self.project, queries, self.conditions)
+        return queries, bad
 
     def read(self, queries: list[Query]) -> list[QueryResult]:
         """Results of images scored before; those without a row are left out. Runs nothing."""

@@ -95,7 +95,10 @@ class Tuner:
 
     def check(self, recipe: Recipe) -> None:
         """RecipeError for unlearning settings that the full model does not admit."""
-        catalog.check(recipe.unlearn, self._unet, conditional=recipe.model.class_conditional)
+        model = recipe.model
+        catalog.check(
+            recipe.unlearn, self._unet, conditional=model.class_conditional, text=model.text_conditional
+        )
 
     @cached_property
     def _unet(self) -> dict[str, Any]:

@@ -16,6 +16,13 @@ from guda_cli.unlearning import catalog
 _STEPS = (10, 20, 50, 100)
 _RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 _WINDOW = (0.0, 0.2, 0.4, 0.6)
+_ANCHOR: Mapping[str, Sequence[Any]] = {
+    "unlearn.steps": _STEPS,
+    "unlearn.lr": _RATES,
+    "unlearn.t_min": _WINDOW,
+    "unlearn.forget_weight": (0.3, 1.0, 3.0),
+    "unlearn.retain": ("denoise", "distill"),
+}
 # Values tried for each operator where --space does not say otherwise.
 SPACES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "retrack": {
@@ -36,6 +43,8 @@ SPACES: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "unlearn.superfactor": (0.03, 0.1, 0.3),
     },
     "esd": {"unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.guidance": (1.0, 3.0)},
+    "anchor:awss": {**_ANCHOR, "unlearn.beta": (2.0, 8.0)},
+    **dict.fromkeys(("anchor:uniform", "anchor:style-removed", "anchor:matched"), _ANCHOR),
 }  # fmt: skip
 
 
