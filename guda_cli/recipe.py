@@ -182,6 +182,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             return float(value)
         except ValueError:
             pass
+    if hint is str and value is False:  # YAML reads no as false
+        return "no"
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
