@@ -71,7 +71,7 @@ class Bench:
         scored = self.guda("score", "queries", "--method", "logo")
         groups = sorted(entry["group"] for entry in scored[0]["scores"])
         tuned = {operator: self.tune(operator) for operator in self.operators}
-        self.guda("unlearn", "--all")
+        self.guda("unlearn", "--all", "--no-null")  # the null is for z-values, not for ranking
         self.guda("score", "queries", "--method", f"guda,{METHODS}")
         judged = [name for name in groups if name not in tuned["retrack"]["groups"]]
         for steps in self.curve:
