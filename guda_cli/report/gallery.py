@@ -12,12 +12,12 @@ GALLERY_CSS = """
 .gallery-row{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;
 margin:.9rem 0}
 .gallery-row h3{font-weight:600}
-.pictures{display:flex;flex-wrap:wrap;gap:.9rem 1.2rem;list-style:none;margin:.6rem 0 0;padding:0}
-.pictures li{width:128px;display:flex;flex-direction:column;font-size:.85rem;line-height:1.35}
-.pictures li.own{padding-right:1.2rem;border-right:1px solid var(--line);width:calc(128px + 1.2rem)}
+.pictures{display:flex;flex-wrap:wrap;gap:.9rem .6rem;list-style:none;margin:.6rem 0 0;padding:0}
+.pictures li{width:9rem;display:flex;flex-direction:column;font-size:.85rem;line-height:1.35}
+.pictures li.own{border-right:1px solid var(--line);margin-right:.6rem}
 img.drawn{width:128px;height:128px;object-fit:contain;border-radius:4px;margin-bottom:.3rem}
 img.crisp{image-rendering:pixelated}
-@media (max-width:560px){.pictures{gap:.8rem}.pictures li,.pictures li.own{width:calc(50% - .4rem);padding:0;
+@media (max-width:560px){.pictures{gap:.8rem}.pictures li,.pictures li.own{width:calc(50% - .4rem);margin:0;
 border:0}img.drawn{width:100%;height:auto;aspect-ratio:1}}
 @media print{.gallery-row{break-inside:avoid}}
 """
@@ -25,8 +25,8 @@ _MOST = 256  # pixels a side: sharp at 128 CSS pixels on a dense screen
 _COARSE = 96  # smaller pictures are enlarged: their pixels are shown as squares
 
 _HOW = {
-    "guda": "out of which one group was unlearned: an estimate of the model that has never seen it",
-    "logo": "that was trained again without one group",
+    "guda": "a model from which one group was unlearned, an estimate of one that has never seen it",
+    "logo": "a model that was trained again without one group",
 }
 _ORACLE = (
     " A model trained again differs from the full one in more than the group: its pictures also change where "
@@ -42,8 +42,8 @@ def gallery_section(report: ReportModel) -> str:
     if not report.gallery.rows:
         return f"<p>There is nothing to show.</p>{notes}"
     intro = (
-        "Beside each image: what a model draws from the same noise, with the same settings, "
-        f"{_HOW.get(report.method, 'that knows one group less')}. "
+        "Beside each image: the picture that the same noise and settings give with "
+        f"{_HOW.get(report.method, 'a model that knows one group less')}. "
         "“differs by” is the mean absolute difference of the pixels to the full model's picture, "
         "of levels from 0 to 255." + (_ORACLE if report.method == "logo" else "")
     )
@@ -52,10 +52,11 @@ def gallery_section(report: ReportModel) -> str:
 
 def _row(row: GalleryRow) -> str:
     scale = scale_for([one.score for one in row.counterparts])
-    own = ["<strong>the image</strong>", "drawn again: the same" if row.same else ""]
+    own = ["<strong>the image</strong>", "drawn again: same" if row.same else ""]
     cells = [_cell(row.pixels, f"image {row.image}", own, "own")]
     if not row.same:
-        lines = ["the full model", esc(f"differs by {_level(row.difference)} from the image")]
+        off = f"differs by {_level(row.difference)} from the image" if row.redrawn else ""
+        lines = ["the full model", esc(off)]
         cells.append(_cell(row.drawn, f"the full model's drawing for {row.image}", lines))
     cells += [_without(row, one, scale) for one in row.counterparts]
     told = "" if row.condition is None else f" (“{row.condition}”)"

@@ -79,7 +79,7 @@ def build(
         wanted += [(group, record, plan) for plan in users]
     pictures = _pictures(project, found.full, wanted, request.device)
     rows = tuple(_row(plan, pictures, request.top) for plan in plans)
-    return Gallery(rows, chooser.notes(len(plans)))
+    return Gallery(rows, chooser.notes(full=len(plans) == request.images))
 
 
 class _Chooser:
@@ -105,9 +105,9 @@ class _Chooser:
                 out.append(_Plan(query, answer, settings, own is not None))
         return out
 
-    def notes(self, shown: int) -> tuple[str, ...]:
-        """What was left out among the images looked at, and why."""
-        before = " before the last one shown" if shown else ""
+    def notes(self, full: bool) -> tuple[str, ...]:
+        """What was left out among the images looked at, and why; in a `full` gallery those are not all."""
+        before = " before the last one shown" if full else ""
         return tuple(
             f"{n} {'images are' if n > 1 else 'image is'} left out{before}: {why}"
             for why, n in self.left_out.items()

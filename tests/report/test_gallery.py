@@ -74,7 +74,7 @@ def test_a_row_shows_the_image_then_each_model_in_order() -> None:
     assert all(f"without {group}" in alt for group, alt in zip(GROUPS, alts[1:], strict=True))
     for expected in ("rank 1, score +2.00", "rank 3, score +0.67", "differs by 12.2", "differs by 24.5"):
         assert expected in words
-    assert "drawn again: the same" in words
+    assert "drawn again: same" in words
     assert "full model does not draw" not in words
 
 
@@ -83,12 +83,13 @@ def test_an_image_that_is_not_drawn_again_says_so_and_shows_what_is() -> None:
     assert [int(image[0, 0, 0]) for image in pictures(page)][:2] == [10, 11]
     assert "does not draw this image again" in words
     assert "differs by 33.3 from the image" in words
-    assert "drawn again: the same" not in words
+    assert "drawn again: same" not in words
 
 
 def test_another_picture_of_the_same_prompt_says_so() -> None:
     page, words = shown(row(redrawn=False, same=False, condition="a dog, in <i>oil</i>"))
     assert "not this image" in words
+    assert "from the image" not in words
     assert "“a dog, in <i>oil</i>”" in words
     assert len(pictures(page)) == 5
 
