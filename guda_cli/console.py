@@ -36,11 +36,16 @@ class Console:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
+        self._mute = False
         self._bars: Any = None  # the rich bars now on the terminal (guda_cli.progress.Bars)
+
+    def mute(self) -> None:
+        """From here on nothing but errors, as text: another process prints the rest."""
+        self._mute = self.quiet = True
 
     def out(self, what: object) -> None:
         """Print text or a rich renderable to stdout; nothing with `--json`. Text is never markup."""
-        if self.json:
+        if self.json or self._mute:
             return
         with self._clear_of_bars():
             if isinstance(what, str):
@@ -55,7 +60,7 @@ class Console:
         The document names its `schema` ("guda.score/1"). NaN and infinities become null; numpy scalars,
         arrays, tuples and paths become plain values.
         """
-        if not self.json:
+        if not self.json or self._mute:
             return
         if "schema" not in document:
             raise ValueError("a JSON document must name its schema")
@@ -76,7 +81,8 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A warning on stderr, also with `--quiet`."""
-        _write_err(f"{_styled('warning:', 'yellow')} {text}")
+        if not self._mute:
+            _write_err(f"{_styled('warning:', 'yellow')} {text}")
 
     def error(self, err: GudaError) -> None:
         """What went wrong, why, and the next command; with `--json` also as a document on stdout."""

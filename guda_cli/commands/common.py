@@ -23,6 +23,19 @@ def open_project(session: Session, *, create: bool = False) -> Project:
     return Project(session.recipe(), store, session.console, wait=session.options.wait)
 
 
+def join_launch(session: Session) -> bool:
+    """Work with the other processes that `accelerate launch` started, if any; only the first one speaks.
+
+    Returns whether this is the first.
+    """
+    from guda_cli.training import distributed
+
+    distributed.join()
+    if distributed.rank():
+        session.console.mute()
+    return distributed.rank() == 0
+
+
 def with_sets(session: Session, *items: str) -> Session:
     """The session with further `--set` entries, from options that stand for one."""
     options = dataclasses.replace(session.options, sets=(*session.options.sets, *items))

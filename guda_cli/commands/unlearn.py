@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import open_project, say_done, show_plan, with_sets
+from guda_cli.commands.common import join_launch, open_project, say_done, show_plan, with_sets
 from guda_cli.errors import UsageError
 from guda_cli.session import GroupOption, Session, command_options
 
@@ -56,6 +56,7 @@ def unlearn(
     """
     from guda_cli.workflow import removal
 
+    join_launch(session)
     if bool(group) == every:
         raise UsageError("name the groups to unlearn, or --all", fix="guda unlearn --all")
     given = {"operator": operator, "guard": guard, "params": params, "steps": steps, "lr": lr}
@@ -79,10 +80,12 @@ def unlearn(
 
 def _check(project: Project, chosen: list[Removal]) -> None:
     """What the operator cannot do with this model, or without these groups, is an error before any work."""
+    from guda_cli.training import distributed
     from guda_cli.unlearning import catalog
     from guda_cli.workflow.text_problem import styles
 
     model, spec = project.recipe.model, project.recipe.unlearn
+    catalog.check_parts(spec, project.recipe.train.gradient_accumulation * distributed.world())
     needed = model.text_conditional and spec.operator in catalog.NEED_STYLES
     own = styles(project) if needed and project.known_data() else None
     for removed in [what.groups for what in chosen] or [()]:

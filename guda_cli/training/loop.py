@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +12,22 @@ from torch import Tensor
 
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import GudaError
+from guda_cli.training import distributed
 from guda_cli.training.ema import ema_decay, ema_update
+from guda_cli.training.precision import SKIPS, Scaler
 from guda_cli.training.signals import held_back
 from guda_cli.training.state import RunState, pack_optimizer, unpack_optimizer
 
 SaveState = Callable[[RunState], None]
+LossAt = Callable[[int], Tensor | Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """Optimiser settings of a run; `ema` 0 keeps no average, `decay_lr` is a cosine to zero."""
+    """Optimiser settings of a run; `ema` 0 keeps no average, `decay_lr` is a cosine to zero.
+
+    `scaled`: losses are scaled up for the backward, as float16 needs it.
+    """
 
     steps: int
     lr: float
@@ -31,15 +37,20 @@ class LoopSpec:
     weight_decay: float = 0.0
     grad_clip: float = 1.0
     ema: float = 0.0
+    scaled: bool = False
 
 
 @dataclass
 class Hooks:
-    """What the caller does around steps: report progress, save state every `save_seconds`."""
+    """What the caller does around steps: report progress, save state every `save_seconds`.
+
+    `skipped` counts the steps that moved nothing, their float16 gradients having overflowed.
+    """
 
     on_step: Callable[[float], None] = lambda loss: None
     save: SaveState | None = None
     save_seconds: float = 20.0
+    skipped: int = 0
 
 
 class Diverged(GudaError):  # noqa: N818
@@ -60,7 +71,7 @@ def learning_rate(spec: LoopSpec, step: int) -> float:
 
 def run(
     model: torch.nn.Module,
-    loss_at: Callable[[int], Tensor],
+    loss_at: LossAt,
     spec: LoopSpec,
     *,
     resume: RunState | None = None,
@@ -70,21 +81,28 @@ def run(
 
     Parameters that require no gradient are neither trained nor saved nor returned.
     `loss_at(step)` must depend on the step alone, so that a run resumed from any saved state ends in
-    the same bits. Raises Diverged when the loss is not finite; on KeyboardInterrupt the state is
-    saved first.
+    the same bits. It may give the loss in summands, of which each is worked off before the next is asked
+    for. In a launch of several processes gradients are summed over them and the chief saves; see
+    `distributed`. Raises Diverged when the loss is not finite; on KeyboardInterrupt, and when another
+    process is lost, the state is saved first.
     """
     run = _Run(model, spec, resume)
+    distributed.start(run.step, run.parameters[0].device)
+    save = hooks.save if distributed.rank() == 0 else None
     saved_at, saved_step = time.monotonic(), run.step
     try:
         while run.step < spec.steps:
-            hooks.on_step(run.advance(loss_at))
+            loss = run.advance(loss_at)
+            hooks.skipped = run.scaler.skipped
+            hooks.on_step(loss)
             due = time.monotonic() - saved_at >= hooks.save_seconds
-            if hooks.save and run.step < spec.steps and due:
-                hooks.save(run.state())
+            if save and run.step < spec.steps and due:
+                save(run.state())
                 saved_at, saved_step = time.monotonic(), run.step
-    except KeyboardInterrupt:
-        if hooks.save and run.whole and saved_step < run.step < spec.steps:
-            hooks.save(run.state())
+    except (KeyboardInterrupt, distributed.PeerLost):
+        if save and run.whole and saved_step < run.step < spec.steps:
+            with held_back():  # launchers pass on a Ctrl-C that has come already
+                save(run.state())
         raise
     return run.final()
 
@@ -100,6 +118,7 @@ class _Run:
         self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.parameters, lr=spec.lr, weight_decay=spec.weight_decay)
         self.average = [p.detach().clone() for p in self.parameters] if spec.ema else []
+        self.scaler = Scaler(self.parameters[0].device, spec.scaled)
         self.step, self.whole = 0, True
         self._earlier, self._started = 0.0, time.monotonic()
         if resume is not None:
@@ -110,43 +129,64 @@ class _Run:
         held = {name: v for name, v in self.model.state_dict().items() if name in self.frozen}
         self.model.load_state_dict(held | state.weights)
         unpack_optimizer(self.optimizer, self.names, state.moments)
+        if state.scaler is not None:
+            self.scaler.restore(state.scaler)
         if self.spec.ema:
             named = zip(self.names, self.parameters, strict=True)
             self.average = [state.ema[name].to(p.device) for name, p in named]
 
-    def advance(self, loss_at: Callable[[int], Tensor]) -> float:
+    def advance(self, loss_at: LossAt) -> float:
         """One step; returns its loss. The state is `whole` except while weights are being moved."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, self.step)
-        # dropout reads the global generator
-        torch.manual_seed(seed_of("guda.dropout/1", self.spec.seed, self.step))
-        loss = loss_at(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
+        value = self._backward(loss_at)
+        self.scaler.unscale(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.grad_clip))
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            what = "loss" if not math.isfinite(value) else "gradient"
-            raise Diverged(
-                f"the {what} became {value if what == 'loss' else norm} at step {self.step}",
-                why="the learning rate is too high for this model or the data holds extreme values",
-                fix="lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4; nothing was stored",
-            )
+        self._check(value, norm)
         with held_back():
             self.whole = False
-            self.optimizer.step()
+            self.scaler.step(self.optimizer, norm)
             if self.average:
                 decay = ema_decay(self.step, self.spec.ema)
                 ema_update(self.average, [p.detach() for p in self.parameters], decay)
             self.step, self.whole = self.step + 1, True
         return value
 
+    def _backward(self, loss_at: LossAt) -> float:
+        """The step's gradients, of all processes; returns its loss."""
+        # dropout reads the global generator; processes draw masks of their own
+        place = (distributed.rank(),) if distributed.rank() else ()
+        torch.manual_seed(seed_of("guda.dropout/1", self.spec.seed, self.step, *place))
+        losses, value = loss_at(self.step), 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        for loss in (losses,) if isinstance(losses, Tensor) else losses:
+            self.scaler.backward(loss)
+            value += float(loss.detach())
+        return distributed.sum_gradients(self.parameters, value)
+
+    def _check(self, value: float, norm: float) -> None:
+        """Diverged when loss or gradients are not finite; scaled gradients may overflow now and then."""
+        if not math.isfinite(value):
+            what = f"the loss became {value} at step {self.step}"
+        elif self.scaler.in_row >= SKIPS:
+            what = f"the float16 gradients overflowed in {SKIPS} steps in a row, the last step {self.step}"
+        elif not (math.isfinite(norm) or self.spec.scaled):
+            what = f"the gradient became {norm} at step {self.step}"
+        else:
+            return
+        narrow = "--set train.mixed_precision=bf16, whose range is float32's; or " if self.spec.scaled else ""
+        raise Diverged(
+            what,
+            why="the learning rate is too high for this model or the data holds extreme values",
+            fix=f"{narrow}lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4; nothing was stored",
+        )
+
     def state(self) -> RunState:
         """What a later process needs to go on from here."""
         ema = dict(zip(self.names, self.average, strict=True)) if self.average else {}
         seconds = self._earlier + time.monotonic() - self._started
         moments = pack_optimizer(self.optimizer, self.names)
-        return RunState(self.step, self._weights(), moments, ema, seconds)
+        return RunState(self.step, self._weights(), moments, ema, seconds, self.scaler.state())
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: v for name, v in self.model.state_dict().items() if name not in self.frozen}

@@ -18,6 +18,8 @@ class RunState:
     moments: dict[str, Tensor]
     ema: dict[str, Tensor]
     seconds: float = 0.0
+    scaler: Tensor | None = None
+    """Of the gradient scaling (`precision.Scaler.state`); None where there is none."""
 
     def to_bytes(self) -> bytes:
         """Serialise as safetensors."""
@@ -27,6 +29,8 @@ class RunState:
             for name, value in getattr(self, kind).items()
         }
         tensors["seconds"] = torch.tensor(self.seconds, dtype=torch.float64)
+        if self.scaler is not None:
+            tensors["scaler"] = self.scaler
         return bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
     @staticmethod
@@ -35,6 +39,7 @@ class RunState:
         state = RunState(step, {}, {}, {})
         tensors = load(data)
         state.seconds = float(tensors.pop("seconds"))
+        state.scaler = tensors.pop("scaler", None)
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
             getattr(state, kind)[name] = value

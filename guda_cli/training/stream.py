@@ -24,6 +24,10 @@ class Batch:
     noise: Tensor
     flip: Tensor
 
+    def take(self, rows: Tensor) -> Batch:
+        """The entries `rows` [n] alone."""
+        return Batch(self.indices[rows], self.t[rows], self.noise[rows], self.flip[rows])
+
 
 class Stream:
     """Seeded epochs over `count` images, or over those that `keep` [count] marks."""

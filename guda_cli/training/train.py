@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from guda_cli.diffusion.denoiser import Network, add_noise, training_target
 from guda_cli.recipe import TrainSpec, total_steps
 from guda_cli.training import loop
 from guda_cli.training.model_io import Weights
+from guda_cli.training.precision import mixed
+from guda_cli.training.scale import Scale, checkpointed
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream, clean
 
@@ -29,28 +33,39 @@ def train(
     Loss: mean squared error of the model's own prediction type, t uniform (Ho et al. 2020, eq. 14). A
     conditional network needs `labels`, int64 [N] (classes, or prompts in its bank); a share `dropout` of the
     entries is shown with the null condition instead (classifier-free guidance, Ho & Salimans 2022).
-    ValueError when there is none.
+    ValueError when there is none. `spec` also says in how many parts a batch is computed, and in which
+    precision; RecipeError for what the network or the device cannot do.
     """
-    unet, schedule = denoiser.unet, denoiser.schedule
+    unet, schedule, scale = denoiser.unet, denoiser.schedule, Scale.of(spec)
+    model = mixed(denoiser, scale.precision)
     stream = Stream(len(images), spec.batch_size, schedule.T, tuple(images.shape[1:]), spec.seed, keep=keep)
     if labels is not None and dropout and denoiser.null_class is None:
         raise ValueError("dropping conditions needs a null condition")
     unet.train()
 
-    def loss_at(step: int) -> Tensor:
-        batch = stream.at(step)
-        x0 = clean(images, batch, flip=spec.flip).to(denoiser.device)
-        noise, t = batch.noise.to(denoiser.device), batch.t.to(denoiser.device)
-        x_t = add_noise(schedule, x0, noise, t)
-        target = training_target(schedule, x0, noise, t)
-        cond = None
+    def losses_at(step: int) -> Iterator[Tensor]:
+        whole, cond = stream.at(step), None
         if labels is not None:
             dropped = stream.unlabelled(step, dropout)
-            cond = with_dropped(labels[batch.indices], dropped, denoiser.null_class).to(denoiser.device)
-        return torch.nn.functional.mse_loss(denoiser.predict(x_t, t, cond), target)
+            cond = with_dropped(labels[whole.indices], dropped, denoiser.null_class).to(denoiser.device)
+        for rows in scale.parts(spec.batch_size):
+            batch = whole.take(rows)
+            x0 = clean(images, batch, flip=spec.flip).to(denoiser.device)
+            noise, t = batch.noise.to(denoiser.device), batch.t.to(denoiser.device)
+            x_t = add_noise(schedule, x0, noise, t)
+            target = training_target(schedule, x0, noise, t)
+            shown = None if cond is None else cond[rows.to(cond.device)]
+            loss = torch.nn.functional.mse_loss(model.predict(x_t, t, shown), target)
+            yield loss * (len(rows) / spec.batch_size)
 
-    settings = loop.LoopSpec(
-        steps=total_steps(spec, len(images)),
+    with checkpointed(unet, scale.checkpointing):
+        return loop.run(unet, losses_at, settings(spec, len(images)), resume=resume, hooks=hooks)
+
+
+def settings(spec: TrainSpec, images: int) -> loop.LoopSpec:
+    """The optimiser settings of a training on `images` images."""
+    return loop.LoopSpec(
+        steps=total_steps(spec, images),
         lr=spec.lr,
         seed=spec.seed,
         warmup=spec.warmup_steps,
@@ -58,8 +73,8 @@ def train(
         weight_decay=spec.weight_decay,
         grad_clip=spec.grad_clip,
         ema=spec.ema_decay,
+        scaled=spec.mixed_precision == "fp16",
     )
-    return loop.run(unet, loss_at, settings, resume=resume, hooks=hooks)
 
 
 def with_dropped(labels: Tensor, dropped: Tensor, null_class: int | None) -> Tensor:

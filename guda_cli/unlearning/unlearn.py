@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, training_target
 from guda_cli.errors import DataError
-from guda_cli.training import loop
+from guda_cli.training import distributed, loop
 from guda_cli.training.model_io import Weights
+from guda_cli.training.precision import mixed
+from guda_cli.training.scale import Scale, checkpointed
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream, clean
 from guda_cli.unlearning import catalog, subsets
@@ -25,35 +28,40 @@ def step_loss(
     problem: Problem,
     stream: Stream,
     step: int,
+    only: Tensor | None = None,
 ) -> Tensor:
     """L = (1/B) [sum over retain entries + what the operator says of forget entries].
 
     Dividing by the whole batch treats every retain entry alike whatever group is removed. Losses are
     mean squared errors per pixel of the model's own prediction type; `teacher` gives the retain entries'
-    targets where there is one.
+    targets where there is one. `only` int64 [n] are the entries whose share of L is wanted (None: all).
     """
     schedule, device = problem.schedule, denoiser.device
     batch = stream.at(step)
+    size = len(batch.t)
+    only = torch.arange(size) if only is None else only
+    batch = batch.take(only)
     x0 = clean(problem.images, batch, flip=False).to(device)
     noise, t = batch.noise.to(device), batch.t.to(device)
     x_t = add_noise(schedule, x0, noise, t)
     cond = _conditions(problem, stream, step)
-    cond = None if cond is None else cond.to(device)
+    cond = None if cond is None else cond[only].to(device)
     target = training_target(schedule, x0, noise, t)
     if teacher is not None:
         with torch.no_grad():
             target = teacher.predict(x_t, t, cond)
     rows = problem.forget[batch.indices].nonzero().flatten().to(device)
     if not len(rows):
-        return squared_error(denoiser.predict(x_t, t, cond), target).sum() / len(t)
+        return squared_error(denoiser.predict(x_t, t, cond), target).sum() / size
     own = None if cond is None else cond[rows]
     indices = batch.indices[rows.cpu()]
-    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, len(t))
+    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, size, only)
     part = operator.shown(part)
     x_t = part.place(x_t, part.x_t)
     if cond is not None and part.cond is not None:
         cond = part.place(cond, part.cond)
-    return operator.loss(denoiser.predict(x_t, t, cond), target, part)
+    # operators divide by the entries that they are given
+    return operator.loss(denoiser.predict(x_t, t, cond), target, part) * (len(t) / size)
 
 
 def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
@@ -71,6 +79,7 @@ def unlearn(
     problem: Problem,
     *,
     teacher: Denoiser | None = None,
+    scale: Scale = Scale(),  # noqa: B008 - frozen
     resume: RunState | None = None,
     hooks: loop.Hooks,
 ) -> Weights:
@@ -79,13 +88,16 @@ def unlearn(
     All of them, or those trained where `params` chooses some (low-rank factors as peft names them).
     Needs at least one image to forget and one to keep (DataError otherwise); `teacher` is the frozen
     full model, which `retain: distill` and esd need. `guard` weighs the forget terms by the weights on entry.
+    RecipeError for what of `scale` the operator, the network or the device cannot do.
     """
     if not bool(problem.forget.any()) or bool(problem.forget.all()):
         raise DataError("there must be at least one image to forget and one to keep")
     spec = problem.spec
     if spec.retain == "distill" and teacher is None:
         raise ValueError("retain: distill needs the full model as teacher")
-    unet = denoiser.unet
+    catalog.check_parts(spec, scale.accumulation * distributed.world())
+    unet, model = denoiser.unet, mixed(denoiser, scale.precision)
+    teacher = None if teacher is None else mixed(teacher, scale.precision)
     if spec.guard:
         problem = dataclasses.replace(problem, guard=guard_weights(denoiser, problem))
     subsets.prepare(unet, spec.params, spec.seed)
@@ -98,12 +110,13 @@ def unlearn(
     unet.train()
     # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
     settings = loop.LoopSpec(
-        steps=spec.steps, lr=spec.lr, seed=spec.seed, warmup=max(1, spec.steps // 10), decay_lr=True
-    )
-    return loop.run(
-        unet,
-        lambda step: step_loss(denoiser, towards, operator, problem, stream, step),
-        settings,
-        resume=resume,
-        hooks=hooks,
-    )
+        steps=spec.steps, lr=spec.lr, seed=spec.seed, warmup=max(1, spec.steps // 10), decay_lr=True,
+        scaled=scale.precision == "fp16",
+    )  # fmt: skip
+
+    def losses_at(step: int) -> Iterator[Tensor]:
+        for rows in scale.parts(spec.batch_size):
+            yield step_loss(model, towards, operator, problem, stream, step, rows)
+
+    with checkpointed(unet, scale.checkpointing):
+        return loop.run(unet, losses_at, settings, resume=resume, hooks=hooks)

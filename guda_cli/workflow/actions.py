@@ -117,7 +117,25 @@ def _train_settings(recipe: Recipe) -> dict[str, Any]:
     found.pop("epochs")
     if not recipe.model.text_conditional:
         found.pop("prompt_dropout")
-    return {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
+    return {name: value for name, value in found.items() if name not in _LATER} | _later(recipe)
+
+
+def _later(recipe: Recipe) -> dict[str, Any]:
+    """The settings of `train` that came later, as far as they are not the default."""
+    found = {name: getattr(recipe.train, name) for name in _LATER}
+    return {name: value for name, value in found.items() if value != _LATER[name]}
+
+
+def check_params(recipe: Recipe) -> None:
+    """RecipeError where `train.params` cannot be: with no pipeline to start from, or not installed."""
+    params = recipe.train.params
+    if params != "full" and not recipe.model.base:
+        raise RecipeError(
+            f"train.params: {params} needs a model to start from",
+            why="all weights of a model that is trained from scratch are trained",
+            fix="guda train --from DIR (text-to-image recipes); or --set train.params=full",
+        )
+    catalog.check_params(params, {}, recipe.model.text_conditional, "train.params")
 
 
 def train(
@@ -166,6 +184,7 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
     params: dict[str, Any] = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
     if recipe.model.class_conditional:
         params["class_dropout"] = recipe.train.class_dropout
+    params |= {name: value for name, value in _later(recipe).items() if name != "params"}
     if recipe.model.text_conditional:
         params |= {"prompt_dropout": recipe.train.prompt_dropout, **text_settings.settings(recipe)}
     inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}

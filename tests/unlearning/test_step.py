@@ -11,11 +11,13 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser, UNetDenoiser, training_target
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.errors import DataError
+from guda_cli.errors import DataError, RecipeError
 from guda_cli.recipe import UnlearnSpec
 from guda_cli.training import loop
+from guda_cli.training.scale import Scale
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Batch, Stream
+from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators import ForgetBatch, Problem, make
 from guda_cli.unlearning.redirect import Redirect, Redirecting
 from guda_cli.unlearning.unlearn import step_loss, unlearn
@@ -28,6 +30,7 @@ from tests.diffusion.tiny import (
     make_unet,
     wavy,
 )
+from tests.unlearning import text_problem
 
 COUNT, BATCH, SHAPE = 12, 8, (1, 4, 4)
 SPEC = UnlearnSpec(
@@ -261,3 +264,67 @@ def test_nothing_to_forget_or_to_keep_is_refused(value: bool) -> None:
     p = dataclasses.replace(make_problem(make_schedule()), forget=torch.full((COUNT,), value))
     with pytest.raises(DataError, match="forget"):
         unlearn(UNetDenoiser(make_unet(), p.schedule), p, hooks=loop.Hooks())
+
+
+KINDS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPERATORS = ["retrack", "finetune", "neggrad", "esd", *catalog.ANCHORS]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("parts", [2, 6])
+def test_the_shares_of_parts_add_up_to_the_step(operator: str, parts: int) -> None:
+    """Every entry counts alike and draws the same numbers, whatever it is computed with."""
+    text = text_problem.text_problem()
+    p = text_problem.of(text, operator, t_min=0.0, forget_weight=0.7)
+    full = text_problem.denoiser(text.bank, seed=1)
+    denoiser, op, stream = text_problem.denoiser(text.bank), make(p, full), text_problem.stream(p)
+    batch = stream.at(1)
+    assert 0 < int(p.forget[batch.indices].sum()) < len(batch.t)
+    with torch.no_grad():
+        whole = step_loss(denoiser, None, op, p, stream, 1)
+        shares = [
+            step_loss(denoiser, None, op, p, stream, 1, rows)
+            for rows in torch.arange(len(batch.t)).chunk(parts)
+        ]
+        mixed = [
+            step_loss(denoiser, None, op, p, stream, 1, torch.arange(r, len(batch.t), 3)) for r in range(3)
+        ]
+    assert len(shares) > 1
+    assert float(sum(shares)) == pytest.approx(float(whole), rel=1e-5)
+    assert float(sum(mixed)) == pytest.approx(float(whole), rel=1e-5)
+    assert all(float(share) != pytest.approx(float(whole) / parts, rel=1e-4) for share in shares)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [Scale(accumulation=3), Scale(checkpointing=True), Scale(precision="bf16"), Scale(3, True, "fp16")],
+)
+def test_unlearning_in_parts_or_in_half_precision_ends_nearby(scale: Scale) -> None:
+    def run(scale: Scale) -> Tensor:
+        p = Problem(bytes_images(COUNT, (1, 8, 8)), forget_mask(0, 2, 7), make_schedule(), SPEC)
+        denoiser, kinds, lean = UNetDenoiser(make_unet(), p.schedule), [], []
+        denoiser.unet.conv_in.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+        hooks = loop.Hooks(on_step=lambda loss: lean.append(denoiser.unet.is_gradient_checkpointing))
+        weights = unlearn(denoiser, p, teacher=make_denoiser(), scale=scale, hooks=hooks)
+        assert kinds == [KINDS[scale.precision]] * SPEC.steps * (2 if scale.accumulation > 1 else 1)
+        assert lean == [scale.checkpointing] * SPEC.steps
+        assert not denoiser.unet.is_gradient_checkpointing
+        return torch.cat([w.flatten() for w in weights.values()])
+
+    before = torch.cat([w.flatten() for w in make_unet().state_dict().values()])
+    plain, other = run(Scale()), run(scale)
+    moved = (plain - before).norm()
+    assert moved > 0
+    assert (other - plain).norm() < (1e-2 if scale.precision == "no" else 0.5) * moved
+
+
+@pytest.mark.parametrize(
+    "changes", [{"operator": "siss"}, {"operator": "erasediff"}, {"density_ratio": True, "t_min": 0.0}]
+)
+def test_steps_that_are_no_sum_over_entries_are_not_split(changes: dict[str, object]) -> None:
+    spec = dataclasses.replace(SPEC, **changes)
+    p = Problem(bytes_images(COUNT, (1, 8, 8)), forget_mask(0, 2, 7), make_schedule(), spec)
+    with pytest.raises(RecipeError, match="gradient_accumulation"):
+        unlearn(UNetDenoiser(make_unet(), p.schedule), p, scale=Scale(accumulation=2), hooks=loop.Hooks())
+    catalog.check_parts(spec, 1)
+    catalog.check_parts(SPEC, 2)

@@ -1,0 +1,58 @@
+"""Settings that let a large model be trained on little memory or many processes, without other results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guda_cli.errors import RecipeError
+from guda_cli.recipe_specs import TrainSpec
+from guda_cli.training import distributed
+
+
+@dataclass(frozen=True)
+class Scale:
+    """In how many parts a batch is computed, whether activations are computed anew, and the precision."""
+
+    accumulation: int = 1
+    checkpointing: bool = False
+    precision: str = "no"  # no | bf16 | fp16
+
+    @staticmethod
+    def of(spec: TrainSpec) -> Scale:
+        """What a recipe's `train` section says, which is for unlearning too."""
+        return Scale(spec.gradient_accumulation, spec.gradient_checkpointing, spec.mixed_precision)
+
+    def parts(self, size: int) -> list[Tensor]:
+        """Which of a batch's `size` entries are computed together, int64 [n] each, by this process.
+
+        Networks with dropout draw other masks in other parts; apart from this, and from rounding, the summed
+        gradients are those of the whole batch.
+        """
+        own = torch.arange(distributed.rank(), size, distributed.world())
+        return list(own.chunk(self.accumulation)) if len(own) else []
+
+
+@contextmanager
+def checkpointed(unet: torch.nn.Module, on: bool) -> Iterator[None]:
+    """Keep few activations of `unet` for the backward and compute the rest anew (Chen et al. 2016).
+
+    RecipeError when the network cannot do it.
+    """
+    if not on:
+        yield
+        return
+    if not getattr(unet, "_supports_gradient_checkpointing", False):
+        raise RecipeError(
+            f"train.gradient_checkpointing does not go with a {type(unet).__name__}",
+            fix="--set train.gradient_checkpointing=false",
+        )
+    unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()  # type: ignore[operator]
