@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import UsageError
+from guda_cli.training import distributed
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +19,14 @@ class Compute:
 
     device: torch.device
     threads: int
+    dtype: str = "float32"
+    """Of the forwards that score; a torch type's name."""
 
     @property
     def key(self) -> dict[str, Any]:
         """What enters the key of an ELBO table."""
         kind = self.device.type
-        return {"device": kind, "threads": self.threads if kind == "cpu" else 0, "dtype": "float32"}
+        return {"device": kind, "threads": self.threads if kind == "cpu" else 0, "dtype": self.dtype}
 
     @property
     def batch_size(self) -> int:
@@ -31,11 +34,11 @@ class Compute:
         return int(os.environ.get("GUDA_BATCH_SIZE") or (256 if self.device.type == "cpu" else 512))
 
 
-def setup(device: str = "auto") -> Compute:
-    """Prepare torch and choose the device. UsageError when the asked one is not there.
+def setup(device: str = "auto", dtype: str = "float32") -> Compute:
+    """Prepare torch and choose the device; each process of a launch gets its own GPU.
 
-    Must run before the first parallel operation: flushing denormals, four times faster on small
-    losses, is a setting of each thread that later threads inherit.
+    UsageError when the device is not there. Must run before the first parallel operation: flushing denormals,
+    four times faster on small losses, is a setting of each thread that later threads inherit.
     """
     import torch
 
@@ -51,4 +54,22 @@ def setup(device: str = "auto") -> Compute:
         raise UsageError(
             f"--device {chosen}: torch sees no such device", why=f"it offers {found}", fix=f"--device {found}"
         )
-    return Compute(torch.device(chosen), torch.get_num_threads())
+    return Compute(_place(torch.device(chosen)), torch.get_num_threads(), dtype)
+
+
+def _place(device: torch.device) -> torch.device:
+    """The device of this process of a launch; without one, `device`."""
+    import torch
+
+    local = distributed.local_rank()
+    if local is None or device.type == "cpu":
+        return device
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if local >= count:
+        raise UsageError(
+            f"process {local + 1} of this launch has no device of its own",
+            why=f"torch sees {count} CUDA devices here",
+            fix="start as many processes as there are GPUs; or --device cpu",
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)

@@ -16,9 +16,12 @@ from guda_cli.diffusion.denoiser import Network, UNetDenoiser
 from guda_cli.diffusion.schedule import Schedule, from_config
 from guda_cli.errors import DataError, MissingError, RecipeError
 from guda_cli.latent.components import canonical
-from guda_cli.training import model_io
+from guda_cli.recipe import subset_of
+from guda_cli.training import distributed, model_io
 from guda_cli.training import train as training
+from guda_cli.training.loop import Hooks
 from guda_cli.training.model_io import Weights
+from guda_cli.training.scale import Scale
 from guda_cli.training.state import RunState
 from guda_cli.unlearning import catalog, check, subsets
 from guda_cli.unlearning import unlearn as unlearning
@@ -91,6 +94,7 @@ class Builder:
         denoiser = self._denoiser(config, spec.seed)
         if weights is not None:
             denoiser.unet.load_state_dict(weights)
+            subsets.prepare(denoiser.unet, spec.params, spec.seed)
         keep = ~self._members(removal) if removal else None
         with run_hooks(self.project, action) as (resume, hooks):
             trained = training.train(
@@ -103,12 +107,15 @@ class Builder:
                 resume=resume,
                 hooks=hooks,
             )
+        if weights is not None:
+            trained = subsets.merge(weights, subsets.stored(trained, weights, spec.params))
         outputs = {
             "weights": model_io.to_bytes(trained),
             "config": canonical(config),
             "betas": _betas(denoiser.schedule),
         }
-        return Made(outputs, self._facts(resume) | {"parameters": sum(v.numel() for v in trained.values())})
+        facts = {"parameters": sum(v.numel() for v in trained.values())}
+        return Made(outputs, self._facts(resume, hooks) | facts)
 
     def _start(self, full: ActionRecord | None) -> tuple[dict[str, Any], Weights | None]:
         """The configuration of a training and the weights it starts from (None: drawn from the seed)."""
@@ -155,15 +162,14 @@ class Builder:
         frozen = self._frozen(models) if teacher else None
         with run_hooks(self.project, action) as (resume, hooks):
             trained = unlearning.unlearn(
-                models.denoiser(models.fresh()), problem, teacher=frozen, resume=resume, hooks=hooks
-            )
+                models.denoiser(self._trainable(models)), problem, teacher=frozen,
+                scale=Scale.of(self.project.recipe.train), resume=resume, hooks=hooks,
+            )  # fmt: skip
         kept = subsets.stored(trained, models.base, spec.params)
-        unet = models.fresh()
-        unet.load_state_dict(subsets.merge(models.base, kept))
-        verdict = plain(self._check(models, models.denoiser(unet.eval()), forget).to_dict())
+        verdict = plain(self._check(models, kept, forget).to_dict())
         outputs = {"weights": model_io.to_bytes(kept), "check": canonical(verdict)}
         facts = {"images_removed": int(forget.sum()), "check": verdict}
-        return Made(outputs, self._facts(resume) | facts)
+        return Made(outputs, self._facts(resume, hooks) | facts)
 
     def _problem(self, removal: Removal, models: Models) -> Problem:
         """RecipeError for what the operator cannot do with this full model."""
@@ -183,26 +189,39 @@ class Builder:
             None if null is None else torch.tensor(null), self.dropout, text=text,
         )  # fmt: skip
 
+    def _trainable(self, models: Models) -> torch.nn.Module:
+        """A network to unlearn in; low-rank factors leave the weights alone, which it then shares."""
+        low_rank = subset_of(self.project.recipe.unlearn.params)[0] == "lora"
+        return models.frozen() if low_rank else models.fresh()
+
     def _frozen(self, models: Models) -> Network:
         if self._teacher is None:
-            self._teacher = models.denoiser(models.fresh().eval().requires_grad_(False))
+            self._teacher = models.denoiser(models.frozen())
         return self._teacher
 
-    def _check(self, models: Models, after: Network, forget: torch.Tensor) -> check.CheckResult:
-        before = models.use(models.full)
-        sides = [check.evaluation_rows(mask) for mask in (forget, ~forget)]
-        group, rest = (
-            (
-                check.losses(before, self.images, rows, cond=self.labels),
-                check.losses(after, self.images, rows, cond=self.labels),
+    def _check(self, models: Models, kept: Weights, forget: torch.Tensor) -> check.CheckResult:
+        spec = self.project.recipe.unlearn
+        side = check.side_of(spec.steps, spec.batch_size)
+        sides = [check.evaluation_rows(mask, side) for mask in (forget, ~forget)]
+        found = []
+        for changes in ({}, subsets.changes(models.base, kept)):
+            denoiser = models.swapped(changes)
+            found.append(
+                [
+                    check.losses(denoiser, self.images, rows, models.batch_size, cond=self.labels)
+                    for rows in sides
+                ]
             )
-            for rows in sides
-        )
-        return check.judge(group, rest)
+        (group, rest), (group_after, rest_after) = found
+        return check.judge((group, group_after), (rest, rest_after))
 
-    def _facts(self, resume: RunState | None) -> dict[str, object]:
-        earlier = {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step} if resume else {}
-        return earlier | {"device": self.compute.device.type, "threads": self.compute.threads}
+    def _facts(self, resume: RunState | None, hooks: Hooks) -> dict[str, object]:
+        facts: dict[str, object] = {"device": self.compute.device.type, "threads": self.compute.threads}
+        if resume:
+            facts |= {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step}
+        if distributed.world() > 1:  # another number rounds otherwise
+            facts["processes"] = distributed.world()
+        return facts | ({"skipped_steps": hooks.skipped} if hooks.skipped else {})
 
 
 def _betas(schedule: Schedule) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from guda_cli.errors import RecipeError
 from guda_cli.workflow import actions
 from guda_cli.workflow.actions import Action
 from guda_cli.workflow.project import Job, Made, Project
@@ -43,12 +45,20 @@ class LazyJobs:
         """VAE, text encoder and what they make of the data; None where the network works on pixels."""
         if not self.project.recipe.model.text_conditional:
             return None
+        if importlib.util.find_spec("transformers") is None:
+            raise RecipeError(
+                "text-to-image recipes need the package transformers", fix="pip install 'guda[text]'"
+            )
         from guda_cli.workflow.parts import Parts
 
         return Parts(self.project, self.compute)
 
     def prepare(self) -> None:
-        """Make what stands around a text-to-image network: the models' keys need it."""
+        """Make what stands around a text-to-image network: the models' keys need it.
+
+        RecipeError for what cannot be trained, before any work.
+        """
+        actions.check_params(self.project.recipe)
         if self.parts and not self.project.has_parts(self.project.data):
             self.parts.ensure()
 

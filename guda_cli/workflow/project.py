@@ -21,6 +21,7 @@ from guda_cli.console import Console
 from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.latent.components import BLOBS
 from guda_cli.recipe import DataSpec, Recipe, to_dict
+from guda_cli.training import distributed
 from guda_cli.workflow import actions
 from guda_cli.workflow.actions import Action, DataRef
 from store import ActionRecord, CorruptBlob, MissingBlob, Store
@@ -28,6 +29,7 @@ from store import ActionRecord, CorruptBlob, MissingBlob, Store
 if TYPE_CHECKING:
     from guda_cli.data.dataset import Dataset
 
+SHARED = ("train", "unlearn")  # operations that all processes of a launch work on together
 PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
 
 
@@ -61,10 +63,16 @@ class Project:
     # -- running -----------------------------------------------------------------------------------
 
     def ensure(self, job: Job) -> ActionRecord:
-        """The record of a job: from the store, or by running it under a lease."""
+        """The record of a job: from the store, or by running it under a lease.
+
+        In a launch of several processes only the first one publishes; see `training.distributed`.
+        """
         action = job.action
         self._jobs[action.key] = job
         record = self.store.lookup(action.key)
+        if record is None and distributed.rank():
+            make = job.make if action.operation in SHARED else None
+            record = distributed.follow(action.key, lambda: self.store.lookup(action.key), make)
         if record is None:
             with self.lease(action.key, action.what, holds=action.inputs.values()):
                 record = self.store.lookup(action.key) or self._run(job)
@@ -73,7 +81,8 @@ class Project:
 
     def _run(self, job: Job) -> ActionRecord:
         action, started = job.action, time.monotonic()
-        made = job.make()
+        with distributed.leading(action.key, shared=action.operation in SHARED):
+            made = job.make()
         outputs = {name: self.store.put_bytes(data) for name, data in made.outputs.items()}
         facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
         record = self.store.publish(
@@ -246,7 +255,7 @@ class Project:
         if record is None:
             raise MissingError(
                 f"there is no full model of recipe '{self.recipe.name}' yet",
-                fix="guda train",
+                fix="guda train --from PIPELINE" if self.recipe.model.text_conditional else "guda train",
                 why="nothing has been trained, or its settings or data have changed since",
             )
         return record
