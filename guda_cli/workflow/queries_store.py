@@ -55,7 +55,9 @@ def pack(queries: Sequence[Query]) -> bytes:
     from safetensors.numpy import save
 
     listing = json.dumps([_entry(query) for query in queries], ensure_ascii=True)
-    return bytes(save({"pixels": np.stack([query.pixels for query in queries])}, {"queries": listing}))
+    # safetensors writes memory as it lies
+    pixels = np.ascontiguousarray(np.stack([query.pixels for query in queries]))
+    return bytes(save({"pixels": pixels}, {"queries": listing}))
 
 
 def unpack(data: bytes) -> list[Query]:

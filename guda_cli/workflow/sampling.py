@@ -193,7 +193,7 @@ def _draw(
                 on_step=bar.advance,
             )
             parts.append(models.space.images(x))
-    return np.concatenate(parts)
+    return np.ascontiguousarray(np.concatenate(parts))  # safetensors writes memory as it lies
 
 
 def pixels_of(project: Project, record: ActionRecord) -> Pixels:
