@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Nothing may depend on how busy the machine is.
+settings.register_profile("guda", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("guda")
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
 
