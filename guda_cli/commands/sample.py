@@ -70,7 +70,6 @@ def sample(
 ) -> None:
     """Draw images. The same seed gives the same images, however many are asked for, from any model."""
     from guda_cli.workflow import sampling
-    from guda_cli.workflow.classes import read_classes
     from guda_cli.workflow.plan import Planner, Step
 
     project = open_project(session)
@@ -82,14 +81,9 @@ def sample(
     )
     if settings.sampler not in ("ddim", "ddpm"):
         raise UsageError(f"unknown sampler '{settings.sampler}'", why="it is one of ddim, ddpm")
-    if project.recipe.model.text_conditional and not class_:
-        settings = sampling.with_prompts(project, settings, prompt, guidance)
-    elif prompt:
-        raise UsageError(
-            "--prompt needs a text-to-image model", why="model.text_conditional is false in this recipe"
-        )
-    else:
-        settings = sampling.settings_for(read_classes(project, full), settings, class_, guidance)
+    settings = sampling.conditioned(
+        project, full, settings, classes=class_, prompts=prompt, guidance=guidance
+    )
     action = sampling.action(full, record, settings)
     if session.options.dry_run:
         status = "cached" if project.store.lookup(action.key) else "to do"

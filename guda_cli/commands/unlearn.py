@@ -88,10 +88,11 @@ def _check(project: Project, chosen: list[Removal]) -> None:
     catalog.check_parts(spec, project.recipe.train.gradient_accumulation * distributed.world())
     needed = model.text_conditional and spec.operator in catalog.NEED_STYLES
     own = styles(project) if needed and project.known_data() else None
+    network = _network(project)
     for removed in [what.groups for what in chosen] or [()]:
         catalog.check(
             spec,
-            _network(project),
+            network,
             conditional=model.class_conditional,
             text=model.text_conditional,
             styles=own,

@@ -106,7 +106,7 @@ def to_bytes(ds: Dataset) -> bytes:
     """`ds` as a safetensors file; equal data sets give equal bytes. Notes are left out."""
     from safetensors.numpy import save
 
-    text = _canonical(
+    text = canonical_json(
         {
             "schema": "guda.dataset/1",
             "digest": ds.digest,
@@ -157,7 +157,8 @@ def _metadata(data: bytes) -> dict[str, Any]:
     return values
 
 
-def _canonical(values: Any) -> str:
+def canonical_json(values: Any) -> str:
+    """JSON with sorted keys, no spaces and ASCII alone: equal values give equal text."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -171,7 +172,7 @@ def _digest(
 ) -> str:
     head = {"shape": images.shape, "names": names, "groups": groups, "prompts": prompts}
     head |= _where_given(descriptors)
-    text = _canonical(head).encode("ascii")
+    text = canonical_json(head).encode("ascii")
     sha = hashlib.sha256(b"guda.dataset/1\0" + len(text).to_bytes(8, "little") + text)
     sha.update(np.ascontiguousarray(membership, dtype=np.uint8).data)
     sha.update(np.ascontiguousarray(images).data)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from guda_cli.data.dataset import canonical_json
 from guda_cli.errors import CorruptError
 
 BLOBS = ("vae", "vae_config", "text_encoder", "text_config", "tokenizer")
@@ -57,8 +58,8 @@ class Components:
 
 
 def canonical(value: Any) -> bytes:
-    """Canonical JSON: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    """`canonical_json` as bytes."""
+    return canonical_json(value).encode("ascii")
 
 
 def _object(data: bytes, name: str) -> dict[str, Any]:

@@ -21,10 +21,19 @@ def read_json(
     `what` names the file's content in messages, its name where empty.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path.parent} has no {what or path.name}", why=f"no file {path}", fix=fix) from None
     except (OSError, ValueError) as err:
+        raise DataError(f"{path} cannot be read", why=str(err)) from None
+    return json_object(text, path)
+
+
+def json_object(text: str, path: Path) -> dict[str, Any]:
+    """The JSON object in `text`, the content of `path`; DataError when it is damaged or something else."""
+    try:
+        value = json.loads(text)
+    except ValueError as err:
         raise DataError(f"{path} cannot be read", why=str(err)) from None
     if not isinstance(value, dict):
         raise DataError(f"{path} is not a JSON object")

@@ -62,12 +62,10 @@ def train_text_encoder(
         ids = _shortened(tokenize(reader, captions), int(config["eos_token_id"]))
         return pair.loss(ids.to(device), _as_input(images[rows]).to(device), _same(captions).to(device))
 
-    settings = loop.LoopSpec(spec.steps, spec.lr, spec.seed, warmup=min(WARMUP, spec.steps), decay_lr=True)
-    try:
-        trained = loop.run(pair, loss_at, settings, resume=resume, hooks=hooks)
-    except loop.Diverged as err:
-        fix = f"--set text.lr={spec.lr / 3:.2g}; nothing was stored"
-        raise loop.Diverged(err.message, why=err.why, fix=fix) from None
+    settings = loop.LoopSpec(
+        spec.steps, spec.lr, spec.seed, warmup=min(WARMUP, spec.steps), decay_lr=True, rate_setting="text.lr"
+    )
+    trained = loop.run(pair, loss_at, settings, resume=resume, hooks=hooks)
     weights = {name[5:]: value for name, value in trained.items() if name.startswith("text.")}
     return weights, config, files
 

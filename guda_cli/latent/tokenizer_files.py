@@ -9,6 +9,7 @@ from typing import Any
 
 from guda_cli.errors import DataError
 from guda_cli.latent.checks import CLASSES, SUPPORTED
+from guda_cli.latent.files import json_object
 
 NAMES = (
     "tokenizer.json",
@@ -36,7 +37,7 @@ def read_tokenizer(folder: Path, text_config: Mapping[str, Any]) -> tuple[dict[s
             f"{folder}: the tokenizer has no vocabulary",
             why="needed are tokenizer.json, or vocab.json and merges.txt",
         )
-    config = _object(files.get(_CONFIG, "{}"), folder / _CONFIG)
+    config = json_object(files.get(_CONFIG, "{}"), folder / _CONFIG)
     if config.get("tokenizer_class", "CLIPTokenizer") not in CLASSES["tokenizer"]:
         raise DataError(f"{folder}: the tokenizer is a {config['tokenizer_class']}", why=SUPPORTED)
     _check_vocabulary(files, text_config.get("vocab_size", 49408), folder)
@@ -67,9 +68,9 @@ def _ids(files: Mapping[str, str], folder: Path) -> Iterator[int]:
     """Every token's number, by all files that give some."""
     for name in ("vocab.json", "added_tokens.json"):
         if name in files:
-            yield from map(int, _object(files[name], folder / name).values())
+            yield from map(int, json_object(files[name], folder / name).values())
     if "tokenizer.json" in files:
-        content = _object(files["tokenizer.json"], folder / "tokenizer.json")
+        content = json_object(files["tokenizer.json"], folder / "tokenizer.json")
         model = content.get("model")
         if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
             raise DataError(f"{folder / 'tokenizer.json'} has no byte-pair vocabulary", why=SUPPORTED)
@@ -82,13 +83,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as err:
         raise DataError(f"{path} cannot be read", why=str(err)) from None
-
-
-def _object(text: str, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as err:
-        raise DataError(f"{path} cannot be read", why=str(err)) from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not a JSON object")
-    return value

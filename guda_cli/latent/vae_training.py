@@ -57,12 +57,15 @@ def train_vae(
         noise = batch.noise[..., : x.shape[-2] // factor, : x.shape[-1] // factor]
         return vae_loss(vae, x.to(device), noise.to(device), spec.kl_weight)
 
-    settings = loop.LoopSpec(spec.steps, spec.lr, spec.seed, warmup=min(WARMUP, spec.steps), decay_lr=True)
-    try:
-        weights = loop.run(vae, loss_at, settings, resume=resume, hooks=hooks)
-    except loop.Diverged as err:
-        fix = f"--set latent.lr={spec.lr / 3:.2g}; nothing was stored"
-        raise loop.Diverged(err.message, why=err.why, fix=fix) from None
+    settings = loop.LoopSpec(
+        spec.steps,
+        spec.lr,
+        spec.seed,
+        warmup=min(WARMUP, spec.steps),
+        decay_lr=True,
+        rate_setting="latent.lr",
+    )  # fmt: skip
+    weights = loop.run(vae, loss_at, settings, resume=resume, hooks=hooks)
     return weights, {**config, "scaling_factor": _scaling_factor(weights, config, images, spec.seed, device)}
 
 

@@ -26,7 +26,8 @@ LossAt = Callable[[int], Tensor | Iterable[Tensor]]
 class LoopSpec:
     """Optimiser settings of a run; `ema` 0 keeps no average, `decay_lr` is a cosine to zero.
 
-    `scaled`: losses are scaled up for the backward, as float16 needs it.
+    `scaled`: losses are scaled up for the backward, as float16 needs it. `rate_setting` is the recipe's entry
+    that `lr` comes from, for advice; empty where it is train.lr or unlearn.lr.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class LoopSpec:
     grad_clip: float = 1.0
     ema: float = 0.0
     scaled: bool = False
+    rate_setting: str = ""
 
 
 @dataclass
@@ -175,10 +177,13 @@ class _Run:
         else:
             return
         narrow = "--set train.mixed_precision=bf16, whose range is float32's; or " if self.spec.scaled else ""
+        lower = "lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4"
+        if self.spec.rate_setting:
+            lower = f"--set {self.spec.rate_setting}={self.spec.lr / 3:.2g}"
         raise Diverged(
             what,
             why="the learning rate is too high for this model or the data holds extreme values",
-            fix=f"{narrow}lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4; nothing was stored",
+            fix=f"{narrow}{lower}; nothing was stored",
         )
 
     def state(self) -> RunState:

@@ -13,7 +13,7 @@ import torch
 from guda_cli.console import plain
 from guda_cli.data.conditions import Classes
 from guda_cli.diffusion.denoiser import Network, UNetDenoiser
-from guda_cli.diffusion.schedule import Schedule, from_config
+from guda_cli.diffusion.schedule import from_config
 from guda_cli.errors import DataError, MissingError, RecipeError
 from guda_cli.latent.components import canonical
 from guda_cli.recipe import subset_of
@@ -35,6 +35,7 @@ from guda_cli.workflow.hooks import run_hooks
 from guda_cli.workflow.models import Models
 from guda_cli.workflow.project import Made, Project
 from guda_cli.workflow.removal import Removal
+from guda_cli.workflow.schedules import schedule_bytes
 from guda_cli.workflow.text_problem import text_problem
 from store import ActionRecord
 
@@ -112,7 +113,7 @@ class Builder:
         outputs = {
             "weights": model_io.to_bytes(trained),
             "config": canonical(config),
-            "betas": _betas(denoiser.schedule),
+            "betas": schedule_bytes(denoiser.schedule),
         }
         facts = {"parameters": sum(v.numel() for v in trained.values())}
         return Made(outputs, self._facts(resume, hooks) | facts)
@@ -222,7 +223,3 @@ class Builder:
         if distributed.world() > 1:  # another number rounds otherwise
             facts["processes"] = distributed.world()
         return facts | ({"skipped_steps": hooks.skipped} if hooks.skipped else {})
-
-
-def _betas(schedule: Schedule) -> bytes:
-    return np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()

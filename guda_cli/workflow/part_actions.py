@@ -10,7 +10,7 @@ from guda_cli.recipe import Recipe, to_dict
 from guda_cli.workflow.actions import Action, DataRef
 
 if TYPE_CHECKING:
-    from store import Store
+    from store import ActionRecord, Store
 
 VAE = ("vae", "vae_config")
 TEXT = ("text_encoder", "text_config", "tokenizer")
@@ -47,35 +47,32 @@ def embeddings(data: DataRef) -> Action:
     return Action("embeddings", {}, inputs, "text embeddings")
 
 
+def trained(recipe: Recipe, data: DataRef, store: Store) -> Iterator[tuple[Action, ActionRecord | None]]:
+    """The actions that make the parts, in order, with their records; ends with the first that has none.
+
+    Each but the first needs what the one before it made.
+    """
+    first = vae(recipe, data)
+    record = store.lookup(first.key)
+    yield first, record
+    if record is not None:
+        second = text_encoder(recipe, data, record.outputs)
+        yield second, store.lookup(second.key)
+
+
 def known(recipe: Recipe, data: DataRef, store: Store) -> dict[str, str]:
     """Digests of the parts that the store has, by the names in BLOBS: of a pipeline, or trained here."""
     source = recipe.model.registered or recipe.model.base
     if source:
-        record = store.lookup(source)
-        return {name: record.outputs[name] for name in BLOBS if name in record.outputs} if record else {}
-    found: dict[str, str] = {}
-    for action in _trained(recipe, data, found):
-        record = store.lookup(action.key)
-        if record is None:
-            break
-        found |= record.outputs
-    return found
-
-
-def _trained(recipe: Recipe, data: DataRef, found: Mapping[str, str]) -> Iterator[Action]:
-    """The actions that make the parts, in order; the second needs what the first put into `found`."""
-    yield vae(recipe, data)
-    yield text_encoder(recipe, data, found)
+        taken = store.lookup(source)
+        return {name: taken.outputs[name] for name in BLOBS if name in taken.outputs} if taken else {}
+    records = (record for _, record in trained(recipe, data, store) if record is not None)
+    return {name: digest for record in records for name, digest in record.outputs.items()}
 
 
 def keys(recipe: Recipe, data: DataRef, store: Store) -> set[str]:
-    """Keys of the actions behind the parts there are: what garbage collection keeps."""
+    """Keys of the actions behind the parts, made or still to be made: what garbage collection keeps."""
     if not recipe.model.text_conditional:
         return set()
-    out = {key for key in (recipe.model.registered, recipe.model.base) if key}
-    parts = known(recipe, data, store)
-    if not out:
-        out.add(vae(recipe, data).key)
-        if set(VAE) <= parts.keys():
-            out.add(text_encoder(recipe, data, parts).key)
-    return out
+    taken = {key for key in (recipe.model.registered, recipe.model.base) if key}
+    return taken or {action.key for action, _ in trained(recipe, data, store)}

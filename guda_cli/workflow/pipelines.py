@@ -6,17 +6,15 @@ import dataclasses
 import hashlib
 from typing import Any
 
-import numpy as np
-
 from guda_cli.diffusion.schedule import from_config
 from guda_cli.errors import DataError
 from guda_cli.latent.components import BLOBS, canonical, scale_factor
 from guda_cli.latent.pipeline_folder import Pipeline
 from guda_cli.latent.source import register_source
 from guda_cli.recipe import Recipe
-from guda_cli.workflow.actions import Action
 from guda_cli.workflow.configs import TEXT_CLASS
-from guda_cli.workflow.project import Job, Made, Project
+from guda_cli.workflow.project import Project
+from guda_cli.workflow.schedules import schedule_bytes
 from store import ActionRecord
 
 
@@ -44,11 +42,8 @@ def _take_over(project: Project, source: str, base: str | None, operation: str) 
     for note in pipeline.notes:
         project.console.say(note)
     _check_fits(project, pipeline)
-    outputs = _outputs(project, pipeline)
-    digests = {name: project.store.put_bytes(blob) for name, blob in outputs.items()}
     what = "full model" if operation == "register" else "pipeline to start from"
-    action = Action(operation, {"digests": digests}, {}, what)
-    return project.ensure(Job(action, lambda: Made(outputs, {"source": source, "base": base})))
+    return project.keep(operation, _outputs(project, pipeline), what, {"source": source, "base": base})
 
 
 def _outputs(project: Project, pipeline: Pipeline) -> dict[str, bytes]:
@@ -63,8 +58,8 @@ def _outputs(project: Project, pipeline: Pipeline) -> dict[str, bytes]:
         "parts": {name: hashlib.sha256(parts[name]).hexdigest() for name in BLOBS},
         "posterior": project.recipe.latent.posterior,
     }
-    betas = np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
-    return {"weights": pipeline.unet, "config": canonical(config), "betas": betas, **parts}
+    model = {"weights": pipeline.unet, "config": canonical(config), "betas": schedule_bytes(schedule)}
+    return model | parts
 
 
 def _check_fits(project: Project, pipeline: Pipeline) -> None:

@@ -76,10 +76,11 @@ class Planner:
             return []
         if data is None:
             return [Step(what, WAITS, "for the dataset", command="guda train") for what in PARTS]
-        steps = [self._step(part_actions.vae(recipe, data))]
-        if set(part_actions.VAE) <= data.parts.keys():
-            return [*steps, self._step(part_actions.text_encoder(recipe, data, data.parts))]
-        return [*steps, Step(PARTS[1], WAITS, "for the VAE", command="guda train")]
+        begun = part_actions.trained(recipe, data, self.project.store)
+        steps = [self._step(action) for action, _ in begun]
+        return steps + [
+            Step(what, WAITS, "for the VAE", command="guda train") for what in PARTS[len(steps) :]
+        ]
 
     def models(self, method: str, removals: Sequence[Removal], seed: int | None = None) -> list[Step]:
         """Counterfactual models, unlearned (`guda`) or retrained (`logo`, perhaps with another `seed`)."""

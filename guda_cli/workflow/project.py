@@ -98,6 +98,14 @@ class Project:
         self.ran.add(action.key)
         return record
 
+    def keep(
+        self, operation: str, outputs: Mapping[str, bytes], what: str, facts: Mapping[str, Any]
+    ) -> ActionRecord:
+        """The record of `outputs` that were not made here: its key is their digests'."""
+        digests = {name: self.store.put_bytes(data) for name, data in outputs.items()}
+        action = Action(operation, {"digests": digests}, {}, what)
+        return self.ensure(Job(action, lambda: Made(outputs, facts)))
+
     def lease(self, key: str, what: str, *, holds: Iterable[str] = ()) -> AbstractContextManager[None]:
         """Hold the right to do `what`, waiting (and saying so) while another process does it."""
 
@@ -149,7 +157,8 @@ class Project:
         """The dataset, read into the store on first use."""
         if self._data is None:
             self._data = self._known_source() or self._store_dataset(self._read_source())
-        return self._with_parts(self._data)
+        self._data = self._with_parts(self._data)
+        return self._data
 
     def known_data(self) -> DataRef | None:
         """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
@@ -158,7 +167,7 @@ class Project:
 
     def _with_parts(self, data: DataRef) -> DataRef:
         """`data` with the parts that a text-to-image recipe has in the store by now."""
-        if not self.recipe.model.text_conditional:
+        if self.has_parts(data):
             return data
         from guda_cli.workflow import part_actions
 

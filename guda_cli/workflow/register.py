@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from guda_cli.errors import DataError
+from guda_cli.latent.components import canonical
 from guda_cli.latent.files import download, is_hub_id, pickles_only, read_json
 from guda_cli.recipe import Recipe
-from guda_cli.workflow.actions import Action, check_one_group
-from guda_cli.workflow.project import Job, Made, Project
+from guda_cli.workflow.actions import check_one_group
+from guda_cli.workflow.project import Project
+from guda_cli.workflow.schedules import schedule_bytes
 from store import ActionRecord
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -67,20 +66,17 @@ def _publish(project: Project, source: str, config: dict[str, Any], data: bytes)
         schedule = from_config(config["scheduler"])
     except (NotImplementedError, TypeError, ValueError) as err:
         raise DataError(f"{source}: diffusers cannot build this noise schedule", why=str(err)) from None
-    betas = np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
     outputs = {
         "weights": model_io.to_bytes(weights),
-        "betas": betas,
-        "config": json.dumps(config, sort_keys=True, separators=(",", ":")).encode(),
+        "betas": schedule_bytes(schedule),
+        "config": canonical(config),
     }
-    digests = {name: project.store.put_bytes(blob) for name, blob in outputs.items()}
-    action = Action("register", {"digests": digests}, {}, "full model")
     facts = {
         "source": source,
         "classes": config.get("classes"),
         "null_class": config["unet"].get("null_class"),
     }
-    return project.ensure(Job(action, lambda: Made(outputs, facts)))
+    return project.keep("register", outputs, "full model", facts)
 
 
 def taken_over(recipe: Recipe, record: ActionRecord) -> Recipe:

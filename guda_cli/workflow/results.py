@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,35 +83,19 @@ def _result(
 ) -> QueryResult:
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
+    found = QueryResult(
+        query.name, query.digest, looks, query.pixels, entries, answer,
+        condition=query.condition, prompts=query.prompts,
+    )  # fmt: skip
     if reading.unit != "nats" or reading.latent:  # the ELBO of a latent is not the image's
-        return QueryResult(
-            query.name,
-            query.digest,
-            looks,
-            query.pixels,
-            entries,
-            answer,
-            condition=query.condition,
-            prompts=query.prompts,
-        )
+        return found
     dimensions = query.pixels.size
     x0 = query.pixels[None].astype(np.float64) / 127.5 - 1.0
     negative = (
         elbo[0] + float(reading.schedule.prior_term(x0)[0]) + reading.schedule.decoder_constant(dimensions)
     )
-    return QueryResult(
-        query.name,
-        query.digest,
-        looks,
-        query.pixels,
-        entries,
-        answer,
-        elbo_nats=-negative,
-        bits_per_dim=negative / (dimensions * math.log(2.0)),
-        elbo_se=elbo[1],
-        condition=query.condition,
-        prompts=query.prompts,
-    )
+    bits = negative / (dimensions * math.log(2.0))
+    return replace(found, elbo_nats=-negative, bits_per_dim=bits, elbo_se=elbo[1])
 
 
 def _matched_nulls(

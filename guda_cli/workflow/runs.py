@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from guda_cli.data.queries import ConditionSource, Query
+from guda_cli.data.queries import ConditionSource, Query, load_queries
 from guda_cli.report.model import QueryResult
 from guda_cli.workflow.plan import Step
 from guda_cli.workflow.project import Project
@@ -61,7 +61,17 @@ class Run(Protocol):
         ...
 
 
-def say_prompts(project: Project, queries: Sequence[Query], source: ConditionSource | None) -> None:
+def load(
+    project: Project, paths: Sequence[str], source: ConditionSource | None
+) -> tuple[list[Query], list[tuple[str, str]]]:
+    """The images at `paths` and their conditions; (path, reason) of those that cannot be read."""
+    channels, size, _ = project.data.shape
+    queries, bad = load_queries(paths, size, channels, source)
+    _say_prompts(project, queries, source)
+    return queries, bad
+
+
+def _say_prompts(project: Project, queries: Sequence[Query], source: ConditionSource | None) -> None:
     """Tell which images have no prompt, and so are scored with the empty one."""
     bare = [query.name for query in queries if query.prompts == ("",)]
     if bare and source is not None:

@@ -17,6 +17,7 @@ from guda_cli.data.origins import PNG_KEY as ORIGIN_KEY
 from guda_cli.data.origins import Origin
 from guda_cli.errors import UsageError, unknown
 from guda_cli.workflow.actions import Action
+from guda_cli.workflow.classes import read_classes
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.project import Job, Made, Project
 from guda_cli.workflow.removal import Removal
@@ -65,6 +66,28 @@ class Settings:
         """The class or prompt of the `i`-th image."""
         names = self.classes or self.prompts
         return names[i % len(names)] if names else None
+
+
+def conditioned(
+    project: Project,
+    full: ActionRecord,
+    settings: Settings,
+    *,
+    classes: Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
+    guidance: float | None = None,
+) -> Settings:
+    """`settings` with what the model is told: prompts where it reads some, classes where it has some.
+
+    UsageError when it is given what it does not take; see `settings_for` and `with_prompts`.
+    """
+    if project.recipe.model.text_conditional and not classes:
+        return with_prompts(project, settings, prompts, guidance)
+    if prompts:
+        raise UsageError(
+            "--prompt needs a text-to-image model", why="model.text_conditional is false in this recipe"
+        )
+    return settings_for(read_classes(project, full), settings, classes, guidance)
 
 
 def settings_for(

@@ -11,6 +11,11 @@ from guda_cli.workflow.project import Project
 from store import ActionRecord
 
 
+def schedule_bytes(schedule: Schedule) -> bytes:
+    """The betas of a schedule as they are stored."""
+    return np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
+
+
 def read_schedule(project: Project, record: ActionRecord) -> Schedule:
     """The schedule a model was trained with, from its stored betas and configuration."""
     config = json.loads(project.read(record, "config"))

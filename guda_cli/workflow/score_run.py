@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guda_cli.data.queries import Query, load_queries
+from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
@@ -22,7 +22,7 @@ from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
-from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute, say_prompts
+from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, load, remember_compute
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
 from store import ActionRecord
@@ -173,10 +173,7 @@ class ScoreRun:
             raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
 
     def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
-        channels, size, _ = self.project.data.shape
-        queries, bad = load_queries(paths, size, channels, self.conditions)
-        say_prompts(self.project, queries, self.conditions)
-        return queries, bad
+        return load(self.project, paths, self.conditions)
 
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
         digests = [query.digest for query in queries]

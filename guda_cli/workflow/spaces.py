@@ -85,30 +85,21 @@ class LatentSpace:
 
     clips = False
 
-    def __init__(
-        self,
-        codec: LatentCodec,
-        bank: PromptBank,
-        shape: tuple[int, int, int],
-        size: int,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.codec, self.bank, self.shape, self.size, self.dtype = codec, bank, shape, size, dtype
+    def __init__(self, codec: LatentCodec, bank: PromptBank, shape: tuple[int, int, int], size: int) -> None:
+        self.codec, self.bank, self.shape, self.size = codec, bank, shape, size
         self._known: dict[str, Tensor] = {}
 
     def denoiser(self, unet: torch.nn.Module, schedule: Schedule) -> Network:
         """See `Space`."""
-        return TextDenoiser(unet, schedule, self.bank, self.dtype)
+        return TextDenoiser(unet, schedule, self.bank)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`: posterior means, so that an image has one latent. Those of the last call are kept."""
         fresh = [i for i, digest in enumerate(digests) if digest not in self._known]
-        found = dict(zip([digests[i] for i in fresh], self._encoded(pixels, fresh), strict=True))
-        self._known = {digest: found.get(digest, self._known.get(digest)) for digest in digests}  # type: ignore[misc]
-        return torch.stack([self._known[digest] for digest in digests])
-
-    def _encoded(self, pixels: Pixels, rows: list[int]) -> Tensor:
-        return self.codec.encode(torch.from_numpy(np.ascontiguousarray(pixels[rows])))
+        encoded = self.codec.encode(torch.from_numpy(np.ascontiguousarray(pixels[fresh])))
+        known = self._known | dict(zip([digests[i] for i in fresh], encoded, strict=True))
+        self._known = {digest: known[digest] for digest in digests}
+        return torch.stack([known[digest] for digest in digests])
 
     def images(self, x0: Tensor) -> Pixels:
         """See `Space`."""

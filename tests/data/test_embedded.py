@@ -11,19 +11,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from guda_cli.data.embedded import PNG_KEY, embedded_prompt, graph_prompt, parameters_prompt
+from guda_cli.data.embedded import embedded_prompt, graph_prompt, parameters_prompt
+from tests.data.pngs import PIXELS, png
 
-PIXELS = np.zeros((8, 8, 3), dtype=np.uint8)
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 COMMENT = 0x9286
-
-
-def png(path: Path, **texts: str) -> Path:
-    info = PngInfo()
-    for key, text in texts.items():
-        info.add_itxt(PNG_KEY if key == "ours" else key, text)
-    Image.fromarray(PIXELS).save(path, pnginfo=info)
-    return path
 
 
 def with_comment(path: Path, comment: bytes) -> Path:

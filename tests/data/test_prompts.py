@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from guda_cli.data.embedded import PNG_KEY
 from guda_cli.data.prompts import NOWHERE, Prompts, read_prompts
 from guda_cli.data.queries import load_query
 from guda_cli.errors import DataError
+from tests.data.pngs import png
 
-PIXELS = np.zeros((8, 8, 3), dtype=np.uint8)
 THEIRS = "theirs\nSteps: 20, Sampler: Euler a, CFG scale: 7"
-
-
-def png(path: Path, **texts: str) -> Path:
-    info = PngInfo()
-    for key, text in texts.items():
-        info.add_itxt(PNG_KEY if key == "ours" else key, text)
-    Image.fromarray(PIXELS).save(path, pnginfo=info)
-    return path
 
 
 @pytest.fixture

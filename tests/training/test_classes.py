@@ -50,6 +50,14 @@ class TestDropout:
         assert with_dropped(labels, dropped, None).tolist() == [0, 1, 2]
 
 
+def fit(
+    unet: torch.nn.Module, images: Tensor, spec: TrainSpec, keep: Tensor | None = None
+) -> dict[str, Tensor]:
+    """A class-conditional training on LABELS."""
+    denoiser, dropout = UNetDenoiser(unet, make_schedule()), spec.class_dropout
+    return train(denoiser, images, spec, keep=keep, labels=LABELS, dropout=dropout, hooks=loop.Hooks())
+
+
 class Probe(torch.nn.Module):
     """Stands for a class-conditional `UNet2DModel` of three classes and a null class."""
 
@@ -70,15 +78,7 @@ def test_the_network_is_shown_each_images_class_or_the_null_class() -> None:
     images, probe = bytes_images(16), Probe()
     keep = LABELS != 1
     spec = dataclasses.replace(SPEC, steps=40)
-    train(
-        UNetDenoiser(probe, make_schedule()),
-        images,
-        spec,
-        keep=keep,
-        labels=LABELS,
-        dropout=spec.class_dropout,
-        hooks=loop.Hooks(),
-    )
+    fit(probe, images, spec, keep=keep)
     stream = Stream(16, 8, 50, (1, 8, 8), seed=1, keep=keep)
     for step, (_, index, shown) in enumerate(probe.seen):
         batch, dropped = stream.at(step), stream.unlabelled(step, 0.25)
@@ -102,14 +102,7 @@ def test_classes_move_no_other_draw() -> None:
             return (self.scale * x,)
 
     probe = Probe()
-    train(
-        UNetDenoiser(probe, make_schedule()),
-        images,
-        SPEC,
-        labels=LABELS,
-        dropout=SPEC.class_dropout,
-        hooks=loop.Hooks(),
-    )
+    fit(probe, images, SPEC)
     train(UNetDenoiser(Plain(), make_schedule()), images, SPEC, hooks=loop.Hooks())
     for (x, t, _), (plain_x, plain_t) in zip(probe.seen, shown, strict=True):
         assert torch.equal(x, plain_x)
@@ -121,15 +114,7 @@ def test_classes_that_are_never_shown_keep_their_embedding() -> None:
     unet = make_unet(num_class_embeds=4)
     before = unet.class_embedding.weight.detach().clone()
     spec = dataclasses.replace(SPEC, steps=12)
-    weights = train(
-        UNetDenoiser(unet, make_schedule()),
-        images,
-        spec,
-        keep=keep,
-        labels=LABELS,
-        dropout=spec.class_dropout,
-        hooks=loop.Hooks(),
-    )
+    weights = fit(unet, images, spec, keep=keep)
     after = weights["class_embedding.weight"]
     changed = [not torch.equal(one, two) for one, two in zip(before, after, strict=True)]
     assert changed == [True, False, True, True]
@@ -154,12 +139,5 @@ def test_a_trained_class_embedding_tells_the_classes_apart() -> None:
 def test_dropout_needs_a_null_class() -> None:
     denoiser = UNetDenoiser(make_unet(num_class_embeds=3, null_class=False), make_schedule())
     with pytest.raises(ValueError, match="null condition"):
-        train(
-            denoiser,
-            bytes_images(16),
-            SPEC,
-            labels=LABELS,
-            dropout=0.1,
-            hooks=loop.Hooks(),
-        )
+        train(denoiser, bytes_images(16), SPEC, labels=LABELS, dropout=0.1, hooks=loop.Hooks())
     train(denoiser, bytes_images(16), SPEC, labels=LABELS, hooks=loop.Hooks())

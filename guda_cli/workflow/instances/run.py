@@ -11,7 +11,7 @@ import numpy as np
 
 from guda_cli.attribution import aggregate
 from guda_cli.attribution.random_scores import random_scores
-from guda_cli.data.queries import Query, load_queries
+from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import RecipeError
 from guda_cli.report.model import HIGHER, QueryResult
@@ -24,7 +24,7 @@ from guda_cli.workflow.instances.store import Arrays, ScoreTable, pack, preparat
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Job, Made, Project
-from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, remember_compute, say_prompts
+from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, load, remember_compute
 from guda_cli.workflow.schedules import read_schedule
 from store import ActionRecord
 
@@ -132,10 +132,7 @@ class InstanceRun:
         return [*steps, Step(f"{self.method} scores", TO_DO if missing else CACHED, why)]
 
     def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
-        channels, size, _ = self.project.data.shape
-        queries, bad = load_queries(paths, size, channels, self.conditions)
-        say_prompts(self.project, queries, self.conditions)
-        return queries, bad
+        return load(self.project, paths, self.conditions)
 
     def read(self, queries: list[Query]) -> list[QueryResult]:
         """Results of images scored before; those without a row are left out. Runs nothing."""

@@ -22,7 +22,7 @@ from guda_cli.recipe import Recipe
 from guda_cli.report.model import score_table
 from guda_cli.unlearning import catalog
 from guda_cli.workflow import counterfactuals, removal, sampling
-from guda_cli.workflow.classes import Given, conditions_for, read_classes
+from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.lazy import LazyJobs
 from guda_cli.workflow.plan import Planner, Step
 from guda_cli.workflow.project import Project
@@ -129,10 +129,7 @@ class Tuner:
 
         spec = self.project.recipe.sample
         settings = sampling.Settings(count, spec.sampler, spec.steps, spec.seed)
-        if self.project.recipe.model.text_conditional:
-            settings = sampling.with_prompts(self.project, settings, None, None)
-        else:
-            settings = sampling.settings_for(read_classes(self.project, self.full), settings, None, None)
+        settings = sampling.conditioned(self.project, self.full, settings)
         record = sampling.sample(self.project, self.full, self.full, settings, self.device)
         out = []
         for i, data in enumerate(sampling.images(self.project, record, settings)):
