@@ -128,7 +128,8 @@ def with_prompts(
     Those are of images drawn at random from each group in turn, seeded by `settings.seed`.
     """
     prompts = tuple(given or ()) or _training_prompts(project, settings)
-    return replace(settings, prompts=prompts, guidance=guidance or project.recipe.sample.guidance)
+    scale = project.recipe.sample.guidance if guidance is None else guidance
+    return replace(settings, prompts=prompts, guidance=scale)
 
 
 def _training_prompts(project: Project, settings: Settings) -> tuple[str, ...]:

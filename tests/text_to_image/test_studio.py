@@ -140,6 +140,11 @@ class TestSampling:
         assert note["prompts"] == [text, text]
 
 
+    def test_guidance_of_zero_is_not_the_recipes(self, studio: Path, cli: Cli) -> None:
+        cli("sample", "-n", "1", "--guidance", "0", "--out", "none")
+        assert json.loads(Path("none/samples.json").read_text())["guidance"] == 0.0
+
+
 class TestBench:
     def test_every_method_runs_and_meets_the_oracle(self, studio: Path, cli: Cli) -> None:
         methods = ",".join(("guda", "logo", *RIVALS, "random"))
