@@ -139,7 +139,6 @@ class TestSampling:
         note = json.loads(Path("a/samples.json").read_text())
         assert note["prompts"] == [text, text]
 
-
     def test_guidance_of_zero_is_not_the_recipes(self, studio: Path, cli: Cli) -> None:
         cli("sample", "-n", "1", "--guidance", "0", "--out", "none")
         assert json.loads(Path("none/samples.json").read_text())["guidance"] == 0.0
