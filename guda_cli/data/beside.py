@@ -1,32 +1,59 @@
-"""The metadata files in a query image's own folder."""
+"""The metadata that speak of a query image: in its own folder or a few above it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
 from guda_cli.errors import DataError
 
+LEVELS_ABOVE = 3
+"""How far above an image its metadata may lie: train/metadata.jsonl names train/STYLE/OBJECT/1.jpg."""
+
 
 class MetadataBeside:
-    """Reads `metadata.jsonl` or `metadata.csv` in the folders of images, each once."""
+    """Reads `metadata.jsonl` or `metadata.csv` in the folders of images and above, each once."""
 
     def __init__(self) -> None:
-        self._read: dict[Path, Metadata] = {}
+        self._read: dict[Path, Metadata | DataError] = {}
 
-    def of(self, path: Path, instead: str) -> Metadata:
-        """The metadata in the folder of the image at `path`, keyed by file name; empty when there are none.
+    def of(self, path: Path, instead: str) -> tuple[Metadata, str]:
+        """The metadata that have a row of the image at `path`, and its name in them.
 
-        DataError when they cannot be used, which names `instead` as the option that does without them.
+        The nearest of its own folder and LEVELS_ABOVE above it; where none has a row of it, its own folder's.
+        DataError when those of its own folder cannot be used, which names `instead` as the option that
+        does without them; unusable ones above may have nothing to do with it and are passed over.
         """
-        folder = path.parent
+        here = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
+        own = self._own(path, here.parent, instead)
+        if path.name in own.rows:
+            return own, path.name
+        for folder in here.parents[1 : 1 + LEVELS_ABOVE]:
+            name = here.relative_to(folder).as_posix()
+            found = self._above(folder)
+            if name in found.rows:
+                return found, name
+        return own, path.name
+
+    def _own(self, path: Path, folder: Path, instead: str) -> Metadata:
+        found = self._folder(folder)
+        if isinstance(found, DataError):
+            why = f"{found.message}: {found.why}" if found.why else found.message
+            raise DataError(f"cannot use image {path}", why=f"{why} ({instead} passes it over)")
+        return found
+
+    def _above(self, folder: Path) -> Metadata:
+        found = self._folder(folder)
+        return Metadata() if isinstance(found, DataError) else found
+
+    def _folder(self, folder: Path) -> Metadata | DataError:
         if folder not in self._read:
             try:
                 self._read[folder] = read_metadata(_Folder(folder), "", strict=False)
             except DataError as err:
-                why = f"{err.message}: {err.why}" if err.why else err.message
-                raise DataError(f"cannot use image {path}", why=f"{why} ({instead} passes it over)") from None
+                self._read[folder] = err
         return self._read[folder]
 
 

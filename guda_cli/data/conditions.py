@@ -68,8 +68,8 @@ class Conditions:
         return ()
 
     def _from_metadata(self, path: Path) -> str | None:
-        metadata = self._beside.of(path, "--class NAME")
-        names = metadata.values(path.name, COLUMN)
+        metadata, row = self._beside.of(path, "--class NAME")
+        names = metadata.values(row, COLUMN)
         if len(names) > 1:
             raise DataError(
                 f"cannot use image {path}", why=f"the metadata beside it name {len(names)} classes, not one"

@@ -18,7 +18,7 @@ NOWHERE = "nothing: the empty prompt"
 class Prompts:
     """Which prompts a query image is scored with; the first source that names one counts.
 
-    These are `given` (all of them), the `table` of `read_prompts`, the metadata beside the image, what its
+    These are `given` (all of them), the `table` of `read_prompts`, the metadata beside or above the image, what its
     generator wrote into the file (see `embedded`), and else the empty prompt, the null condition.
     """
 
@@ -57,7 +57,8 @@ class Prompts:
             if key in self._table:
                 return self._table[key], "--prompts"
         here = Path(path)
-        text = self._beside.of(here, "--prompt TEXT").prompt(here.name)
+        metadata, name = self._beside.of(here, "--prompt TEXT")
+        text = metadata.prompt(name)
         if text is not None:
             return (text.strip(),), "the metadata beside it"
         found = embedded_prompt(here)

@@ -67,7 +67,7 @@ class TestSources:
         for name in ("a.png", "b.png", "sub/c.png"):
             image(here / name)
         found = Conditions(CLASSES)
-        assert [found.of(name) for name in ("a.png", "b.png", "sub/c.png")] == ["dog", None, None]
+        assert [found.of(name) for name in ("a.png", "b.png", "sub/c.png")] == ["dog", None, "cat"]
 
     def test_of_a_file_that_is_no_png(self, here: Path) -> None:
         (here / "metadata.csv").write_text("file_name,class\na.jpg,dog\n")

@@ -66,6 +66,37 @@ class TestOrder:
         assert "--prompt TEXT" in caught.value.why
         assert Prompts(["x"]).of("a.png") == "x"
 
+    def test_metadata_above_the_image_s_folder(self, here: Path) -> None:
+        (here / "flat" / "cats").mkdir(parents=True)
+        png(here / "flat" / "cats" / "a.png")
+        rows = [{"file_name": "flat/cats/a.png", "prompt": "a flat cat"}, {"file_name": "a.png", "text": "b"}]
+        (here / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert Prompts().of("flat/cats/a.png") == "a flat cat"
+        (here / "flat" / "metadata.csv").write_text("file_name,text\ncats/a.png,nearer\n")
+        assert Prompts().of(str(here / "flat" / "cats" / "a.png")) == "nearer"
+        (here / "flat" / "cats" / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "other"}\n')
+        assert Prompts().of("flat/cats/a.png") == "nearer"
+
+    def test_broken_metadata_above_are_passed_over(self, here: Path) -> None:
+        (here / "cats").mkdir()
+        png(here / "cats" / "a.png", ours="ours")
+        (here / "metadata.jsonl").write_text("no json")
+        found = Prompts()
+        assert found.of("cats/a.png") == "ours"
+        png(here / "a.png")
+        with pytest.raises(DataError):
+            found.of("a.png")
+
+    def test_metadata_far_above_are_another_s(self, here: Path) -> None:
+        deep = here.joinpath(*"abcd")
+        deep.mkdir(parents=True)
+        png(deep / "x.png")
+        (here / "metadata.jsonl").write_text('{"file_name": "a/b/c/d/x.png", "text": "far"}\n')
+        assert Prompts().of("a/b/c/d/x.png") is None
+        (here / "a" / "metadata.jsonl").write_text('{"file_name": "b/c/d/x.png", "text": "near"}\n')
+        assert Prompts().of("a/b/c/d/x.png") == "near"
+        assert Prompts().of("a/b/c/../c/d/x.png") == "near"
+
     def test_queries_take_it_as_their_condition(self, here: Path) -> None:
         png(here / "a.png", ours="a cat")
         told, empty = (load_query("a.png", 8, 3, found) for found in (Prompts(), Prompts([""])))
