@@ -22,9 +22,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
-# What guda tune tries for each operator, beside the recipe's own settings; steps: a seventh of a training's.
-STEPS = {"digits": 40, "fashion-mnist": 40, "cifar10-small": 60}
-_RATES = "unlearn.lr=5e-4,1e-3,2e-3"
+# What guda tune tries, 192 images, beside the recipe's own settings; a seventh of what a training reads, or less.
+LENGTHS = {
+    "digits": ("unlearn.steps=40", "unlearn.batch_size=128"),
+    "fashion-mnist": ("unlearn.steps=160", "unlearn.batch_size=32"),
+    "cifar10-small": ("unlearn.steps=260", "unlearn.batch_size=32"),
+}
+_RATES = "unlearn.lr=2e-4,3e-4,5e-4,1e-3,2e-3"
 SPACES = {
     "retrack": (_RATES, "unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2,0.4"),
     "finetune": (_RATES,),
@@ -73,10 +77,10 @@ class Bench:
         tuned = {operator: self.tune(operator) for operator in self.operators}
         self.guda("unlearn", "--all", "--no-null")  # the null is for z-values, not for ranking
         self.guda("score", "queries", "--method", f"guda,{METHODS}")
-        judged = [name for name in groups if name not in tuned["retrack"]["groups"]]
+        judged = [name for name in groups if name not in tuned[self.operators[0]]["groups"]]
         for steps in self.curve:
             self.variant(judged, f"unlearn.steps={steps}")
-        for operator in self.operators[1:]:
+        for operator in self.operators:
             self.variant(judged, *chosen_sets(tuned[operator]))
         report = ("report", "--against", "logo", "--weighting", ",".join(WEIGHTINGS))
         return {
@@ -87,10 +91,8 @@ class Bench:
 
     def tune(self, operator: str) -> dict[str, Any]:
         """The trials of one operator on the held-out groups."""
-        trials = ("--trials", str(TRIALS.get(operator, 5)), "-n", "96", "--seeds", self.seeds)
-        steps = STEPS[self.recipe]
-        lengths = f"unlearn.steps={steps}" + (f",{2 * steps}" if operator == "finetune" else "")
-        space = [part for item in (lengths, *SPACES[operator]) for part in ("--space", item)]
+        trials = ("--trials", str(TRIALS.get(operator, 5)), "-n", "192", "--seeds", self.seeds)
+        space = [part for item in (*LENGTHS[self.recipe], *SPACES[operator]) for part in ("--space", item)]
         return self.guda("tune", "--operator", operator, *trials, *space)[0]
 
     def variant(self, groups: Sequence[str], *sets: str) -> None:
@@ -217,7 +219,7 @@ def tuning_table(operator: str, found: dict[str, Any]) -> str:
     trials, rows = found["trials"], []
     for i, trial in enumerate(trials):
         verdict = trial["verdict"]
-        settings = {k: v for k, v in trial["settings"].items() if k not in ("operator", "seed", "batch_size")}
+        settings = {k: v for k, v in trial["settings"].items() if k not in ("operator", "seed")}
         words = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
         mark = "chosen" if i == found["chosen"] else ""
         rows.append(
@@ -235,17 +237,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the store and the images")
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--seeds", default="2,3", help="of the oracle")
-    parser.add_argument(
-        "--operators", default=",".join(SPACES), help="tuned and compared; retrack comes first"
-    )
+    parser.add_argument("--operators", default="retrack,finetune", help=f"compared, of {', '.join(SPACES)}")
     parser.add_argument("--curve", default="5,10,20,50,100,200", help="unlearning steps compared")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     given = parser.parse_args()
     sets = [part for item in given.set for part in ("--set", item)]
-    others = [name for name in given.operators.split(",") if name != "retrack"]
     work = given.work or Path(f"results-{given.recipe}")
     curve = [int(steps) for steps in given.curve.split(",")]
-    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, ["retrack", *others], curve)
+    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, given.operators.split(","), curve)
     found = bench.run()
     script = f"python benchmarks/results.py {given.recipe}"
     script += " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""

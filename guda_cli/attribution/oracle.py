@@ -52,13 +52,22 @@ def ceiling(oracles: Sequence[Array]) -> PerQuery:
     return _averaged([metrics(one, other) for one, other in permutations(_seeds(oracles, 2), 2)])
 
 
-def reliability(oracles: Sequence[Array]) -> float:
-    """Correlation between two seeds of the double-centred score matrix, mean over the pairs of seeds.
+def score_correlation(one: Array, other: Array) -> float:
+    """Pearson correlation of two score matrices [queries, groups], both less their row and column means.
 
-    MissingError with fewer than two seeds.
+    What raises all groups' scores of a query alike, or all queries' of a group, says nothing about whom an
+    image is owed to: unlearning drifts in common, and retraining too. A single group has no other to be
+    compared with, so only its mean is removed. 0 where nothing is left of either.
     """
-    pairs = combinations([_without(scores, double_centre(scores)) for scores in _seeds(oracles, 2)], 2)
-    return float(np.mean([_correlation(one.ravel(), other.ravel()) for one, other in pairs]))
+    one, other = paired(one, other)
+    centring = double_centre if one.shape[1] > 1 else centre
+    left, right = (_without(scores, centring(scores)).ravel() for scores in (one, other))
+    return _correlation(left, right)
+
+
+def reliability(oracles: Sequence[Array]) -> float:
+    """`score_correlation` of two seeds, mean over the pairs of seeds; MissingError with fewer than two."""
+    return float(np.mean([score_correlation(*pair) for pair in combinations(_seeds(oracles, 2), 2)]))
 
 
 def spearman_brown(r: float, seeds: int) -> float:
@@ -67,29 +76,6 @@ def spearman_brown(r: float, seeds: int) -> float:
     Where `r` is 0 or less the seeds have nothing in common that averaging could bring out: `r` itself.
     """
     return seeds * r / (1.0 + (seeds - 1) * r) if r > 0.0 else r
-
-
-def column_correlations(predicted: Array, oracle: Array) -> Array:
-    """Pearson correlation over queries of each group's column: [groups]; 0 where a column is constant.
-
-    For tuning on a few held-out groups, too few to rank.
-    """
-    predicted, oracle = paired(predicted, oracle)
-    columns = zip(predicted.T, oracle.T, strict=True)
-    return np.array([_correlation(_without(p, p - p.mean()), _without(g, g - g.mean())) for p, g in columns])
-
-
-def pooled_correlation(predicted: Array, oracle: Array) -> float:
-    """One Pearson correlation over all entries once each column's mean is removed; 0 if either is constant.
-
-    Unlike the mean of `column_correlations` it also asks that the columns' scales fit: a group whose scores
-    vary more weighs more.
-    """
-    parts = []
-    for scores in paired(predicted, oracle):
-        columns = [_without(column, column - column.mean()) for column in scores.T]
-        parts.append(np.concatenate(columns))
-    return _correlation(*parts)
 
 
 def _seeds(oracles: Sequence[Array], least: int) -> list[Array]:

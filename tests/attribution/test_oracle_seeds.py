@@ -13,11 +13,10 @@ from guda_cli.attribution.oracle import (
     against_seeds,
     ceiling,
     centre,
-    column_correlations,
     double_centre,
     mean_oracle,
-    pooled_correlation,
     reliability,
+    score_correlation,
     spearman_brown,
 )
 from guda_cli.errors import DataError, MissingError
@@ -127,33 +126,38 @@ def test_reliability_of_rounding_errors_is_nothing() -> None:
     assert reliability([rows + columns, noisy_copies(1, 1.0, (50, 7))[0]]) == 0.0
 
 
-def test_columns_against_numpy() -> None:
+def test_score_correlation_against_numpy() -> None:
     predicted, oracle = noisy_copies(2, 1.0, (60, 4))
-    expected = [np.corrcoef(predicted[:, k], oracle[:, k])[0, 1] for k in range(4)]
-    np.testing.assert_allclose(column_correlations(predicted, oracle), expected, rtol=1e-12)
-    pooled = np.corrcoef(centre(predicted).ravel(), centre(oracle).ravel())[0, 1]
-    assert pooled_correlation(predicted, oracle) == pytest.approx(pooled, rel=1e-12)
-    offset = np.array([100.0, -100.0, 0.0, 5.0])
-    assert pooled_correlation(predicted + offset, oracle - offset) == pytest.approx(pooled, rel=1e-9)
+    expected = np.corrcoef(double_centre(predicted).ravel(), double_centre(oracle).ravel())[0, 1]
+    assert score_correlation(predicted, oracle) == pytest.approx(expected, rel=1e-12)
+    one = np.corrcoef(predicted[:, 0], oracle[:, 0])[0, 1]
+    assert score_correlation(predicted[:, :1], oracle[:, :1]) == pytest.approx(one, rel=1e-12)
 
 
-def test_pooling_asks_for_the_columns_scales() -> None:
-    """Columns right in shape but with their scales swapped: each correlates fully, together they do not."""
-    oracle = noisy_copies(1, 0.0, (500, 2))[0]
-    oracle, predicted = oracle * [1.0, 10.0], oracle * [10.0, 1.0]
-    np.testing.assert_allclose(column_correlations(predicted, oracle), 1.0)
-    assert pooled_correlation(predicted, oracle) == pytest.approx(20 / 101, abs=0.02)
+def test_what_all_groups_share_is_not_correlated() -> None:
+    """A drift of all unlearned models, ten times the signal: it moves every rank of a query alike."""
+    predicted, oracle = noisy_copies(2, 1.0, (500, 3))
+    generator = np.random.Generator(np.random.PCG64(5))
+    drift = 10 * generator.normal(size=(500, 1))
+    quality = 10 * generator.normal(size=(1, 3))
+    shifted = score_correlation(predicted + drift + quality, oracle - drift)
+    assert shifted == pytest.approx(score_correlation(predicted, oracle), abs=1e-9)
 
 
-def test_constant_columns_correlate_with_nothing() -> None:
+def test_correlation_asks_for_the_columns_scales() -> None:
+    """Two of three columns with their scales swapped: each correlates fully, together they do not."""
+    signal = noisy_copies(1, 0.0, (4000, 3))[0]
+    oracle, predicted = signal * [1.0, 10.0, 0.0], signal * [10.0, 1.0, 0.0]
+    # Each less the row's mean a third of the sum: cov 2/3 (10 + 10) - 1/3 * 0, variances 2/3 (1 + 100)
+    assert score_correlation(predicted, oracle) == pytest.approx(20 / 101, abs=0.02)
+
+
+def test_constant_scores_correlate_with_nothing() -> None:
     """0.1 does not sum exactly; its rounding errors would correlate by chance."""
-    predicted = np.full((2049, 2), 0.1)
     oracle = noisy_copies(1, 1.0, (2049, 2))[0]
-    predicted[:, 1] = oracle[:, 1]
-    np.testing.assert_allclose(column_correlations(predicted, oracle), [0.0, 1.0])
-    np.testing.assert_allclose(column_correlations(oracle, predicted), [0.0, 1.0])
-    assert pooled_correlation(np.full((2049, 2), 0.1), oracle) == 0.0
-    assert column_correlations(oracle[:1], oracle[:1]).tolist() == [0.0, 0.0]
+    assert score_correlation(np.full((2049, 2), 0.1), oracle) == 0.0
+    assert score_correlation(oracle, np.full((2049, 2), 0.1)) == 0.0
+    assert score_correlation(oracle[:1], oracle[:1]) == 0.0
 
 
 @pytest.mark.parametrize("needs_two", [ceiling, reliability])

@@ -103,9 +103,10 @@ class TestJudge:
         assert choose(verdicts, [1.0, 9.0, 2.0]) == 1, "the others are cheaper, and behind"
         assert [v.near_best for v in verdicts] == [False, True, False]
 
-    def test_scale_and_offset_of_a_column_do_not_matter(self) -> None:
+    def test_scale_offset_and_what_all_groups_share_do_not_matter(self) -> None:
         columns, oracle = self.cases((1.0,))
-        changed = columns[0] * [3.0, 0.1, 7.0] - [5.0, 1.0, 100.0]
+        drift = np.linspace(-9.0, 9.0, len(oracle))[:, None]
+        changed = 3.0 * columns[0] - [5.0, 1.0, 100.0] + drift
         one, other = judge([columns[0], changed], oracle, seed=0)
         assert one.tuned_on == pytest.approx(other.tuned_on)
         assert one.behind == pytest.approx(0.0, abs=1e-12)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guda_cli.attribution.oracle import column_correlations
+from guda_cli.attribution.oracle import score_correlation
 from guda_cli.diffusion.schedule import Array
 
 RESAMPLES = 1000
@@ -15,7 +15,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Verdict:
-    """Mean column correlation on the half tuned on and on the other; how far the first is from the best."""
+    """Correlation on the half tuned on and on the other; how far the first is from the best."""
 
     tuned_on: float
     shown: float
@@ -38,28 +38,27 @@ def halves(queries: int, seed: int) -> tuple[Array, Array]:
 def judge(columns: Sequence[Array], oracle: Array, seed: int) -> list[Verdict]:
     """A verdict on each trial's scores [queries, groups] against the oracle's.
 
-    The measure is the Pearson correlation over the queries of each group's column with the oracle's, mean
-    over groups: with a few held-out groups there is no ranking to compare.
+    The measure is the correlation of the columns with the oracle's (`score_correlation`): with a few
+    held-out groups there is no ranking to compare.
     """
     first, second = halves(len(oracle), seed)
-    values = [float(column_correlations(c[first], oracle[first]).mean()) for c in columns]
+    values = [score_correlation(c[first], oracle[first]) for c in columns]
     best = int(np.argmax(values))
     rng = np.random.Generator(np.random.PCG64([0xB007, seed]))
     draws = [rng.choice(first, len(first)) for _ in range(RESAMPLES)]
     out = []
     for i, scores in enumerate(columns):
-        shown = float(column_correlations(scores[second], oracle[second]).mean())
+        shown = score_correlation(scores[second], oracle[second])
         behind = (
-            [_mean(columns[best], oracle, d) - _mean(scores, oracle, d) for d in draws]
+            [
+                score_correlation(columns[best][d], oracle[d]) - score_correlation(scores[d], oracle[d])
+                for d in draws
+            ]
             if i != best
             else [0.0]
         )
         out.append(Verdict(values[i], shown, values[best] - values[i], float(np.std(behind))))
     return out
-
-
-def _mean(scores: Array, oracle: Array, rows: Array) -> float:
-    return float(column_correlations(scores[rows], oracle[rows]).mean())
 
 
 def choose(verdicts: Sequence[Verdict], costs: Sequence[float]) -> int:
