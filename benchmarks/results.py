@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
-# What guda tune tries, 192 images, beside the recipe's own settings; a seventh of what a training reads, or less.
+# What guda tune tries on 192 images, beside the recipe's own settings: a seventh of what a training reads.
 LENGTHS = {
     "digits": ("unlearn.steps=40", "unlearn.batch_size=128"),
     "fashion-mnist": ("unlearn.steps=160", "unlearn.batch_size=32"),

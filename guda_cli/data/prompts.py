@@ -18,8 +18,8 @@ NOWHERE = "nothing: the empty prompt"
 class Prompts:
     """Which prompts a query image is scored with; the first source that names one counts.
 
-    These are `given` (all of them), the `table` of `read_prompts`, the metadata beside or above the image, what its
-    generator wrote into the file (see `embedded`), and else the empty prompt, the null condition.
+    These are `given` (all of them), the `table` of `read_prompts`, the metadata beside or above the image,
+    what its generator wrote into the file (see `embedded`), and else the empty prompt, the null condition.
     """
 
     prompts = True
