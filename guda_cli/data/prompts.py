@@ -12,8 +12,6 @@ from guda_cli.data.sources.captions import caption_of
 from guda_cli.data.sources.metadata import IMAGE_COLUMNS, PROMPT_COLUMNS, csv_rows, json_rows
 from guda_cli.errors import DataError
 
-NOWHERE = "nothing: the empty prompt"
-
 
 class Prompts:
     """Which prompts a query image is scored with; the first source that names one counts.
@@ -28,7 +26,7 @@ class Prompts:
         self._given = tuple(dict.fromkeys(given))
         self._table = dict(table or {})
         self._beside = MetadataBeside()
-        self._known: dict[str, tuple[tuple[str, ...], str]] = {}
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def of(self, path: str) -> str | None:
         """The (first) prompt of the image at `path`, None for the empty prompt; errors as `all_of`."""
@@ -39,30 +37,23 @@ class Prompts:
 
         DataError when the metadata beside it cannot be used.
         """
-        return self._find(path)[0]
-
-    def source_of(self, path: str) -> str:
-        """Where the prompts of the image at `path` come from, in words; `NOWHERE` when none is named."""
-        return self._find(path)[1]
-
-    def _find(self, path: str) -> tuple[tuple[str, ...], str]:
         if path not in self._known:
             self._known[path] = self._search(path)
         return self._known[path]
 
-    def _search(self, path: str) -> tuple[tuple[str, ...], str]:
+    def _search(self, path: str) -> tuple[str, ...]:
         if self._given:
-            return self._given, "--prompt"
+            return self._given
         for key in (os.path.abspath(path), os.path.normpath(path)):  # noqa: PTH100 - links are not followed
             if key in self._table:
-                return self._table[key], "--prompts"
+                return self._table[key]
         here = Path(path)
         metadata, name = self._beside.of(here, "--prompt TEXT")
         text = metadata.prompt(name)
         if text is not None:
-            return (text.strip(),), "the metadata beside it"
+            return (text.strip(),)
         found = embedded_prompt(here)
-        return ((found[0],), found[1]) if found is not None else (("",), NOWHERE)
+        return (found[0],) if found is not None else ("",)
 
 
 def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:

@@ -51,12 +51,6 @@ def render(object: str, descriptors: Sequence[str], spec: TextSpec) -> str:
     return re.sub(r"\{object\}|\{style\}", lambda found: values[found[0]], spec.template)
 
 
-def without_style(text: str, spec: TextSpec) -> str:
-    """The object part of a prompt: the style-removed anchor; a text that does not match, as it is."""
-    parsed = parse_prompt(text, spec)
-    return text if parsed is None else parsed.object
-
-
 def styles_of(
     dataset: Dataset, spec: TextSpec, given: Mapping[str, Sequence[str]] | None
 ) -> dict[str, tuple[str, ...]]:

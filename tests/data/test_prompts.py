@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guda_cli.data.prompts import NOWHERE, Prompts, read_prompts
+from guda_cli.data.prompts import Prompts, read_prompts
 from guda_cli.data.queries import load_query
 from guda_cli.errors import DataError
 from tests.data.pngs import png
@@ -33,19 +33,6 @@ class TestOrder:
         assert both.all_of("a.png") == ("said", "also")
         assert both.of("a.png") == "said"
 
-    def test_it_can_be_asked_for(self, here: Path) -> None:
-        png(here / "a.png", ours="ours")
-        png(here / "b.png", parameters=THEIRS)
-        png(here / "c.png")
-        found = Prompts()
-        assert [found.source_of(name) for name in ("a.png", "b.png", "c.png")] == [
-            "its PNG text (guda:prompt)",
-            "its PNG text (parameters)",
-            NOWHERE,
-        ]
-        assert Prompts(["x"]).source_of("c.png") == "--prompt"
-        assert Prompts(table={"c.png": ("x",)}).source_of("c.png") == "--prompts"
-
     def test_no_prompt_is_the_empty_one(self, here: Path) -> None:
         png(here / "a.png")
         assert Prompts().of("a.png") is None
@@ -55,7 +42,6 @@ class TestOrder:
     def test_an_empty_prompt_that_is_named_counts(self, here: Path, found: Prompts) -> None:
         png(here / "a.png", ours="ours")
         assert found.of("a.png") is None
-        assert found.source_of("a.png") != NOWHERE
 
     def test_broken_metadata_name_the_way_out(self, here: Path) -> None:
         png(here / "a.png", ours="ours")
@@ -111,7 +97,6 @@ class TestTable:
         found = Prompts(table=read_prompts(Path("p.csv")))
         assert found.all_of("a.png") == ("x, y", "z")
         assert found.all_of(str(here / "a.png")) == ("x, y", "z")
-        assert found.source_of("b.png") == "--prompts"
         assert found.all_of("b.png") == ("",)
 
     def test_paths_count_from_the_file_or_as_typed(self, here: Path) -> None:

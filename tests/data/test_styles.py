@@ -18,7 +18,6 @@ from guda_cli.data.styles import (
     read_descriptors,
     render,
     styles_of,
-    without_style,
 )
 from guda_cli.errors import DataError
 from guda_cli.recipe_specs import TextSpec
@@ -45,10 +44,6 @@ class TestPrompts:
         assert parse_prompt(text, SPEC) == ParsedPrompt("a cat", ("thin lines", "no colour"))
         assert parse_prompt("a cat", SPEC) is None
         assert parse_prompt("flat, soft painting of a dog", OTHER) == ParsedPrompt("a dog", ("flat", "soft"))
-
-    def test_without_style(self) -> None:
-        assert without_style("a cat, artistic style featuring thin lines", SPEC) == "a cat"
-        assert without_style("just a cat", SPEC) == "just a cat"
 
     def test_braces_are_only_text(self) -> None:
         assert render("{style} {0.x}", ["{object}"], OTHER) == "{object} painting of {style} {0.x}"
