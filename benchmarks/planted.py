@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTINGS = ("min-snr:5", "min-snr:1", "uniform", "elbo")
+WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "uniform", "elbo")
 METHODS = ("guda", "similarity", "das")
 QUERIES = 48
 

@@ -3,6 +3,7 @@
     python benchmarks/results.py digits
     python benchmarks/results.py fashion-mnist
     python benchmarks/results.py cifar10-small --set data.path=cifar10.tar
+    python benchmarks/results.py emoji-styles --set data.path=emoji-styles.tar
 
 Runs guda's commands in a work folder (--work, default results-RECIPE) and goes on where it was interrupted:
 what the folder's store has is not computed again. Takes hours on two cores, most of it for the oracle.
@@ -22,12 +23,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
-# What guda tune tries on 192 images, beside the recipe's own settings: a seventh of what a training reads.
-LENGTHS = {
-    "digits": ("unlearn.steps=40", "unlearn.batch_size=128"),
-    "fashion-mnist": ("unlearn.steps=160", "unlearn.batch_size=32"),
-    "cifar10-small": ("unlearn.steps=260", "unlearn.batch_size=32"),
-}
 _RATES = "unlearn.lr=2e-4,3e-4,5e-4,1e-3,2e-3"
 SPACES = {
     "retrack": (_RATES, "unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2,0.4"),
@@ -37,7 +32,31 @@ SPACES = {
     "siss": (_RATES, "unlearn.superfactor=0.1,0.3"),
 }
 TRIALS = {"retrack": 9}  # 5 for the others
-WEIGHTINGS = ("min-snr:5", "min-snr:1", "uniform", "elbo")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What differs between recipes."""
+
+    lengths: tuple[str, ...]  # of the settings tuned: about a seventh of what a training reads
+    archive: str = ""  # what data.path is called in the page's command
+    operators: str = "retrack,finetune"
+    queries: int = 256
+    weighting: str = "min-snr:5"  # the recipe's
+
+
+PLANS = {
+    "digits": Plan(("unlearn.steps=40", "unlearn.batch_size=128")),
+    "fashion-mnist": Plan(("unlearn.steps=160", "unlearn.batch_size=32")),
+    "cifar10-small": Plan(("unlearn.steps=160", "unlearn.batch_size=32"), "cifar10.tar", weighting="min-snr:0.1"),
+    "emoji-styles": Plan(
+        ("unlearn.steps=200", "unlearn.batch_size=32"),
+        "emoji-styles.tar",
+        "anchor:awss,anchor:uniform,anchor:style-removed,anchor:matched,esd,finetune",
+        160,
+    ),
+}
+WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "uniform", "elbo")
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 
 
@@ -82,7 +101,9 @@ class Bench:
             self.variant(judged, f"unlearn.steps={steps}")
         for operator in self.operators:
             self.variant(judged, *chosen_sets(tuned[operator]))
-        report = ("report", "--against", "logo", "--weighting", ",".join(WEIGHTINGS))
+        own = PLANS[self.recipe].weighting
+        weightings = (own, *(name for name in WEIGHTINGS if name != own))
+        report = ("report", "--against", "logo", "--weighting", ",".join(weightings))
         return {
             "agreement": self.guda(*report, "--html", "agreement.html")[0],
             "centred": self.guda(*report, "--center")[0],
@@ -92,7 +113,11 @@ class Bench:
     def tune(self, operator: str) -> dict[str, Any]:
         """The trials of one operator on the held-out groups."""
         trials = ("--trials", str(TRIALS.get(operator, 5)), "-n", "192", "--seeds", self.seeds)
-        space = [part for item in (*LENGTHS[self.recipe], *SPACES[operator]) for part in ("--space", item)]
+        space = [
+            part
+            for item in (*PLANS[self.recipe].lengths, *SPACES.get(operator, (_RATES,)))
+            for part in ("--space", item)
+        ]
         return self.guda("tune", "--operator", operator, *trials, *space)[0]
 
     def variant(self, groups: Sequence[str], *sets: str) -> None:
@@ -232,14 +257,16 @@ def tuning_table(operator: str, found: dict[str, Any]) -> str:
 def main() -> None:
     """Run the bench of one recipe and write its page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("recipe", choices=["digits", "fashion-mnist", "cifar10-small"])
+    parser.add_argument("recipe", choices=PLANS)
     parser.add_argument("--set", action="append", default=[], help="passed to guda train")
     parser.add_argument("--work", type=Path, help="folder of the store and the images")
-    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--queries", type=int, help="images drawn from the full model")
     parser.add_argument("--seeds", default="2,3", help="of the oracle")
-    parser.add_argument("--operators", default="retrack,finetune", help=f"compared, of {', '.join(SPACES)}")
+    parser.add_argument("--operators", help="compared")
     parser.add_argument("--curve", default="5,10,20,50,100,200", help="unlearning steps compared")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
+    plan = PLANS[parser.parse_known_args()[0].recipe]
+    parser.set_defaults(queries=plan.queries, operators=plan.operators)
     given = parser.parse_args()
     sets = [part for item in given.set for part in ("--set", item)]
     work = given.work or Path(f"results-{given.recipe}")
@@ -247,7 +274,7 @@ def main() -> None:
     bench = Bench(given.recipe, work, sets, given.queries, given.seeds, given.operators.split(","), curve)
     found = bench.run()
     script = f"python benchmarks/results.py {given.recipe}"
-    script += " --set data.path=cifar10.tar" if given.recipe == "cifar10-small" else ""
+    script += f" --set data.path={plan.archive}" if plan.archive else ""
     for name in ("operators", "seeds", "queries", "curve"):
         value = getattr(given, name)
         script += f" --{name} {value}" if value != parser.get_default(name) else ""
