@@ -48,7 +48,9 @@ class Plan:
 PLANS = {
     "digits": Plan(("unlearn.steps=40", "unlearn.batch_size=128")),
     "fashion-mnist": Plan(("unlearn.steps=160", "unlearn.batch_size=32")),
-    "cifar10-small": Plan(("unlearn.steps=160", "unlearn.batch_size=32"), "cifar10.tar", weighting="min-snr:0.1"),
+    "cifar10-small": Plan(
+        ("unlearn.steps=160", "unlearn.batch_size=32"), "cifar10.tar", weighting="min-snr:0.1"
+    ),
     "emoji-styles": Plan(
         ("unlearn.steps=200", "unlearn.batch_size=32"),
         "emoji-styles.tar",
