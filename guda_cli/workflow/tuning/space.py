@@ -13,8 +13,9 @@ from guda_cli.errors import RecipeError, UsageError
 from guda_cli.recipe import Recipe, apply_sets, from_dict, to_dict
 from guda_cli.unlearning import catalog
 
-_STEPS = (10, 20, 50, 100)
+_STEPS = (20, 50, 100, 200)
 _RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+_BATCHES = (32, 128)  # at one price small batches are more steps: better on Fashion-MNIST
 _WINDOW = (0.0, 0.2, 0.4, 0.6)
 _ANCHOR: Mapping[str, Sequence[Any]] = {
     "unlearn.steps": _STEPS,
@@ -28,8 +29,9 @@ SPACES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "retrack": {
         "unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.t_min": _WINDOW,
         "unlearn.forget_weight": (0.1, 0.3, 1.0), "unlearn.neighbours": (5, 10, 50),
+        "unlearn.batch_size": _BATCHES,
     },
-    "finetune": {"unlearn.steps": _STEPS, "unlearn.lr": _RATES},
+    "finetune": {"unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.batch_size": _BATCHES},
     "neggrad": {
         "unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.t_min": _WINDOW,
         "unlearn.forget_weight": (0.03, 0.1, 0.3),
