@@ -221,6 +221,10 @@ class Store:
         """Merge the segments of a table when there are more than `above`."""
         return self._tables.compact(table, above=above)
 
+    def table_specs(self) -> dict[str, dict[str, Any]]:
+        """What every table was declared with, by its key; cheap beside `tables`."""
+        return self._tables.specs()
+
     def tables(self) -> list[dict[str, Any]]:
         """Every table: `table`, `spec`, `segments`, `rows`, `bytes`."""
         return self._tables.summaries()

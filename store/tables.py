@@ -154,6 +154,11 @@ class Tables:
                 point("compact-between-removals")
         return True
 
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """Spec of every table that has a readable one, by its key; no segment is looked at."""
+        found = {table: self.spec(table) for table in self.names()}
+        return {table: spec for table, spec in found.items() if spec is not None}
+
     def summaries(self) -> list[dict[str, Any]]:
         """Key, spec, segments, rows and bytes of every table."""
         found = []

@@ -90,6 +90,7 @@ def test_merging_keeps_all_rows_and_says_so(store):
     assert not store.table_compact(TABLE, above=1)
     (summary,) = store.tables()
     assert (summary["segments"], summary["rows"], summary["spec"]) == (1, 5, {"grid": 4})
+    assert store.table_specs() == {TABLE: {"grid": 4}}
     arrays, missing = store.table_read(TABLE, ROWS[:5])
     assert missing == []
     np.testing.assert_array_equal(arrays["terms"], TERMS[:5])

@@ -50,6 +50,12 @@ class Bench:
         """Of the terms."""
         return grids.build(self.grid_spec, self.schedule.T)
 
+    @cached_property
+    def score_records(self) -> list[ActionRecord]:
+        """Of every scoring of the full model."""
+        weights = self.found.full.outputs["weights"]
+        return [r for r in self.project.store.records("score") if r.inputs["full"] == weights]
+
     @property
     def digests(self) -> list[str]:
         """Row keys of the queries."""

@@ -157,14 +157,9 @@ def _unlearned_rival(
 
 def _seconds_a_forward(bench: Bench) -> float | None:
     """Measured while scoring with unlearned or retrained models on this bench."""
-    records = [r for r in _score_records(bench) if r.params["method"] in ("guda", "logo")]
+    records = [r for r in bench.score_records if r.params["method"] in ("guda", "logo")]
     forwards, seconds = spent(r for r in records if r.provenance.get("forwards"))
     return seconds / forwards if forwards else None
-
-
-def _score_records(bench: Bench) -> list[ActionRecord]:
-    weights = bench.found.full.outputs["weights"]
-    return [r for r in bench.project.store.records("score") if r.inputs["full"] == weights]
 
 
 # -- methods that score training images -----------------------------------------------------------------
@@ -173,7 +168,7 @@ def _score_records(bench: Bench) -> list[ActionRecord]:
 def _instances(bench: Bench, out: Found) -> None:
     """Each method and its settings, from the records of what was scored."""
     seen: dict[str, list[ActionRecord]] = {}
-    for record in _score_records(bench):
+    for record in bench.score_records:
         method = record.params["method"]
         if method in instance_settings.METHODS and method != instance_settings.RANDOM:
             text = json.dumps([method, record.params["values"]], sort_keys=True)

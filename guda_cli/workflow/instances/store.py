@@ -92,9 +92,9 @@ class ScoreTable:
     def computed_otherwise(self) -> list[ScoreTable]:
         """The store's tables of the same scores that differ in how they were computed (device, threads)."""
         found = [
-            ScoreTable(self.project, table["table"], table["spec"])
-            for table in self.project.store.tables()
-            if table["spec"] and table["table"] != self.key
+            ScoreTable(self.project, key, spec)
+            for key, spec in self.project.store.table_specs().items()
+            if spec and key != self.key
         ]
         return [table for table in found if _but_compute(table.spec) == _but_compute(self.spec)]
 
