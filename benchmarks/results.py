@@ -43,13 +43,17 @@ class Plan:
     operators: str = "retrack,finetune"
     queries: int = 256
     weighting: str = "min-snr:5"  # the recipe's
+    seeds: str = "2,3"  # of the oracle, as many as make it reliable
 
 
 PLANS = {
     "digits": Plan(("unlearn.steps=40", "unlearn.batch_size=128")),
     "fashion-mnist": Plan(("unlearn.steps=160", "unlearn.batch_size=32")),
     "cifar10-small": Plan(
-        ("unlearn.steps=160", "unlearn.batch_size=32"), "cifar10.tar", weighting="min-snr:0.1"
+        ("unlearn.steps=160", "unlearn.batch_size=32"),
+        "cifar10.tar",
+        weighting="min-snr:0.03",
+        seeds="2,3,4",
     ),
     "emoji-styles": Plan(
         ("unlearn.steps=200", "unlearn.batch_size=32"),
@@ -58,7 +62,7 @@ PLANS = {
         160,
     ),
 }
-WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "uniform", "elbo")
+WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "min-snr:0.03", "uniform", "elbo")
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 
 
@@ -263,12 +267,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="passed to guda train")
     parser.add_argument("--work", type=Path, help="folder of the store and the images")
     parser.add_argument("--queries", type=int, help="images drawn from the full model")
-    parser.add_argument("--seeds", default="2,3", help="of the oracle")
+    parser.add_argument("--seeds", help="of the oracle")
     parser.add_argument("--operators", help="compared")
     parser.add_argument("--curve", default="5,10,20,50,100,200", help="unlearning steps compared")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     plan = PLANS[parser.parse_known_args()[0].recipe]
-    parser.set_defaults(queries=plan.queries, operators=plan.operators)
+    parser.set_defaults(queries=plan.queries, operators=plan.operators, seeds=plan.seeds)
     given = parser.parse_args()
     sets = [part for item in given.set for part in ("--set", item)]
     work = given.work or Path(f"results-{given.recipe}")
