@@ -46,14 +46,12 @@ def judge(columns: Sequence[Array], oracle: Array, seed: int) -> list[Verdict]:
     best = int(np.argmax(values))
     rng = np.random.Generator(np.random.PCG64([0xB007, seed]))
     draws = [rng.choice(first, len(first)) for _ in range(RESAMPLES)]
+    of_best = [score_correlation(columns[best][d], oracle[d]) for d in draws]
     out = []
     for i, scores in enumerate(columns):
         shown = score_correlation(scores[second], oracle[second])
         behind = (
-            [
-                score_correlation(columns[best][d], oracle[d]) - score_correlation(scores[d], oracle[d])
-                for d in draws
-            ]
+            [top - score_correlation(scores[d], oracle[d]) for top, d in zip(of_best, draws, strict=True)]
             if i != best
             else [0.0]
         )
