@@ -22,20 +22,20 @@ _SETTINGS = re.compile(r"^(?:Negative prompt:|Steps: \d)", re.MULTILINE)
 Graph = dict[str, dict[str, Any]]
 
 
-def embedded_prompt(path: Path) -> tuple[str, str] | None:
-    """The prompt in an image file and the name of its place ("its PNG text"), None where there is none.
+def embedded_prompt(path: Path) -> str | None:
+    """The prompt in an image file, None where there is none.
 
-    In this order: the text `guda:prompt`; AUTOMATIC1111's `parameters`, in a PNG's text or as the EXIF
-    user comment of a JPEG or WebP; ComfyUI's graph in the text `prompt`. "" is the empty prompt.
+    In this order: the PNG text `guda:prompt`; AUTOMATIC1111's `parameters`, in a PNG's text or as the EXIF
+    user comment of a JPEG or WebP; ComfyUI's graph in the PNG text `prompt`. "" is the empty prompt.
     """
     texts, comment = _entries(path)
     found = (
-        (_plain(texts.get(PNG_KEY)), f"its PNG text ({PNG_KEY})"),
-        (parameters_prompt(texts.get("parameters")), "its PNG text (parameters)"),
-        (graph_prompt(texts.get("prompt")), "its PNG text (ComfyUI's graph)"),
-        (parameters_prompt(comment), "its EXIF user comment"),
+        _plain(texts.get(PNG_KEY)),
+        parameters_prompt(texts.get("parameters")),
+        graph_prompt(texts.get("prompt")),
+        parameters_prompt(comment),
     )
-    return next(((text, where) for text, where in found if text is not None), None)
+    return next((text for text in found if text is not None), None)
 
 
 def parameters_prompt(entry: str | None) -> str | None:

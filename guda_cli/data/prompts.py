@@ -52,8 +52,7 @@ class Prompts:
         text = metadata.prompt(name)
         if text is not None:
             return (text.strip(),)
-        found = embedded_prompt(here)
-        return (found[0],) if found is not None else ("",)
+        return (embedded_prompt(here) or "",)
 
 
 def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:

@@ -129,7 +129,7 @@ class ScoreRun:
         with self.project.console.progress("score", len(paths) * rows, unit="forward") as bar:
             for start in range(0, len(paths), BLOCK):
                 part = list(paths[start : start + BLOCK])
-                queries, bad = self._load(part)
+                queries, bad = load(self.project, part, self.conditions)
                 bar.advance(len(bad) * rows)
                 done = self._score(queries, bar.advance) if queries else []
                 yield BlockResult(done, queries, bad)
@@ -143,7 +143,7 @@ class ScoreRun:
 
     def plan(self, paths: Sequence[str]) -> list[Step]:
         """One step a model: how many images have no terms under it yet."""
-        queries, _ = self._load(paths)
+        queries, _ = load(self.project, paths, self.conditions)
         digests = [query.digest for query in queries]
         tables = self._tables(self._known_compute())
         steps = []
@@ -171,9 +171,6 @@ class ScoreRun:
             image.save(path)
         except (OSError, ValueError) as err:
             raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
-
-    def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
-        return load(self.project, paths, self.conditions)
 
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
         digests = [query.digest for query in queries]

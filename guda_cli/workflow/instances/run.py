@@ -111,14 +111,14 @@ class InstanceRun:
         self._prepared  # noqa: B018 - before the queries' progress bar
         with self.project.console.progress(f"score: {self.method}", len(paths), unit="image") as bar:
             for start in range(0, len(paths), BLOCK):
-                queries, bad = self._load(paths[start : start + BLOCK])
+                queries, bad = load(self.project, paths[start : start + BLOCK], self.conditions)
                 bar.advance(len(bad))
                 done = self._score(queries, bar.advance) if queries else []
                 yield BlockResult(done, queries, bad)
 
     def plan(self, paths: Sequence[str]) -> list[Step]:
         """The preparation, and how many images have no scores yet."""
-        queries, _ = self._load(paths)
+        queries, _ = load(self.project, paths, self.conditions)
         digests = [query.digest for query in queries]
         if self.method == RANDOM:
             return [Step("random scores", CACHED, "made up on the spot")]
@@ -130,9 +130,6 @@ class InstanceRun:
             missing = len(self._table(record, self._known_compute()).missing(digests))
         why = f"{missing} of {len(set(digests))} images" if missing else ""
         return [*steps, Step(f"{self.method} scores", TO_DO if missing else CACHED, why)]
-
-    def _load(self, paths: Sequence[str]) -> tuple[list[Query], list[tuple[str, str]]]:
-        return load(self.project, paths, self.conditions)
 
     def read(self, queries: list[Query]) -> list[QueryResult]:
         """Results of images scored before; those without a row are left out. Runs nothing."""
