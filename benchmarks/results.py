@@ -40,7 +40,9 @@ class Plan:
 
     lengths: tuple[str, ...]  # of the settings tuned: about a seventh of what a training reads
     archive: str = ""  # what data.path is called in the page's command
-    operators: str = "retrack,finetune"
+    operators: str = "retrack,finetune"  # tuned
+    compared: str = ""  # operators beside the recipe's that run with the recipe's settings, not tuned
+    curve: str = "5,10,20,50,100,200"  # numbers of unlearning steps
     queries: int = 256
     weighting: str = "min-snr:5"  # the recipe's
     seeds: str = "2,3"  # of the oracle, as many as make it reliable
@@ -56,13 +58,16 @@ PLANS = {
         seeds="2,3,4",
     ),
     "emoji-styles": Plan(
-        ("unlearn.steps=200", "unlearn.batch_size=32"),
+        ("unlearn.steps=150", "unlearn.batch_size=32"),
         "emoji-styles.tar",
-        "anchor:awss,anchor:uniform,anchor:style-removed,anchor:matched,esd,finetune",
-        160,
+        operators="",  # tuning would leave styles out of the table
+        compared="anchor:style-removed,anchor:uniform,anchor:matched,esd,finetune",
+        curve="20,50,100",
+        queries=160,
     ),
 }
 WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "min-snr:0.03", "uniform", "elbo")
+LISTS = ("operators", "compared", "curve")  # options that are names between commas
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 
 
@@ -76,7 +81,8 @@ class Bench:
     queries: int
     seeds: str
     operators: Sequence[str]
-    curve: Sequence[int]
+    compared: Sequence[str]
+    curve: Sequence[str]
     commands: list[str] = field(default_factory=list)
 
     def guda(self, *args: str, record: bool = True) -> list[dict[str, Any]]:
@@ -102,7 +108,10 @@ class Bench:
         tuned = {operator: self.tune(operator) for operator in self.operators}
         self.guda("unlearn", "--all", "--no-null")  # the null is for z-values, not for ranking
         self.guda("score", "queries", "--method", f"guda,{METHODS}")
-        judged = [name for name in groups if name not in tuned[self.operators[0]]["groups"]]
+        left_out = {name for found in tuned.values() for name in found["groups"]}
+        judged = [name for name in groups if name not in left_out]
+        for operator in self.compared:
+            self.variant(judged, f"unlearn.operator={operator}")
         for steps in self.curve:
             self.variant(judged, f"unlearn.steps={steps}")
         for operator in self.operators:
@@ -163,7 +172,8 @@ def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
     parts += ["## Less each model's mean (`--center`)"]
     for table in found["centred"]["tables"][:1]:
         parts += [f"{table['weighting']}:", agreement_table(table)]
-    parts += ["## Tuning", *[tuning_table(name, tuned) for name, tuned in found["tuned"].items()]]
+    if found["tuned"]:
+        parts += ["## Tuning", *[tuning_table(name, tuned) for name, tuned in found["tuned"].items()]]
     parts += ["## Commands", "```sh\n" + "\n".join(bench.commands) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -260,6 +270,11 @@ def tuning_table(operator: str, found: dict[str, Any]) -> str:
     return f"{head}\n\n" + grid(["settings", "tuned half", "other half", "forwards, all groups", ""], rows)
 
 
+def _names(text: str) -> list[str]:
+    """The names between the commas of `text`."""
+    return [name for name in text.split(",") if name]
+
+
 def main() -> None:
     """Run the bench of one recipe and write its page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -268,22 +283,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the store and the images")
     parser.add_argument("--queries", type=int, help="images drawn from the full model")
     parser.add_argument("--seeds", help="of the oracle")
-    parser.add_argument("--operators", help="compared")
-    parser.add_argument("--curve", default="5,10,20,50,100,200", help="unlearning steps compared")
+    parser.add_argument("--operators", type=_names, help="tuned and compared")
+    parser.add_argument("--compared", type=_names, help="operators compared with the recipe's settings")
+    parser.add_argument("--curve", type=_names, help="unlearning steps compared")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     plan = PLANS[parser.parse_known_args()[0].recipe]
-    parser.set_defaults(queries=plan.queries, operators=plan.operators, seeds=plan.seeds)
+    parser.set_defaults(queries=plan.queries, seeds=plan.seeds)
+    parser.set_defaults(**{name: _names(getattr(plan, name)) for name in LISTS})
     given = parser.parse_args()
     sets = [part for item in given.set for part in ("--set", item)]
     work = given.work or Path(f"results-{given.recipe}")
-    curve = [int(steps) for steps in given.curve.split(",")]
-    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, given.operators.split(","), curve)
+    lists = [getattr(given, name) for name in LISTS]
+    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, *lists)
     found = bench.run()
     script = f"python benchmarks/results.py {given.recipe}"
     script += f" --set data.path={plan.archive}" if plan.archive else ""
-    for name in ("operators", "seeds", "queries", "curve"):
+    for name in ("queries", "seeds", *LISTS):
         value = getattr(given, name)
-        script += f" --{name} {value}" if value != parser.get_default(name) else ""
+        if value != parser.get_default(name):
+            script += f" --{name} {','.join(value) if isinstance(value, list) else value}"
     out = given.out or ROOT / "docs" / "results" / f"{given.recipe}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(markdown(bench, found, script), encoding="utf-8")

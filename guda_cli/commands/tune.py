@@ -62,8 +62,9 @@ def tune(
 
     The full model is retrained without each of a few groups; every setting is judged by how its scores of
     these groups go with the retrained models' over one half of the images, and shown on the other half. The
-    cheapest setting within one standard error of the best is chosen. The groups tuned on are left out of
-    `guda report --against logo`. Interrupted work is resumed.
+    cheapest setting within one standard error of the best is chosen, of equally cheap ones the gentlest
+    (learning rate times forget weight). The groups tuned on are left out of `guda report --against logo`.
+    Interrupted work is resumed.
     """
     from guda_cli.data.queries import expand
     from guda_cli.workflow.tuning import run

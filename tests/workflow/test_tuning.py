@@ -13,7 +13,7 @@ from guda_cli.recipe import from_dict, to_dict
 from guda_cli.recipes_lookup import load
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.tuning.judge import Verdict, choose, halves, judge
-from guda_cli.workflow.tuning.run import held_out
+from guda_cli.workflow.tuning.run import held_out, strength
 from guda_cli.workflow.tuning.space import SPACES, candidates, parse_space, with_settings
 from tests.workflow.fixtures import GROUPS, Cli, here, record, tree
 from tests.workflow.oracle import without_torch
@@ -100,7 +100,7 @@ class TestJudge:
         expected = [1 / np.sqrt(1 + s**2) for s in (2.0, 0.3, 1.0)]
         np.testing.assert_allclose([v.tuned_on for v in verdicts], expected, atol=0.1)
         np.testing.assert_allclose([v.shown for v in verdicts], expected, atol=0.1)
-        assert choose(verdicts, [1.0, 9.0, 2.0]) == 1, "the others are cheaper, and behind"
+        assert choose(verdicts, [1.0, 9.0, 2.0], [1.0] * 3) == 1, "the others are cheaper, and behind"
         assert [v.near_best for v in verdicts] == [False, True, False]
 
     def test_scale_offset_and_what_all_groups_share_do_not_matter(self) -> None:
@@ -123,10 +123,15 @@ class TestJudge:
         assert [v.near_best for v in verdicts][:3] != [False, False, False]
         near = [i for i, v in enumerate(verdicts) if v.behind <= v.error]
         assert 3 not in near
-        assert choose(verdicts, [3.0, 2.0, 1.0, 0.1]) == max(near)
+        assert choose(verdicts, [3.0, 2.0, 1.0, 0.1], [1.0] * 4) == max(near)
         made = [Verdict(0.9, 0.9, 0.0, 0.0), Verdict(0.88, 0.9, 0.02, 0.03), Verdict(0.8, 0.9, 0.1, 0.03)]
-        assert choose(made, [5.0, 2.0, 1.0]) == 1
-        assert choose(made, [2.0, 2.0, 1.0]) == 0, "of equal costs the better"
+        assert choose(made, [5.0, 2.0, 1.0], [1.0, 9.0, 0.1]) == 1
+        assert choose(made, [2.0, 2.0, 1.0], [3.0, 2.0, 1.0]) == 1, "of equal costs the gentler"
+        assert choose(made, [2.0, 2.0, 1.0], [1.0, 1.0, 1.0]) == 0, "of equally gentle ones the better"
+
+    def test_strength_is_the_rate_times_the_weight(self) -> None:
+        assert strength({"lr": 2e-3, "forget_weight": 0.5}) == pytest.approx(1e-3)
+        assert strength({"lr": 2e-3, "forget_weight": None}) == strength({"lr": 2e-3}) == 2e-3
 
     def test_the_error_is_that_of_the_difference(self) -> None:
         """Two alike lie close together, however uncertain each is."""

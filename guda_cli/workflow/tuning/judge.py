@@ -59,7 +59,11 @@ def judge(columns: Sequence[Array], oracle: Array, seed: int) -> list[Verdict]:
     return out
 
 
-def choose(verdicts: Sequence[Verdict], costs: Sequence[float]) -> int:
-    """The cheapest trial near the best; of equally cheap ones the better."""
+def choose(verdicts: Sequence[Verdict], costs: Sequence[float], strengths: Sequence[float]) -> int:
+    """The cheapest trial near the best; of equally cheap ones the gentlest, then the better.
+
+    Between settings that cannot be told apart, the one that changes the model least (the lowest strength)
+    is the safer on groups that were not looked at, as in the rule of one standard error.
+    """
     near = [i for i, verdict in enumerate(verdicts) if verdict.near_best]
-    return min(near, key=lambda i: (costs[i], -verdicts[i].tuned_on))
+    return min(near, key=lambda i: (costs[i], strengths[i], -verdicts[i].tuned_on))

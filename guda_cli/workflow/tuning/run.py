@@ -203,7 +203,7 @@ def describe(settings: Mapping[str, Any]) -> str:
 def tune(
     tuner: Tuner, candidates: Sequence[Mapping[str, Any]], queries: Sequence[Query], seed: int
 ) -> Outcome:
-    """Try every candidate and choose the cheapest near the best on one half of the queries."""
+    """Try every candidate and choose the cheapest, gentlest near the best on one half of the queries."""
     project = tuner.project
     matrices = tuner.oracle(queries)
     truth = mean_oracle(matrices)
@@ -216,11 +216,9 @@ def tune(
             seconds.append(spent)
             bar.advance(1)
     verdicts = judge(columns, truth, seed)
-    chosen = choose(verdicts, costs)
-    trials = [
-        Trial(full_settings(project.recipe, s), c, t, v)
-        for s, c, t, v in zip(candidates, costs, seconds, verdicts, strict=True)
-    ]
+    every = [full_settings(project.recipe, settings) for settings in candidates]
+    chosen = choose(verdicts, costs, [strength(settings) for settings in every])
+    trials = [Trial(*found) for found in zip(every, costs, seconds, verdicts, strict=True)]
     known = reliability(matrices) if len(matrices) > 1 else None
     changes = candidates[chosen]
     return Outcome(
@@ -232,6 +230,12 @@ def tune(
 def full_settings(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
     """All unlearning settings of a trial, as they decide its numbers."""
     return catalog.settings(with_settings(recipe, settings).unlearn)
+
+
+def strength(settings: Mapping[str, Any]) -> float:
+    """How hard a step forgets: the learning rate times the forget weight, where the operator has one."""
+    weight = settings.get("forget_weight")
+    return float(settings["lr"]) * (1.0 if weight is None else float(weight))
 
 
 def held_out(counts: Mapping[str, int], number: int, seed: int) -> list[str]:
