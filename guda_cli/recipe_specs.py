@@ -121,9 +121,9 @@ class UnlearnSpec:
     """How one group is unlearned from the full model (method.md section 4)."""
 
     operator: str = "retrack"
-    steps: int = 100
-    batch_size: int = 128
-    lr: float = 5e-4
+    steps: int = 400
+    batch_size: int = 32
+    lr: float = 3e-4
     retain: str = "denoise"  # denoise | distill (towards the frozen full model)
     params: str = "full"  # what is trained: full | attn | cross-attn-kv | lora:R
     forget_weight: float | None = None  # lambda; None: the operator's own (unlearning/catalog.py)

@@ -25,7 +25,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 }
 # What a setting of None stands for.
 OWN: dict[str, dict[str, float]] = {
-    "retrack": {"forget_weight": 0.3, "t_min": 0.4},
+    "retrack": {"forget_weight": 0.3, "t_min": 0.2},
     "esd": {"forget_weight": 1.0, "t_min": 0.0},
     "erasediff": {"t_min": 0.0},
     "siss": {"forget_weight": 1.0, "t_min": 0.0},

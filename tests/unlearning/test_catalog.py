@@ -52,7 +52,7 @@ def test_every_operator_runs_as_it_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("operator", "weight", "t_min"),
     [
-        ("retrack", 0.3, 0.4),
+        ("retrack", 0.3, 0.2),
         ("esd", 1.0, 0.0),
         ("siss", 1.0, 0.0),
         ("neggrad", 0.1, 0.0),
@@ -124,7 +124,7 @@ def test_cost(operator: str, retain: str, guard: bool, expected: float) -> None:
         ({"operator": "finetune", "guard": True}, PLAIN, False, "retrack --guard"),
         ({"params": "attn"}, PLAIN, False, "AttnDownBlock2D"),
         ({"params": "cross-attn-kv"}, ATTENTION, False, "attn"),
-        ({"t_max": 0.3}, PLAIN, False, "t_min=0"),
+        ({"t_max": 0.1}, PLAIN, False, "t_min=0"),
         *(({"operator": name}, PLAIN, True, "model.text_conditional: true") for name in catalog.ANCHORS),
     ],
 )
