@@ -42,14 +42,14 @@ class Plan:
     archive: str = ""  # what data.path is called in the page's command
     operators: str = "retrack,finetune"  # tuned
     compared: str = ""  # operators beside the recipe's that run with the recipe's settings, not tuned
-    curve: str = "5,10,20,50,100,200"  # numbers of unlearning steps
+    curve: str = "5,10,20,50,100,160,200"  # numbers of unlearning steps
     queries: int = 256
     weighting: str = "min-snr:5"  # the recipe's
     seeds: str = "2,3"  # of the oracle, as many as make it reliable
 
 
 PLANS = {
-    "digits": Plan(("unlearn.steps=160", "unlearn.batch_size=32")),
+    "digits": Plan(("unlearn.steps=100", "unlearn.batch_size=32")),
     "fashion-mnist": Plan(("unlearn.steps=160", "unlearn.batch_size=32")),
     "cifar10-small": Plan(
         ("unlearn.steps=160", "unlearn.batch_size=32"),
