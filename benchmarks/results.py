@@ -49,7 +49,7 @@ class Plan:
 
 
 PLANS = {
-    "digits": Plan(("unlearn.steps=100", "unlearn.batch_size=32")),
+    "digits": Plan(("unlearn.steps=100", "unlearn.batch_size=32"), compared="neggrad,erasediff,siss"),
     "fashion-mnist": Plan(("unlearn.steps=160", "unlearn.batch_size=32")),
     "cifar10-small": Plan(
         ("unlearn.steps=160", "unlearn.batch_size=32"),

@@ -51,9 +51,9 @@ class TestCandidates:
         assert len(found) == len(made)
 
     def test_settings_that_do_not_go_together_are_passed_over(self) -> None:
-        space = parse_space(["unlearn.t_min=0.2,0.6", "unlearn.t_max=0.5,1.0"])
+        space = parse_space(["unlearn.t_min=0.3,0.6", "unlearn.t_max=0.5,1.0"])
         windows = {(s["unlearn.t_min"], s["unlearn.t_max"]) for s in candidates(RECIPE, 99, 0, space)[1:]}
-        assert windows == {(0.2, 0.5), (0.2, 1.0), (0.6, 1.0)}
+        assert windows == {(0.3, 0.5), (0.3, 1.0), (0.6, 1.0)}
 
     def test_what_the_model_does_not_admit_is_passed_over(self) -> None:
         def check(recipe: Any) -> None:
