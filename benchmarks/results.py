@@ -38,7 +38,7 @@ TRIALS = {"retrack": 9}  # 5 for the others
 class Plan:
     """What differs between recipes."""
 
-    lengths: tuple[str, ...]  # of the settings tuned: about a seventh of what a training reads
+    lengths: tuple[str, ...]  # of the settings tuned: at most a seventh of what a training reads
     archive: str = ""  # what data.path is called in the page's command
     operators: str = "retrack,finetune"  # tuned
     compared: str = ""  # operators beside the recipe's that run with the recipe's settings, not tuned
