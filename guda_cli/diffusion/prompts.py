@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class PromptBank:
     def __init__(self, encode: Encode, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self._encode, self.device, self.dtype = encode, device, dtype
         self._places: dict[str, int] = {}
-        self._table: Tensor | None = None
+        self._table: Tensor | None = None  # a row a prompt, and room for more
         self.indices([""])
 
     def __len__(self) -> int:
@@ -42,6 +43,16 @@ class PromptBank:
             self._add(fresh, found.clone())
         return torch.tensor([self._places[text] for text in prompts], dtype=torch.int64)
 
+    @contextmanager
+    def borrow(self, prompts: Sequence[str]) -> Iterator[Tensor]:
+        """`indices` of `prompts` for as long as the context lasts: prompts new to the bank leave it again."""
+        known = len(self)
+        try:
+            yield self.indices(prompts)
+        finally:
+            while len(self._places) > known:
+                self._places.popitem()
+
     def embeddings(self, indices: Tensor) -> Tensor:
         """Embeddings [N, L, D] of int64 `indices` [N], on the bank's device."""
         assert self._table is not None
@@ -49,8 +60,19 @@ class PromptBank:
 
     def _add(self, prompts: Sequence[str], embeddings: Tensor) -> None:
         rows = embeddings.to(self.device, self.dtype)
-        if self._table is not None and rows.shape[1:] != self._table.shape[1:]:
+        if self._table is None:
+            self._table = self._room(0, rows.shape[1:])
+        if rows.shape[1:] != self._table.shape[1:]:
             raise ValueError(f"embeddings {list(rows.shape[1:])} in a bank of {list(self._table.shape[1:])}")
-        self._table = rows if self._table is None else torch.cat([self._table, rows])
+        known, needed = len(self), len(self) + len(rows)
+        if needed > len(self._table):  # a quarter more than needed, so that few prompts at a time stay cheap
+            room = self._room(needed + known // 4, rows.shape[1:])
+            room[:known] = self._table[:known]
+            self._table = room
+        self._table[known:needed] = rows
         for text in prompts:
             self._places[text] = len(self._places)
+
+    @torch.inference_mode(False)  # a batch of training may read what was first asked for in scoring
+    def _room(self, rows: int, shape: Sequence[int]) -> Tensor:
+        return torch.empty(rows, *shape, device=self.device, dtype=self.dtype)

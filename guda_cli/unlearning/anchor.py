@@ -37,14 +37,15 @@ class Anchor(Redirecting):
         return dataclasses.replace(batch, cond=self.cond[batch.indices].to(batch.x_t.device))
 
     @abstractmethod
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, Tensor]:
-        """The noisy latents [F, C, H, W] and the prompts, int64 [F], that the teacher is asked about."""
+    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
+        """The noisy latents [F, C, H, W] and the F prompts that the teacher is asked about."""
 
     @torch.no_grad()
     def redirect(self, batch: ForgetBatch) -> Redirect:
         """The full model's raw prediction for what is `asked`."""
         x_t, prompts = self.asked(batch)
-        target = self.full.predict(x_t, batch.t, prompts.to(x_t.device))
+        with self.text.bank.borrow(prompts) as cond:  # drawn anew at every step: kept, they would pile up
+            target = self.full.predict(x_t, batch.t, cond.to(x_t.device))
         weight = catalog.value(self.problem.spec, "forget_weight") * self.problem.share(batch)
         return Redirect(target, weight, raw=True)
 
@@ -52,9 +53,9 @@ class Anchor(Redirecting):
 class StyleRemoved(Anchor):
     """`anchor:style-removed`: c_a is c_f without its style part; a prompt that has none stays as it is."""
 
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, Tensor]:
+    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
         """The same latent, the prompt's object."""
-        return batch.x_t, self.text.bank.indices([object_of(self.text, i) for i in batch.indices.tolist()])
+        return batch.x_t, [object_of(self.text, i) for i in batch.indices.tolist()]
 
 
 class OtherStyle(Anchor):
@@ -107,9 +108,9 @@ class OtherStyle(Anchor):
             out.append(render(object_of(self.text, i), drawn, self.text.spec))
         return out
 
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, Tensor]:
+    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
         """The same latent, the anchor prompt."""
-        return batch.x_t, self.text.bank.indices(self.prompts(batch))
+        return batch.x_t, self.prompts(batch)
 
 
 class Matched(Anchor):
@@ -131,19 +132,21 @@ class Matched(Anchor):
         self.unmatched = int((problem.forget & (self.count == 0)).sum())
         self.fallback = OtherStyle(problem, full) if self.unmatched else None
 
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, Tensor]:
+    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
         """A partner's latent and prompt, drawn anew at every step; where there is none, the fallback's."""
         count = self.count[batch.indices]
         offset = (uniform("anchor.partner", self.problem, batch) * count).long()
         rows = self.partners[(self.first[batch.indices] + offset).clamp(max=len(self.partners) - 1)]
         x0 = to_x0(self.problem.images[rows]).to(batch.x_t.device)
-        x_t, prompts = add_noise(self.schedule, x0, batch.noise, batch.t), self.cond[rows]
+        x_t = add_noise(self.schedule, x0, batch.noise, batch.t)
+        prompts = [self.text.prompts[row] for row in rows.tolist()]
         alone = count == 0
         if self.fallback is None or not bool(alone.any()):
             return x_t, prompts
         assert batch.rows is not None
         rest = dataclasses.replace(batch, indices=batch.indices[alone], rows=batch.rows.cpu()[alone])
-        prompts[alone] = self.text.bank.indices(self.fallback.prompts(rest))
+        for i, text in zip(alone.nonzero().flatten().tolist(), self.fallback.prompts(rest), strict=True):
+            prompts[i] = text
         return torch.where(alone.view(-1, 1, 1, 1).to(x_t.device), batch.x_t, x_t), prompts
 
 

@@ -62,7 +62,7 @@ class Builder:
         A class is the image's group, in sorted order. RecipeError when an image is in several groups.
         """
         if self.parts:
-            return self.parts.bank.indices([text or "" for text in self.project.dataset().prompts])
+            return self.parts.conditions
         if not self.project.recipe.model.class_conditional:
             return None
         actions.check_one_group(self.project.data)

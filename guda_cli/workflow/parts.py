@@ -110,10 +110,14 @@ class Parts:
 
     @cached_property
     def bank(self) -> PromptBank:
-        """The prompts' embeddings; those of the training images come from the store."""
-        bank = PromptBank(self._encode, self.compute.device)
-        bank.preload(self.prompts, self._embeddings())
-        return bank
+        """The prompts' embeddings, as they are asked for."""
+        return PromptBank(self._encode, self.compute.device)
+
+    @cached_property
+    def conditions(self) -> Tensor:
+        """The prompt of each training image in the bank, int64 [N]; the embeddings come from the store."""
+        self.bank.preload(self.prompts, self._embeddings())
+        return self.bank.indices([text or "" for text in self.project.dataset().prompts])
 
     @cached_property
     def prompts(self) -> list[str]:
