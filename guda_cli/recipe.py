@@ -129,13 +129,16 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
 
 
+PATHS = (("data", "path"), ("data", "prompts"), ("text", "descriptors"), ("unlearn", "anchor_encoder"))
+
+
 def resolve_path(values: dict[str, Any], base: Path, known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """`values` with `data.path`, `data.prompts` and `text.descriptors` made absolute against `base`.
+    """`values` with the paths of PATHS made absolute against `base`.
 
     Those that `known` has the same are left as they are. So is a `data.prompts` that lies below `data.path`,
-    or nowhere: it is looked for in the data.
+    or nowhere: it is looked for in the data. And an `unlearn.anchor_encoder` that is no folder: a hub's.
     """
-    for section, key in (("data", "path"), ("data", "prompts"), ("text", "descriptors")):
+    for section, key in PATHS:
         part, before = values.get(section), (known or {}).get(section)
         text = part.get(key) if isinstance(part, dict) else None
         if not isinstance(part, dict) or not isinstance(text, str):
@@ -146,6 +149,8 @@ def resolve_path(values: dict[str, Any], base: Path, known: dict[str, Any] | Non
         path = own if own.is_absolute() else (base / own).resolve()
         inside = isinstance(part.get("path"), str) and Path(part["path"], own).is_file()
         if key == "prompts" and not own.is_absolute() and (inside or not path.is_file()):
+            continue
+        if key == "anchor_encoder" and not path.is_dir():
             continue
         values = {**values, section: {**part, key: str(path)}}
     return values

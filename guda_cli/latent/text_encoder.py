@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.noise import seed_of
-from guda_cli.errors import DataError, UsageError
-from guda_cli.latent.files import download, is_hub_id, read_json
+from guda_cli.errors import DataError
+from guda_cli.latent.clip_folder import CLIP_FIX, locate
+from guda_cli.latent.files import read_json
 from guda_cli.latent.tokenizer import LENGTH, load_tokenizer, tokenize
-from guda_cli.latent.tokenizer_files import NAMES, read_tokenizer
+from guda_cli.latent.tokenizer_files import read_tokenizer
 from guda_cli.latent.weights import TRANSFORMERS, plain_text_names, prefixed_text_names, read_weights
 from guda_cli.recipe_specs import TextSpec
 from guda_cli.training.model_io import Weights, check_finite, from_bytes
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 BATCH = 64  # texts encoded at once
 PROJECTION = "text_projection.weight"
-WANTED = ("config.json", "model*.safetensors", "model.safetensors.index.json", *NAMES)
-CLIP_FIX = (
-    "--set unlearn.anchor_encoder=FOLDER or OWNER/MODEL of a CLIP model, or null for the model's own encoder"
-)
 
 
 class UnitEmbeddings(Protocol):
@@ -131,13 +128,7 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> TextEncoder:
     neither folder nor hub id; MissingError when the hub cannot be reached; DataError for other models,
     pickles, missing or damaged files.
     """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if not is_hub_id(name):
-            raise UsageError(
-                f"unknown encoder '{name}'", why="there is no such folder and it is no hub id", fix=CLIP_FIX
-            )
-        folder = download(name, WANTED, CLIP_FIX)
+    folder = locate(name)
     config = _text_part(read_json(folder / "config.json"), folder)
     weights, _ = read_weights(folder, TRANSFORMERS, "the CLIP model")
     tokenizer, _ = read_tokenizer(folder, config)

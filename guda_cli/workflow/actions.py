@@ -181,7 +181,11 @@ def train(
 
 def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal) -> Action:
     """Unlearning `removal` from the full model."""
-    params: dict[str, Any] = {"unlearn": catalog.settings(recipe.unlearn), "without": removal.params}
+    params: dict[str, Any] = {
+        "unlearn": text_settings.operator_settings(recipe),
+        "without": removal.params,
+        **text_settings.read_latents(recipe, full),
+    }
     if recipe.model.class_conditional:
         params["class_dropout"] = recipe.train.class_dropout
     params |= {name: value for name, value in _later(recipe).items() if name != "params"}

@@ -16,7 +16,7 @@ def configs(recipe: Recipe, shape: tuple[int, int, int], groups: Iterable[str] =
     """Configurations `unet` and `scheduler` for images of `shape`, and `classes`.
 
     A class-conditional one has a class a group, in sorted order, and the null class last; `null_class`
-    is false where training never shows an image without its class.
+    is false where training never shows an image without its class or prompt.
     """
     if recipe.model.text_conditional:
         return _text_configs(recipe, shape)
@@ -47,5 +47,7 @@ def _text_configs(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]
         "out_channels": channels,
         "cross_attention_dim": recipe.text.hidden_size,
     }
+    if recipe.train.prompt_dropout == 0:
+        unet["null_class"] = False
     scheduler = {**to_dict(recipe.diffusion), "clip_sample": False, "steps_offset": 1}
     return {"unet": unet, "scheduler": scheduler}

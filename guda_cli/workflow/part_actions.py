@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from guda_cli.latent.components import BLOBS
-from guda_cli.recipe import Recipe, to_dict
+from guda_cli.recipe import Recipe, TextSpec, to_dict
 from guda_cli.workflow.actions import Action, DataRef
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 VAE = ("vae", "vae_config")
 TEXT = ("text_encoder", "text_config", "tokenizer")
+_READ = ("pattern", "template", "separator")
 _BUILT = ("hidden_size", "layers", "heads", "vocabulary", "steps", "batch_size", "lr", "seed")
 
 
@@ -28,7 +29,10 @@ def vae(recipe: Recipe, data: DataRef) -> Action:
 
 def text_encoder(recipe: Recipe, data: DataRef, parts: Mapping[str, str]) -> Action:
     """Learning the tokenizer and training the text encoder on prompts and latents."""
-    spec = {name: value for name, value in to_dict(recipe.text).items() if name in _BUILT}
+    given, usual = to_dict(recipe.text), to_dict(TextSpec())
+    spec = {name: given[name] for name in _BUILT}
+    if recipe.text.steps:  # it is trained on captions taken apart; left out where they are the default
+        spec |= {name: given[name] for name in _READ if given[name] != usual[name]}
     forwards = 3.0 * recipe.text.steps * recipe.text.batch_size
     inputs = {"dataset": data.blob, **{name: parts[name] for name in VAE}}
     steps = recipe.text.steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -104,9 +104,14 @@ class Parts:
         parts = self.components
         return TextEncoder(parts.text_config, parts.text_encoder, parts.tokenizer, device=self.compute.device)
 
-    def embedder(self, clip: str | None) -> Callable[[Sequence[str]], Tensor]:
-        """Texts to unit embeddings [n, D]: by the model's own text encoder, or by another `clip`."""
-        return load_clip(clip, self.compute.device).unit_embeddings if clip else self.encoder.unit_embeddings
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Unit embeddings [n, D] of texts: by the model's own text encoder, or `unlearn.anchor_encoder`."""
+        return self._anchor_encoder.unit_embeddings(texts)
+
+    @cached_property
+    def _anchor_encoder(self) -> TextEncoder:
+        clip = self.project.recipe.unlearn.anchor_encoder
+        return load_clip(clip, self.compute.device) if clip else self.encoder
 
     @cached_property
     def bank(self) -> PromptBank:

@@ -31,7 +31,7 @@ def text_problem(project: Project, parts: Parts, removal: Removal) -> TextProble
         groups=data.groups,
         styles=styles(project),
         spec=spec,
-        embed=parts.embedder(project.recipe.unlearn.anchor_encoder),
+        embed=parts.embed,
         content=content_ids(data, spec),
         removed=frozenset(removal.groups),
     )

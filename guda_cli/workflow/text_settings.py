@@ -1,4 +1,4 @@
-"""What of the `text` section decides an unlearning by an anchor. No torch here."""
+"""What of prompts, styles and latents decides an unlearning. No torch here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.data.styles import read_descriptors
+from guda_cli.latent import clip_folder
 from guda_cli.latent.components import canonical
 from guda_cli.recipe import Recipe
 from guda_cli.unlearning import catalog
+from store import ActionRecord
 
 _READ = ("pattern", "template", "separator")
 
@@ -28,3 +30,20 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     if given is not None:
         found["descriptors"] = hashlib.sha256(canonical(given)).hexdigest()
     return {"text": found}
+
+
+def operator_settings(recipe: Recipe) -> dict[str, Any]:
+    """`catalog.settings` with what the encoder of the anchors' descriptors is instead of where it lies."""
+    found = catalog.settings(recipe.unlearn)
+    if found.get("anchor_encoder"):
+        found["anchor_encoder"] = clip_folder.identity(found["anchor_encoder"])
+    return found
+
+
+def read_latents(recipe: Recipe, full: ActionRecord) -> dict[str, str]:
+    """Which latents of the images are read, where the key of the full model does not say it.
+
+    A registered model may have been trained on others than the recipe names; posterior means are left out.
+    """
+    taken = recipe.model.text_conditional and full.operation == "register"
+    return {"posterior": recipe.latent.posterior} if taken and recipe.latent.posterior != "mean" else {}

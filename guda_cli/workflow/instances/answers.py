@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from guda_cli.attribution import aggregate
 from guda_cli.data.queries import Query
@@ -21,6 +24,18 @@ def answer(
         query.name, query.digest, looks, query.pixels, entries, None,
         condition=query.condition, prompts=query.prompts, instances=instances,
     )  # fmt: skip
+
+
+def by_prompt(
+    scores: Callable[[list[Query]], tuple[Array, float]], queries: Sequence[Query]
+) -> tuple[Array, float]:
+    """Scores [len(queries), N] and their cost: of a query with several prompts the mean of each one's."""
+    each = [replace(query, prompts=(text,)) for query in queries for text in query.prompts]
+    if len(each) <= len(queries):  # none has several
+        return scores(list(queries))
+    found, cost = scores(each)
+    ends = np.cumsum([len(query.prompts) for query in queries])
+    return np.stack([part.mean(axis=0) for part in np.split(found, ends[:-1])]), cost
 
 
 def best_instances(pool: Pool, row: Array, count: int) -> tuple[InstanceScore, ...]:

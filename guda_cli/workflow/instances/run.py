@@ -17,7 +17,7 @@ from guda_cli.errors import RecipeError
 from guda_cli.report.model import HIGHER, QueryResult
 from guda_cli.workflow import removal
 from guda_cli.workflow.classes import Given, conditions_for
-from guda_cli.workflow.instances.answers import answer, best_instances
+from guda_cli.workflow.instances.answers import answer, best_instances, by_prompt
 from guda_cli.workflow.instances.pool import Pool
 from guda_cli.workflow.instances.settings import RANDOM, MethodSettings
 from guda_cli.workflow.instances.store import Arrays, ScoreTable, pack, preparation, remember, unpack
@@ -185,7 +185,7 @@ class InstanceRun:
             return rows
 
         def compute(some: list[Query]) -> Array:
-            found, forwards = self._engine.scores(self._arrays, some)
+            found, forwards = by_prompt(lambda each: self._engine.scores(self._arrays, each), some)
             self.forwards += forwards
             self.computed += len(some)
             advance(len(some))

@@ -16,6 +16,7 @@ from guda_cli.workflow import queries_store
 from guda_cli.workflow.actions import VERSIONS, Action
 from guda_cli.workflow.instances.settings import MethodSettings
 from guda_cli.workflow.project import Job, Made, Project
+from guda_cli.workflow.text_settings import read_latents
 from store import ActionRecord, action_key
 
 Arrays = dict[str, Array]
@@ -26,7 +27,9 @@ def preparation(project: Project, full: ActionRecord, method: MethodSettings) ->
     inputs = {"dataset": project.data.blob}
     if method.method != "similarity":
         inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
-    params = {"method": method.method, "values": dict(method.values)}
+    params: dict[str, Any] = {"method": method.method, "values": dict(method.values)}
+    if method.method != "similarity":
+        params |= read_latents(project.recipe, full)
     return Action("attribution", params, inputs, f"{method.name}: training images")
 
 
