@@ -60,6 +60,7 @@ class LatentSpec:
     lr: float = 2e-3
     kl_weight: float = 1e-6  # of the KL divergence, in nats a pixel, against the mean squared error
     posterior: str = "mean"  # mean | sample: which latent of an image the network is trained on
+    check_scaling: bool = True  # refuse a pipeline whose latents are far too large
     seed: int = 0
 
 

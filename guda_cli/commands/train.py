@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.commands.common import join_launch, parse_seeds, say_done, show_plan
-from guda_cli.errors import RecipeError, UsageError
+from guda_cli.errors import DataError, RecipeError, UsageError
 from guda_cli.session import RecipeArgument, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -97,17 +97,20 @@ def train(
             why="the full model has the recipe's seed",
             fix="guda train --set train.seed=N trains another full model",
         )
+    _check_paths(source, base=base, scheduler=scheduler)
     chosen: list[int | None] = [*parse_seeds(seeds)] if seeds else [None]
     found, origin = session.recipe_and_source(recipe, default_digits=True)
     project = Project(found, session.open_store(), session.console, wait=session.options.wait)
     fresh = bool(recipe or session.options.recipe) or session.current() is None
     leave_out = bool(without or each_group or null)
+    _check_kind(found.model.text_conditional, base, scheduler)
     if session.options.dry_run:
-        _dry_run(session, project, without or [], each_group, null, leave_out, chosen)
+        _dry_run(session, project, without or [], each_group, null, leave_out, chosen, source=source)
         return
     registers = bool(source) and (as_is or not found.model.text_conditional)
     if source:
-        project = _take_over(session, project, source, scheduler or base, registers=registers)
+        beside = base if found.model.text_conditional else scheduler
+        project = _take_over(session, project, source, beside, registers=registers)
     _check_network(project)
     groups = list(project.data.counts)
     removals = _removals(project, without or [], each_group, null)
@@ -115,6 +118,36 @@ def train(
         session.make_current(project.recipe, origin, groups)
     if not registers:
         _run(session, project, removals, leave_out, chosen)
+
+
+def _check_paths(source: str | None, **beside: str | None) -> None:
+    """DataError where what is given is neither there nor a hub id."""
+    from pathlib import Path
+
+    from guda_cli.latent.files import is_hub_id
+
+    for name, given in (("--from", source), *((f"--{name}", value) for name, value in beside.items())):
+        if given and not Path(given).expanduser().exists() and not is_hub_id(given):
+            raise DataError(
+                f"no such file or folder: {given}",
+                fix=f"{name} FOLDER, a .safetensors file or OWNER/MODEL (a hub id)",
+            )
+
+
+def _check_kind(text: bool, base: str | None, scheduler: str | None) -> None:
+    """UsageError for what means nothing with this kind of recipe."""
+    if text and scheduler:
+        raise UsageError(
+            "--scheduler goes with recipes whose models read no prompts",
+            why="a text-to-image model has its noise schedule from its pipeline",
+            fix="--base PIPELINE with that scheduler/ in it",
+        )
+    if not text and base:
+        raise UsageError(
+            "--base goes with text-to-image recipes",
+            why="here the model that --from names is the full model, with all that it needs",
+            fix="leave it out; --scheduler DIR names the noise schedule of a bare UNet",
+        )
 
 
 def _check_network(project: Project) -> None:
@@ -148,11 +181,17 @@ def _dry_run(
     null: bool,
     leave_out: bool,
     seeds: Sequence[int | None],
+    *,
+    source: str | None,
 ) -> None:
     from guda_cli.workflow import removal
-    from guda_cli.workflow.plan import Planner
+    from guda_cli.workflow.plan import TO_DO, Planner, Step
 
     planner = Planner(project)
+    if source:  # what follows depends on what lies there
+        steps = [planner.dataset(), Step("model", TO_DO, f"to be taken over from {source}")]
+        show_plan(session, steps, f"plan: train {project.recipe.name}")
+        return
     steps = [planner.dataset(), *planner.parts()]
     if leave_out:
         known = planner.data.counts if planner.data else {name.strip(): 1 for name in without}

@@ -26,7 +26,8 @@ from guda_cli.training.model_io import Weights
 
 TEXTS = ("*.json", "*.txt", "*.model")
 """Files of a hub model that are fetched for its configuration; none of them can run code."""
-WANTED = (*TEXTS, "*/*.safetensors", f"{DIFFUSION}*.safetensors", "pytorch_lora_weights.safetensors")
+LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+WANTED = (*TEXTS, "*/*.safetensors", f"{DIFFUSION}*.safetensors", *LORA_NAMES)
 """With the weights of its components, without the copies in one file that lie beside them."""
 UNWANTED = ("safety_checker/*", "image_encoder/*", "*.non_ema*", "*.onnx*")
 

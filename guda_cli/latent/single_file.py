@@ -127,6 +127,10 @@ def _converted(part: str, tensors: Weights, folder: Path) -> Weights:
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as Model
     else:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as Model
+    from diffusers.utils import logging
+
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of the dtype that is asked for, whatever that is
     try:
         model = Model.from_single_file(
             tensors, config=str(folder), subfolder=part, local_files_only=True, torch_dtype=torch.float32
@@ -137,6 +141,8 @@ def _converted(part: str, tensors: Weights, folder: Path) -> Weights:
             why=(str(err) or type(err).__name__).splitlines()[0],
             fix=_REMEDY,
         ) from None
+    finally:
+        logging.set_verbosity(told)
     weights: Weights = model.state_dict()
     absent = sum(value.is_meta for value in weights.values())
     if absent or len(weights) != len(tensors):  # the conversion drops what the configuration has no place for

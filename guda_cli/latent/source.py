@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from guda_cli.errors import DataError, UsageError
 from guda_cli.latent import checks
-from guda_cli.latent.files import PICKLES, is_hub_id
+from guda_cli.latent.files import PICKLES, download, is_hub_id
 from guda_cli.latent.lora_file import apply_lora, is_lora
 from guda_cli.latent.pipeline_folder import (
+    LORA_NAMES,
     Pipeline,
     locate,
     read_components,
@@ -20,15 +22,14 @@ from guda_cli.latent.pipeline_folder import (
 from guda_cli.latent.single_file import is_single_file, read_single_file
 from guda_cli.latent.weights import tensor_names
 
-_LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-
 
 def register_source(source: str, base: str | None) -> Pipeline:
     """The model at `source`: a folder, a `.safetensors` file, or a hub id OWNER/MODEL.
 
     A pipeline folder; a `UNet2DConditionModel` folder or a LoRA (file or folder), each put over the pipeline
-    `base`; a checkpoint in one file, with `base` for its configuration. Safetensors only. UsageError where a
-    `base` is needed and missing, DataError for what cannot be used, MissingError when a hub does not answer.
+    `base`, which may itself be a checkpoint in one file; a checkpoint in one file, with `base` for its
+    configuration. Safetensors only. UsageError where a `base` is needed and missing, DataError for what
+    cannot be used, MissingError when a hub does not answer.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -41,18 +42,43 @@ def register_source(source: str, base: str | None) -> Pipeline:
         path = locate(source)
     if (path / "model_index.json").is_file():
         return read_pipeline(str(path))
-    for name in _LORA_NAMES:
+    for name in LORA_NAMES:
         if (path / name).is_file():
-            return apply_lora(read_pipeline(_needed(base, "a LoRA")), path / name)
+            return apply_lora(_pipeline(_needed(base, "a LoRA")), path / name)
     if (path / "config.json").is_file():
         return _over(path, _needed(base, "a unet without its pipeline"))
+    files = sorted(path.glob("*.safetensors"))
+    if not files and path != Path(source).expanduser():  # a hub's model: it may be a file, not fetched so far
+        path = download(source, ("*.safetensors",), "download the file and give its path", ("*/*",))
+        files = sorted(path.glob("*.safetensors"))
+    if len(files) == 1:
+        return _from_file(files[0], base)
+    if files:
+        raise DataError(
+            f"{source} is no pipeline and has {len(files)} files that might be the model",
+            why=", ".join(file.name for file in files[:4]),
+            fix="give the one that is meant: --from FILE.safetensors",
+        )
     return read_pipeline(str(path))  # says what is missing
+
+
+def begins_at(source: str, base: str) -> bool:
+    """Whether the `base` of `source` is more than its configuration: a model that a training can start from.
+
+    Over a base the source lies as a UNet or as a LoRA; a checkpoint in one file reads no weights of it, so
+    there it may be without. What a hub has is not fetched to find out.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file() or is_lora(tensor_names(path)):
+        return True
+    below = Path(base).expanduser()
+    return below.is_file() or any((below / "unet").glob("*.safetensors"))
 
 
 def _from_file(path: Path, base: str | None) -> Pipeline:
     names = tensor_names(path)
     if is_lora(names):
-        return apply_lora(read_pipeline(_needed(base, "a LoRA")), path)
+        return apply_lora(_pipeline(_needed(base, "a LoRA")), path)
     if is_single_file(names):
         return read_single_file(path, base)
     shown = ", ".join(names[:3])
@@ -63,8 +89,19 @@ def _from_file(path: Path, base: str | None) -> Pipeline:
     )
 
 
+def _pipeline(base: str) -> Pipeline:
+    """What lies below a LoRA: a pipeline, or a checkpoint in one file with the hub's configuration."""
+    path = Path(base).expanduser()
+    return _from_file(path, None) if path.is_file() else read_pipeline(base)
+
+
 def _over(folder: Path, base: str) -> Pipeline:
     """The unet in `folder` with everything else of the pipeline `base`, whose own unet is not read."""
+    if Path(base).expanduser().is_file():
+        whole, config = _pipeline(base), read_unet_config(folder)
+        parts = whole.components
+        checks.check_together(config, parts.vae_config, parts.text_config, f"{folder} over {base}")
+        return replace(whole, unet=read_unet_folder(folder)[0], unet_config=config)
     below = locate(base)
     configuration = read_configuration(below)
     config = read_unet_config(folder)

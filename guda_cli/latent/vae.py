@@ -17,6 +17,7 @@ from guda_cli.recipe_specs import LatentSpec
 from guda_cli.training.model_io import Weights, check_finite, from_bytes
 
 PIXELS_A_BATCH = 2**18  # 64 images of 64 x 64, one of 512 x 512
+LARGEST_STD = 4.0  # Stable Diffusion 1.x without its factor: 5.5
 STD_RANGE = (0.3, 3.0)  # of scaled latents; a right factor brings it to about 1
 
 
@@ -153,6 +154,17 @@ def check_scaling(x0: Tensor) -> str | None:
         f"the latents have a standard deviation of {std:.2g} where about 1 is meant: the scaling_factor in "
         "the VAE's config.json is not this VAE's, or the images are unlike those it was trained on"
     )
+
+
+def check_overflow(x0: Tensor) -> None:
+    """DataError when scaled latents `x0` [N, c, h, w] are too large for any factor that was put in."""
+    std = float(x0.double().std())
+    if not std <= LARGEST_STD:
+        raise DataError(
+            f"the VAE's latents have a standard deviation of {std:.2g} where about 1 is meant",
+            why="the scaling_factor in vae/config.json is not this VAE's (Stable Diffusion 1.x: 0.18215)",
+            fix="mend that file; or --set latent.check_scaling=false if the VAE is meant to be so",
+        )
 
 
 def spread_map(values: npt.ArrayLike, size: int) -> npt.NDArray[np.float64]:

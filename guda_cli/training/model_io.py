@@ -32,6 +32,12 @@ def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
     return network
 
 
+def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Shape of every weight of the network of that configuration, by name; nothing is drawn."""
+    with torch.device("meta"):
+        return {name: list(value.shape) for name, value in build_unet(config, 0).state_dict().items()}
+
+
 def sharing(config: Mapping[str, Any], weights: Weights) -> torch.nn.Module:
     """A network whose parameters are the tensors of `weights` themselves, in evaluation mode and frozen.
 

@@ -128,6 +128,8 @@ class Builder:
                     "the pipeline to start from is not in the store", fix="guda train --from DIR"
                 )
             config = json.loads(project.read(base, "config"))
+            if self.parts:  # those of a registered model, where it has others than its base
+                config["parts"] = dict(self.parts.digests)
             return config, model_io.from_bytes(project.read(base, "weights"))
         if full is not None and full.operation == "register":
             config = json.loads(project.read(full, "config"))

@@ -21,7 +21,8 @@ _BUILT = ("hidden_size", "layers", "heads", "vocabulary", "steps", "batch_size",
 def vae(recipe: Recipe, data: DataRef) -> Action:
     """Training the VAE on the images of the recipe."""
     spec = to_dict(recipe.latent)
-    spec.pop("posterior")
+    for name in ("posterior", "check_scaling"):
+        spec.pop(name)
     forwards = 3.0 * recipe.latent.steps * recipe.latent.batch_size
     inputs = {"dataset": data.blob}
     return Action("vae", {"latent": spec}, inputs, "VAE", forwards, recipe.latent.steps, "guda train")

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from typing import Any
 
+import torch
+
+from guda_cli.data.styles import check_captions
 from guda_cli.diffusion.schedule import from_config
 from guda_cli.errors import DataError
 from guda_cli.latent.components import BLOBS, canonical, scale_factor
 from guda_cli.latent.pipeline_folder import Pipeline
-from guda_cli.latent.source import register_source
+from guda_cli.latent.source import begins_at, register_source
+from guda_cli.latent.vae import LatentCodec, check_overflow
 from guda_cli.recipe import Recipe
+from guda_cli.training import model_io
 from guda_cli.workflow.configs import TEXT_CLASS
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.schedules import schedule_bytes
 from store import ActionRecord
 
+SCALED = 4  # images whose latents are looked at before a pipeline is taken over
+
 
 def start_from(project: Project, source: str, base: str | None) -> Recipe:
     """The recipe whose training starts from the model at `source` (see `register_source`)."""
+    check_captions(project.dataset())
     record = _take_over(project, source, base, "pipeline")
     return dataclasses.replace(
         project.recipe, model=dataclasses.replace(project.recipe.model, base=record.key, registered=None)
@@ -29,10 +38,20 @@ def start_from(project: Project, source: str, base: str | None) -> Recipe:
 def register(project: Project, source: str, base: str | None) -> tuple[ActionRecord, Recipe]:
     """The record of the model at `source` as full model, and the recipe that has it.
 
-    With `base`, models without a group are trained from there; without, from scratch.
+    With a `base` that has weights, models without a group are trained from there; without, from scratch.
+    DataError, before anything is trained, where the base is another architecture or has another noise.
     """
+    check_captions(project.dataset())
     record = _take_over(project, source, base, "register")
-    start = _take_over(project, base, None, "pipeline").key if base else None
+    start = None
+    if base and begins_at(source, base):
+        begin = _take_over(project, base, None, "pipeline")
+        _check_same_kind(project, record, begin, base)
+        start = begin.key
+    elif base:
+        project.console.say(
+            f"{base} gives the configuration only: models without a group would be trained from scratch"
+        )
     model = dataclasses.replace(project.recipe.model, registered=record.key, base=start)
     return record, dataclasses.replace(project.recipe, model=model)
 
@@ -42,6 +61,7 @@ def _take_over(project: Project, source: str, base: str | None, operation: str) 
     for note in pipeline.notes:
         project.console.say(note)
     _check_fits(project, pipeline)
+    _check_scaling(project, pipeline)
     what = "full model" if operation == "register" else "pipeline to start from"
     return project.keep(operation, _outputs(project, pipeline), what, {"source": source, "base": base})
 
@@ -82,4 +102,41 @@ def _check_fits(project: Project, pipeline: Pipeline) -> None:
     if trained and trained != size:
         project.console.warn(
             f"the pipeline was trained on {trained} x {trained} images, the recipe gives {size} x {size}"
+        )
+
+
+def _check_scaling(project: Project, pipeline: Pipeline) -> None:
+    """DataError where a few images' latents are so large that the VAE's scale must have been forgotten."""
+    if not project.recipe.latent.check_scaling:
+        return
+    parts = pipeline.components
+    codec = LatentCodec(parts.vae, parts.vae_config)
+    check_overflow(codec.encode(torch.from_numpy(project.dataset().images[:SCALED])))
+
+
+def _check_same_kind(project: Project, full: ActionRecord, begin: ActionRecord, base: str) -> None:
+    """DataError unless models that begin at `base` can be compared with the full model."""
+    ours, theirs = (json.loads(project.read(record, "config")) for record in (full, begin))
+    one, two = (model_io.shapes(config["unet"]) for config in (ours, theirs))
+    if one != two:
+        name = min(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+        sizes = [weights.get(name, "missing") for weights in (one, two)]
+        raise DataError(
+            f"the model and its base {base} are not of one architecture",
+            why=f"{name} is {sizes[0]} in the model and {sizes[1]} in the base",
+            fix="--base PIPELINE that the model was fine-tuned from; or leave --base out",
+        )
+    kinds = [config["scheduler"].get("prediction_type") or "epsilon" for config in (ours, theirs)]
+    if kinds[0] != kinds[1] or full.outputs["betas"] != begin.outputs["betas"]:
+        what = " and ".join(kinds) if kinds[0] != kinds[1] else "their betas differ"
+        raise DataError(
+            f"the model and its base {base} do not have one noise schedule",
+            why=f"{what}: models that begin there would be scored with the wrong one",
+            fix="--base PIPELINE that the model was fine-tuned from; or leave --base out",
+        )
+    other = [name for name in BLOBS if ours["parts"][name] != theirs["parts"][name]]
+    if other:
+        project.console.warn(
+            f"the model's {', '.join(other)} {'is' if len(other) == 1 else 'are'} not the base's: models "
+            "without a group begin at the base's network, but read the model's own, which saw every group"
         )

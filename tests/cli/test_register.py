@@ -207,7 +207,8 @@ class TestRefused:
         assert "unheard" in self.refused(cli, Path("model"))
 
     def test_no_folder(self, cli: Cli, work: Path) -> None:
-        assert "no such folder" in self.refused(cli, Path("./nowhere"))
+        assert "no such file or folder" in cli(*FROM, "./nowhere", code=3).stderr
+        assert not (work / ".guda").exists()
 
 
 @pytest.mark.parametrize("origin", ["registered", "trained"])

@@ -15,8 +15,8 @@ from guda_cli.latent.pipeline_folder import Pipeline, read_pipeline
 from guda_cli.latent.single_file import open_clip_names, read_single_file
 from guda_cli.latent.source import register_source
 from guda_cli.training import model_io
-from guda_cli.training.model_io import Weights
 from tests.latent import compvis
+from tests.latent.compvis import checkpoint
 
 Change = Callable[..., None]
 
@@ -32,20 +32,6 @@ def base(folder: Path) -> Path:
     for path in folder.rglob("*.safetensors"):
         path.unlink()
     return folder
-
-
-def checkpoint(pipeline: Pipeline, openclip: bool = False) -> Weights:
-    parts = pipeline.components
-    text = model_io.from_bytes(parts.text_encoder)
-    tensors = {
-        **compvis.unet(model_io.from_bytes(pipeline.unet), layers=1),
-        **compvis.vae(model_io.from_bytes(parts.vae), blocks=2),
-        **(compvis.open_clip(text, layers=2) if openclip else compvis.clip(text)),
-        "alphas_cumprod": torch.linspace(1, 0, 1000),
-        "model_ema.decay": torch.ones(()),
-        "first_stage_model.loss.logvar": torch.zeros(()),
-    }
-    return {name: value.clone() for name, value in tensors.items()}
 
 
 def refused(path: Path, base: Path | None, kind: type[GudaError] = DataError) -> str:

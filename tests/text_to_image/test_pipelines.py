@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from guda_cli.latent.pipeline_folder import read_pipeline
+from tests.latent.compvis import checkpoint
 from tests.latent.conftest import save
 from tests.text_to_image.fixtures import GROUPS, cli, one_thread, paint
 from tests.workflow.fixtures import Cli, here, record, scores
@@ -38,6 +41,12 @@ def work(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_th
     paint(tmp_path / "paintings")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def write_checkpoint(work: Path) -> None:
+    """model.safetensors: the pipeline in one file."""
+    tensors = checkpoint(read_pipeline(str(work / "pipe")))
+    save_file({name: value.numpy() for name, value in tensors.items()}, work / "model.safetensors")
 
 
 class TestRecipes:
@@ -135,6 +144,40 @@ class TestAsIs:
                     assert terms[draw, column] == pytest.approx(by_hand, rel=1e-4)
         assert scores([found])
 
+    def test_a_single_file_with_a_configuration_only(self, work: Path, cli: Cli) -> None:
+        write_checkpoint(work)
+        for path in (work / "pipe").rglob("*.safetensors"):
+            path.unlink()
+        source = ("--from", "model.safetensors", "--base", "pipe", "--as-is")
+        done = cli("train", "paintings", *source, *SMALL, "--set", "train.params=full")
+        assert "trained from scratch" in done.stderr
+        cli("unlearn", "--group", "oil", "--no-null")
+        cli("train", "--without", "oil")
+        assert record("train", "oil").params["base"] is None
+
+    def test_a_base_of_another_kind(self, work: Path, cli: Cli) -> None:
+        """Of other noise, other sizes, another text encoder: refused, refused, and said."""
+        whole = ("train", "paintings", "--from", "pipe", "--as-is", *SMALL, "--base")
+        shutil.copytree(work / "pipe", work / "noise")
+        path = work / "noise/scheduler/scheduler_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+        done = cli(*whole, "noise", code=3)
+        assert "epsilon and v_prediction" in done.stderr
+        save(work / "wide", linear_projection=True)
+        done = cli(*whole, "wide", code=3)
+        assert "not of one architecture" in done.stderr
+        shutil.copytree(work / "pipe", work / "words")
+        weights = work / "words/text_encoder/model.safetensors"
+        tensors = load_file(weights)
+        name = min(tensors)
+        save_file({**tensors, name: tensors[name] + 1}, weights, {"format": "pt"})
+        done = cli(*whole, "words")
+        assert "text_encoder is not the base's" in done.stderr
+        cli("train", "--without", "oil")
+        config = json.loads(here().read_bytes(record("train", "oil").outputs["config"]))
+        assert config["parts"]["text_encoder"] == record("register").outputs["text_encoder"]
+        assert not list(here().records("unlearn"))
+
 
 class TestBadInput:
     def test_missing_captions(self, work: Path, cli: Cli) -> None:
@@ -142,7 +185,9 @@ class TestBadInput:
         (work / "paintings/metadata.jsonl").write_text("\n".join(rows[:-2]))
         done = cli("train", "paintings", "--from", "pipe", *SMALL, code=3)
         assert "no prompt" in done.stderr
-        assert not list(here().records("train"))
+        done = cli("train", "paintings", "--from", "pipe", "--as-is", *SMALL, code=3)
+        assert "no prompt" in done.stderr
+        assert {r.operation for r in here().records()} == {"dataset"}
 
     def test_a_group_with_no_style_left(self, work: Path, cli: Cli) -> None:
         for group in ("pastel",):
@@ -174,14 +219,38 @@ class TestBadInput:
         done = cli("train", "paintings", "--from", "pipe", *SMALL)
         assert "scaling_factor" in done.stderr
 
+    def test_a_forgotten_scale_is_refused(self, work: Path, cli: Cli) -> None:
+        path = work / "pipe/vae/config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "scaling_factor": 1e3}))
+        for extra in ((), ("--as-is",)):
+            done = cli("train", "paintings", "--from", "pipe", *SMALL, *extra, code=3)
+            assert "scaling_factor" in done.stderr
+        assert {r.operation for r in here().records()} == {"dataset"}
+        cli("train", "paintings", "--from", "pipe", *SMALL, "--set", "latent.check_scaling=false")
+        assert record("train")
+
+    def test_options_that_mean_nothing_here(self, work: Path, cli: Cli) -> None:
+        done = cli("train", "paintings", "--from", "pipe", "--scheduler", "pipe/scheduler", *SMALL, code=2)
+        assert "--scheduler goes with" in done.stderr
+        done = cli("train", "digits", "--from", "pipe", "--base", "pipe", code=2)
+        assert "--base goes with" in done.stderr
+        done = cli("train", "paintings", "--from", "pipe/unet", "--base", "./nowhere", *SMALL, code=3)
+        assert "./nowhere" in done.stderr
+
+    def test_a_dry_run_looks_where_the_model_is(self, work: Path, cli: Cli) -> None:
+        done = cli("train", "paintings", "--from", "pipe", *SMALL, "--dry-run")
+        assert "taken over from pipe" in done.stdout
+        assert "VAE" not in done.stdout
+        cli("train", "paintings", "--from", "./nowhere", *SMALL, "--dry-run", code=3)
+        assert not list(here().records("pipeline"))
+
     def test_sizes_that_do_not_fit(self, work: Path, cli: Cli) -> None:
         done = cli("train", "paintings", "--from", "pipe", *SMALL, "--set", "data.size=18", code=3)
         assert "multiple" in done.stderr
 
     def test_overflow_in_half_precision_is_an_error(self, work: Path, cli: Cli) -> None:
         """A query whose latents are beyond what fp16 holds."""
-        from safetensors.numpy import load_file, save_file
-
         path = work / "pipe/unet/diffusion_pytorch_model.safetensors"
         weights = load_file(path)
         weights["conv_out.weight"] = weights["conv_out.weight"] * np.float32(1e7)

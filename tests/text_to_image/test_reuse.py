@@ -21,7 +21,7 @@ def made(operation: str) -> int:
 
 
 def test_how_captions_are_taken_apart_decides_the_text_encoder(studio: Path, cli: Cli) -> None:
-    cli("train", "studio.yaml", "--set", "text.separator=\", \"")
+    cli("train", "studio.yaml", "--set", 'text.separator=", "')
     assert made("text-encoder") == 1
     cli("train", "studio.yaml", "--set", "text.separator=;")
     assert made("text-encoder") == 2
