@@ -118,23 +118,27 @@ class Collector:
         """Mark the seeds and, along inputs, all that they were made from.
 
         A seed, like an input, may be an action key or a blob digest; a blob leads to the records that
-        list it as an output.
+        list it as an output, unless one of them stays anyhow: two actions may have made the same bytes.
         """
         records = {record.key: record for record in self._actions.records()}
         makers: dict[str, list[ActionRecord]] = {}
         for record in records.values():
             for digest in record.outputs.values():
                 makers.setdefault(digest, []).append(record)
-        todo = list(seeds)
+        todo, made = sorted(seeds), list[str]()
         seen: set[str] = set()
-        while todo:
+        while todo or made:
+            if not todo:
+                keys = [maker.key for maker in makers[made.pop()]]
+                todo += keys if marks.keys.isdisjoint(keys) else []
+                continue
             name = todo.pop()
             if name in seen:
                 continue
             seen.add(name)
             marks.keys.add(name)
             marks.blobs.add(name)
-            todo += [maker.key for maker in makers.get(name, ())]
+            made += [name] if name in makers else []
             if name in records:
                 marks.blobs.update(records[name].outputs.values())
                 todo += records[name].inputs.values()

@@ -95,6 +95,8 @@ def _entries(path: Path) -> tuple[dict[str, str], str | None]:
                 if image.format == "PNG":
                     found = {k: image.info.get(k) for k in (PNG_KEY, "parameters", "prompt")}
                     texts = {key: str(value) for key, value in found.items() if isinstance(value, str)}
+                if image.format == "PNG" and "exif" not in image.info:
+                    return texts, None  # asked for it, Pillow would decode the pixels to look behind them
                 comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
     except (*DECODING_ERRORS, Image.DecompressionBombError):
         return texts, None
@@ -121,7 +123,7 @@ def _user_comment(value: object) -> str | None:
 
 _TEXT_INPUTS = (
     "text", "text_g", "prompt", "positive_prompt", "string", "value", "t5xxl", "clip_l", "text_l", "text_0",
-    "string_a", "string_b", "text_a", "text_b", "text1", "text2",
+    "string_a", "string_b", "text_a", "text_b", "text1", "text2", "text_positive", "positive",
 )  # fmt: skip
 _CONDITION_INPUTS = ("positive", "guider", "conditioning", "conditioning_to", "conditioning_1", "cond")
 # Links that carry something other than the positive condition.

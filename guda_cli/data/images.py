@@ -115,6 +115,17 @@ def decode(
     raise DataError(f"cannot read image {name}", why=reason, fix="replace the file or leave it out")
 
 
+def small(images: Pixels, side: int) -> Pixels:
+    """uint8 images [N, C, H, H] as [N, C, side, side]: the mean over the area that each pixel covers."""
+    from PIL import Image
+
+    out = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
+    for i, image in enumerate(images):
+        for j, channel in enumerate(image):
+            out[i, j] = Image.fromarray(channel).resize((side, side), Image.Resampling.BOX)
+    return out
+
+
 def to_float(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """uint8 pixels of any shape to float32 in [-1, 1]: x / 127.5 - 1."""
     out = images.astype(np.float32)

@@ -137,16 +137,20 @@ def check_captions(dataset: Dataset) -> None:
 def content_ids(dataset: Dataset, spec: TextSpec | None = None) -> tuple[str, ...]:
     """What each image shows, the same for images of other groups that show it too; one an image.
 
-    Where the group of every image is its top folder, its name below that folder without the ending
-    (`<object>/<id>`). Otherwise the object part of its prompt by `spec` (the default one for None), or the
-    whole name without the ending when it has no prompt or one that does not match.
+    Where the group of every image is its top folder and a folder of the object lies below, its name from
+    there without the ending (`<object>/<id>`). Otherwise the object part of its prompt by `spec` (the default
+    one for None); where there is none, its name without group and ending, or if that is but a number the
+    whole name.
     """
     spec = spec or TextSpec()
     stems = [posixpath.splitext(name)[0] for name in dataset.names]
-    if all(_only_group(dataset, i) == stem.partition("/")[0] for i, stem in enumerate(stems)):
-        return tuple(stem.partition("/")[2] for stem in stems)
+    by_group = all(_only_group(dataset, i) == stem.partition("/")[0] for i, stem in enumerate(stems))
+    below = [stem.partition("/")[2] if by_group else "" for stem in stems]
+    if all("/" in name for name in below):
+        return tuple(below)
     parsed = [parse_prompt(text, spec) if text else None for text in dataset.prompts]
-    return tuple(found.object if found else stem for found, stem in zip(parsed, stems, strict=True))
+    own = [stem if name.isdigit() else name or stem for name, stem in zip(below, stems, strict=True)]
+    return tuple(found.object if found else name for found, name in zip(parsed, own, strict=True))
 
 
 def _only_group(dataset: Dataset, row: int) -> str | None:

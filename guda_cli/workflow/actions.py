@@ -35,6 +35,7 @@ VERSIONS = {
     "text-encoder": 1,
     "latents": 1,
     "embeddings": 1,
+    "small-copies": 1,
 }
 
 

@@ -28,32 +28,42 @@ from guda_cli.workflow.project import Job, Made, Project
 from guda_cli.workflow.spaces import LatentSpace
 from store import ActionRecord
 
+SHOWN = 3  # prompts of which it is said what was cut
+
 
 class Parts:
     """The parts of one text-to-image recipe."""
 
     def __init__(self, project: Project, compute: Compute) -> None:
         self.project, self.compute = project, compute
+        self._cut: set[str] = set()
 
     # -- making them -------------------------------------------------------------------------------
 
-    def ensure(self) -> None:
-        """Train the VAE and the text encoder where no pipeline brings them and the store has none."""
+    def ensure(self) -> dict[str, ActionRecord]:
+        """What made each part, by the names in BLOBS.
+
+        VAE and text encoder are trained where no pipeline brings them and the store has none.
+        """
         recipe, project = self.project.recipe, self.project
-        check_captions(project.dataset())
-        if recipe.model.base or recipe.model.registered:
-            self._check_base()
-            return
+        source = recipe.model.registered or recipe.model.base
+        if source:
+            return dict.fromkeys(BLOBS, self._taken(source))
+        if not project.has_parts(project.data):
+            check_captions(project.dataset())
         vae = part_actions.vae(recipe, project.data)
         found = project.ensure(Job(vae, lambda: self._train_vae(vae)))
         text = part_actions.text_encoder(recipe, project.data, found.outputs)
-        project.ensure(Job(text, lambda: self._train_text(text, found)))
+        encoder = project.ensure(Job(text, lambda: self._train_text(text, found)))
+        return dict.fromkeys(part_actions.VAE, found) | dict.fromkeys(part_actions.TEXT, encoder)
 
-    def _check_base(self) -> None:
-        if set(BLOBS) - self.project.data.parts.keys():
+    def _taken(self, source: str) -> ActionRecord:
+        found = self.project.store.lookup(source)
+        if found is None or set(BLOBS) - found.outputs.keys():
             raise MissingError(
                 "the pipeline of this recipe is not in the store", fix="guda train --from DIR takes it over"
             )
+        return found
 
     def _train_vae(self, action: Action) -> Made:
         images = torch.from_numpy(self.project.dataset().images)
@@ -82,16 +92,18 @@ class Parts:
     # -- using them --------------------------------------------------------------------------------
 
     @cached_property
+    def _made(self) -> Mapping[str, ActionRecord]:
+        return self.ensure()
+
+    @cached_property
     def digests(self) -> Mapping[str, str]:
         """Digest of each part, by the names in BLOBS; ensures them first."""
-        self.ensure()
-        return dict(self.project.data.parts)
+        return {name: record.outputs[name] for name, record in self._made.items()}
 
     @cached_property
     def components(self) -> Components:
-        """The parts themselves."""
-        store = self.project.store
-        return Components.from_blobs({name: store.read_bytes(self.digests[name]) for name in BLOBS})
+        """The parts themselves; a damaged one that was trained here is made again."""
+        return Components.from_blobs({name: self.project.read(self._made[name], name) for name in BLOBS})
 
     @cached_property
     def codec(self) -> LatentCodec:
@@ -121,6 +133,7 @@ class Parts:
     @cached_property
     def conditions(self) -> Tensor:
         """The prompt of each training image in the bank, int64 [N]; the embeddings come from the store."""
+        check_captions(self.project.dataset())
         self.bank.preload(self.prompts, self._embeddings())
         return self.bank.indices([text or "" for text in self.project.dataset().prompts])
 
@@ -163,8 +176,17 @@ class Parts:
         return Made({"embeddings": save({"embeddings": self._encode(self.prompts).cpu().contiguous()})})
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        for text in texts:
-            lost = cut(self.encoder.tokenizer, text)
-            if lost:
-                self.project.console.warn(f"a prompt is longer than the text encoder reads: '{lost}' was cut")
+        self._tell_cut(texts)
         return self.encoder.encode(texts)
+
+    def _tell_cut(self, texts: Sequence[str]) -> None:
+        """Say what of `texts` is not read: of each once, of the first SHOWN in full."""
+        for text in texts:
+            lost = cut(self.encoder.tokenizer, text) if len(self._cut) <= SHOWN else None
+            if not lost or text in self._cut:
+                continue
+            self._cut.add(text)
+            told = f"the prompt '{text[:40]}...' is longer than the text encoder reads: '{lost}' was cut"
+            if len(self._cut) > SHOWN:
+                told = f"more than {SHOWN} prompts are longer than the text encoder reads, and were cut"
+            self.project.console.warn(told)

@@ -138,7 +138,7 @@ class Project:
                 if rebuilt.outputs[output] == digest:
                     return self.store.read_bytes(digest)
             again = "guda train"
-            if record.operation == "register":
+            if record.operation in ("register", "pipeline"):
                 again += " --from " + shlex.quote(str(record.provenance.get("source", "DIR")))
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from guda_cli.data.queries import Query
-from guda_cli.data.similarity import nearest_groups
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.errors import MissingError
@@ -19,6 +16,7 @@ from guda_cli.workflow import actions, counterfactuals, queries_store, results
 from guda_cli.workflow.counterfactuals import Counterfactuals
 from guda_cli.workflow.gallery import Request
 from guda_cli.workflow.gallery import build as build_gallery
+from guda_cli.workflow.looks import looks_like
 from guda_cli.workflow.project import Project, now, provenance
 from guda_cli.workflow.schedules import read_schedule
 from guda_cli.workflow.tables import Tables
@@ -46,7 +44,7 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
     )
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     full, nulls, groups = cells[""], found.mean(cells, found.nulls), found.mean(cells, found.groups)
-    looks = nearest_groups(np.stack([q.pixels for q in queries]), project.dataset())
+    looks = looks_like(project, queries)
     answers = tuple(results.assemble(reading, queries, full, groups, nulls, looks))
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",

@@ -46,8 +46,8 @@ def current_roots(session: Session) -> tuple[set[str], set[str]] | None:
 
 def _rests_on(record: ActionRecord, blobs: set[str]) -> bool:
     """Whether samples, scores, or what a rival method prepares were made from `blobs`, and nothing else."""
-    model = record.operation in ("train", "unlearn")
-    return not model and bool(record.inputs) and blobs.issuperset(record.inputs.values())
+    trained = record.operation in ("train", "unlearn", "vae", "text-encoder")
+    return not trained and bool(record.inputs) and blobs.issuperset(record.inputs.values())
 
 
 def _made_with_current(project: Project, full: ActionRecord, record: ActionRecord) -> bool:

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -217,9 +215,9 @@ class ScoreRun:
         return cells
 
     def _looks_like(self, queries: Sequence[Query]) -> Sequence[str]:
-        from guda_cli.data.similarity import nearest_groups
+        from guda_cli.workflow.looks import looks_like
 
-        return nearest_groups(np.stack([query.pixels for query in queries]), self.project.dataset())
+        return looks_like(self.project, queries)
 
     # -- torch, only where needed ------------------------------------------------------------------
 

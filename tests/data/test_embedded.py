@@ -123,6 +123,16 @@ class TestGraphs:
         nodes = {"n3": {**SAMPLER, "positive": ["99", 0]}, "n4": SAMPLER, "n6": {"kind": "E", "text": "x"}}
         assert graph_prompt(graph(**nodes)) == "x"
 
+    @pytest.mark.parametrize(
+        ("kind", "name"), [("Efficient Loader", "positive"), ("Styler", "text_positive")]
+    )
+    def test_loaders_that_hold_the_text_themselves(self, kind: str, name: str) -> None:
+        nodes = {
+            "n1": {"kind": kind, "ckpt_name": "m.safetensors", name: "a red cat", "negative": "blurry"},
+            "n2": {"kind": "KSampler (Efficient)", "positive": ["1", 1], "negative": ["1", 2], "seed": 3},
+        }
+        assert graph_prompt(graph(**nodes)) == "a red cat"
+
     def test_cycles_end(self) -> None:
         around = {
             "n6": {"kind": "A", "conditioning": ["8", 0]},
@@ -187,6 +197,11 @@ class TestFiles:
             embedded_prompt(png(tmp_path / "a.png", **texts)) for texts in ({"ours": "a", **theirs}, theirs)
         ]
         assert found == ["a", "b"]
+
+    def test_no_pixel_is_decoded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = png(tmp_path / "a.png", parameters=f"a cat\n{SETTINGS}")
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+        assert embedded_prompt(path) == "a cat"
 
     def test_comfyui_in_a_png(self, tmp_path: Path) -> None:
         text = graph(n3=SAMPLER, n6={"kind": "CLIPTextEncode", "text": "a ☃"})

@@ -227,6 +227,20 @@ def test_metadata_above_the_root_counts(folder: Callable[..., Path], png: Callab
     assert ds.prompts == ("test", "test")
 
 
+def test_a_list_is_no_caption_and_is_told(folder: Callable[..., Path], png: Callable[..., bytes]) -> None:
+    rows = _jsonl(
+        {"file_name": "cat/0.png", "text": ["a cat", "an animal"]},
+        {"file_name": "cat/1.png", "text": {"en": "a cat"}, "caption": "a cat"},
+    )
+    files = {
+        "metadata.jsonl": rows,
+        **{f"{name}.png": png(i) for i, name in enumerate(("cat/0", "cat/1", "x/2"))},
+    }
+    ds = read_dataset(DataSpec(path=str(folder(files)), size=4))
+    assert ds.prompts == (None, "a cat", None)
+    assert any("1 image has a list for a caption" in note and "cat/0.png" in note for note in ds.notes)
+
+
 def test_folder_grouping_takes_prompts_and_tolerates_gaps(
     folder: Callable[..., Path], two_groups: dict[str, bytes]
 ) -> None:

@@ -123,6 +123,13 @@ class TestContent:
         ds = data(("flat.1/cats/7.png", "thin/cats/7.jpg", "thin/dogs/1.tar.png"))
         assert content_ids(ds) == ("cats/7", "cats/7", "dogs/1.tar")
 
+    def test_numbers_in_flat_folders_are_no_content(self) -> None:
+        prompts = ("cat, artistic style featuring a", "dog, artistic style featuring b", None, None, None)
+        names = ("monet/1.png", "vangogh/1.png", "monet/2.png", "vangogh/bridge.png", "monet/bridge.jpg")
+        ds = data(names, prompts)
+        found = dict(zip(ds.names, content_ids(ds), strict=True))
+        assert [found[name] for name in names] == ["cat", "dog", "monet/2", "bridge", "bridge"]
+
     def test_objects_of_prompts_elsewhere(self) -> None:
         prompts = ("cat, artistic style featuring a", "cat, artistic style featuring b", "a cat")
         ds = data(("0.png", "1.png", "x/2.png"), prompts, [["p"], ["q"], ["q"]])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.text_to_image.fixtures import GROUPS, THINGS, cli, one_thread, prompt_of, studio
-from tests.workflow.fixtures import Cli, here, record, scores, terms
+from tests.workflow.fixtures import Cli, flip, here, record, scores, terms
 
 __all__ = ["cli", "one_thread", "studio"]
 RIVALS = ("similarity", "trak", "d-trak", "das", "unlearn-query", "mucs")
@@ -79,6 +79,22 @@ class TestModels:
         cli("store", "gc", "--force", "--grace", "0")
         assert {r.key for r in here().records()} >= kept
 
+    def test_gc_drops_the_parts_of_another_recipe(self, studio: Path, cli: Cli) -> None:
+        cli("train", "studio.yaml", "--set", "latent.steps=2")
+        cli("train", "studio.yaml")
+        assert len(list(here().records("vae"))) == 2
+        cli("store", "gc", "--force", "--grace", "0")
+        operations = ("vae", "text-encoder", "latents", "embeddings")
+        assert [len(list(here().records(name))) for name in operations] == [1, 1, 1, 1]
+
+    @pytest.mark.parametrize("part", ["vae", "text_encoder"])
+    def test_a_damaged_part_is_made_again(self, studio: Path, cli: Cli, part: str) -> None:
+        digest = record(part.replace("_", "-")).outputs[part]
+        flip(here(), digest)
+        done = cli("score", "q/00000.png", "--prompt", "a cat")
+        assert "rebuilding" in done.stderr
+        assert here().read_bytes(digest)
+
 
 class TestPrompts:
     def test_samples_carry_their_prompt_and_are_scored_with_it(self, studio: Path, cli: Cli) -> None:
@@ -118,6 +134,10 @@ class TestPrompts:
         done = cli("score", "q/00000.png", "--prompt", "a cat " * 60 + "zebra")
         assert "was cut" in done.stderr
         assert "zebra" in done.stderr
+        texts = [part for i in range(6) for part in ("--prompt", f"{'a cat ' * 60}{i}")]
+        done = cli("score", "q/00000.png", *texts)
+        assert done.stderr.count("was cut") == 3
+        assert "more than 3 prompts" in done.stderr
 
     def test_prompts_need_a_model_that_reads_them(self, studio: Path, cli: Cli) -> None:
         cli("train", "digits", "--set", "train.steps=1", "--store", "other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -55,6 +56,10 @@ def _prompts(
 ) -> list[str | None]:
     """The prompt of each image (name -> path): of `data.prompts` where it is set, else of the metadata."""
     if spec.prompts is None:
+        unread = meta.unread_prompts(paths.values())
+        if unread:
+            images = plural(len(unread), "image has", "images have")
+            notes.append(f"{images} a list for a caption, which counts as none: {few(unread, 3)}")
         return [meta.prompt(path) for path in paths.values()]
     found = read_captions(tree, spec.prompts, prompts_in, clean_root(spec.root), notes)
     bare = [name for name, path in paths.items() if path not in found]
@@ -219,7 +224,7 @@ def duplicates(images: np.ndarray, labels: Mapping[str, frozenset[str]]) -> list
     first: dict[bytes, str] = {}
     pairs: list[str] = []
     for row, name in zip(images, labels, strict=True):
-        other = first.setdefault(row.tobytes(), name)
+        other = first.setdefault(hashlib.sha256(row.data).digest(), name)
         if labels[other] != labels[name]:
             pairs.append(f"{other} and {name}")
     if not pairs:

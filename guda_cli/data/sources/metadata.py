@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,13 +31,24 @@ class Metadata:
     notes: list[str] = field(default_factory=list)
 
     def prompt(self, name: str) -> str | None:
-        """The text of image `name`, from the first prompt column that has one."""
+        """The text of image `name`, from the first prompt column that has one; a list is none."""
         row = self.rows.get(name, {})
         for column in PROMPT_COLUMNS:
             value = row.get(column)
-            if value is not None:
+            if value is not None and not isinstance(value, (list, dict)):
                 return str(value)
         return None
+
+    def unread_prompts(self, names: Iterable[str]) -> list[str]:
+        """Those of the images `names` whose caption is a list or an object, and counts as none."""
+        return [
+            name
+            for name in names
+            if self.prompt(name) is None
+            and any(
+                isinstance(self.rows.get(name, {}).get(column), (list, dict)) for column in PROMPT_COLUMNS
+            )
+        ]
 
     def values(self, name: str, column: str) -> list[str]:
         """The group values of image `name` in `column`; empty when it has none."""

@@ -160,7 +160,7 @@ class InstanceRun:
         return out
 
     def _results(self, queries: list[Query], rows: Mapping[str, Array]) -> list[QueryResult]:
-        from guda_cli.data.similarity import nearest_groups
+        from guda_cli.workflow.looks import looks_like
 
         names = [what.name for what in self.removals]
         if self.method == RANDOM:
@@ -168,7 +168,7 @@ class InstanceRun:
         else:
             of_images = np.stack([rows[query.digest] for query in queries]).astype(np.float64)
             table = aggregate.group_scores(of_images, self._members, self.how, groups=names)
-        looks = nearest_groups(np.stack([query.pixels for query in queries]), self.project.dataset())
+        looks = looks_like(self.project, queries)
         out = []
         for query, scores, look in zip(queries, table, looks, strict=True):
             row = rows.get(query.digest) if self.instances else None
