@@ -158,6 +158,11 @@ def _validate_unlearn(u: UnlearnSpec) -> None:
         raise RecipeError(f"unlearn.t_min is a fraction of T in [0, 1), not {u.t_min!r}")
     if not (u.t_min or 0.0) < u.t_max <= 1:
         raise RecipeError(f"unlearn.t_max is a fraction of T above t_min and at most 1, not {u.t_max!r}")
+    if u.forget_share is not None and not (0 < u.forget_share < 1 and u.batch_size > 1):
+        raise RecipeError(
+            f"unlearn.forget_share is a share of a batch between 0 and 1, or null, not {u.forget_share!r}"
+            + (" of a batch of one" if u.batch_size == 1 else "")
+        )
     if not 0 <= u.eta <= 1:
         raise RecipeError(f"unlearn.eta is a share in [0, 1], not {u.eta!r}")
     if not 0 <= u.mixture <= 1:

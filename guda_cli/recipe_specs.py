@@ -128,6 +128,7 @@ class UnlearnSpec:
     retain: str = "denoise"  # denoise | distill (towards the frozen full model)
     params: str = "full"  # what is trained: full | attn | cross-attn-kv | lora:R
     forget_weight: float | None = None  # lambda; None: the operator's own (unlearning/catalog.py)
+    forget_share: float | None = None  # of each batch drawn from the group; None: its share of the data
     t_min: float | None = None  # forget terms below this fraction of T are masked; None: the operator's own
     t_max: float = 1.0  # and those above this one
     guard: bool = False  # images whose gradient agrees with the rest's are forgotten less

@@ -49,13 +49,17 @@ class Stream:
 
     def at(self, step: int) -> Batch:
         """The batch of `step` (0, 1, ...)."""
-        first = step * self.batch_size
-        indices = torch.cat(self._indices(first, first + self.batch_size))
+        indices = self.indices(step)
         g = generator("guda.stream/1", self.seed, step)
         t = torch.randint(1, self.T + 1, (self.batch_size,), generator=g)
         flip = torch.rand(self.batch_size, generator=g) < 0.5
         noise = torch.randn(self.batch_size, *self.shape, generator=g)
         return Batch(indices, t, noise, flip)
+
+    def indices(self, step: int) -> Tensor:
+        """Which images `step` shows, int64 [B]."""
+        first = step * self.batch_size
+        return torch.cat(self._indices(first, first + self.batch_size))
 
     def unlabelled(self, step: int, share: float) -> Tensor:
         """Which entries [B] of `step` are shown without their class: each with probability `share`.

@@ -37,7 +37,13 @@ OWN: dict[str, dict[str, float]] = {
     "anchor:matched": {"forget_weight": 1.0, "t_min": 0.0},
 }
 # Settings that came later: they are left out where they change nothing, so that older keys stay.
-DEFAULTS: dict[str, Any] = {"params": "full", "guard": False, "density_ratio": False, "t_max": 1.0}
+DEFAULTS: dict[str, Any] = {
+    "params": "full",
+    "guard": False,
+    "density_ratio": False,
+    "t_max": 1.0,
+    "forget_share": None,
+}
 TWO_GRADIENTS = ("erasediff", "siss")
 ANCHORS = ("anchor:awss", "anchor:uniform", "anchor:style-removed", "anchor:matched")
 NEED_STYLES = ("anchor:awss", "anchor:uniform")  # style descriptors of another group
@@ -66,7 +72,7 @@ def _later(spec: UnlearnSpec) -> dict[str, Any]:
     """The settings of DEFAULTS that the operator reads and that are not the default."""
     read = ["params"]
     if "t_min" in OPERATORS[spec.operator]:
-        read += ["guard", "t_max"]
+        read += ["guard", "t_max", "forget_share"]
     if spec.operator == "retrack":
         read.append("density_ratio")
     found = {name: getattr(spec, name) for name in read if getattr(spec, name) != DEFAULTS[name]}
@@ -97,6 +103,14 @@ def check(
             "guard has nothing to weight with finetune",
             why="that operator leaves the group out and forgets nothing on purpose",
             fix="guda unlearn --all --operator retrack --guard",
+        )
+    if spec.forget_share is not None and spec.operator in ("finetune", "siss"):
+        raise RecipeError(
+            f"forget_share means nothing with {spec.operator}",
+            why={"finetune": "it leaves the group out", "siss": "its terms weigh the data's own share"}[
+                spec.operator
+            ],
+            fix="--set unlearn.forget_share=null; or another operator: guda unlearn --all --operator retrack",
         )
     if "t_min" in OPERATORS[spec.operator] and value(spec, "t_min") >= spec.t_max:
         raise RecipeError(
@@ -190,18 +204,27 @@ def check_params(params: str, unet: Mapping[str, Any], text: bool, where: str = 
         )
 
 
+def dose(share: float, batch_size: int) -> int:
+    """How many entries of a batch `forget_share` is: one at least, and not all."""
+    return min(max(1, round(share * batch_size)), batch_size - 1)
+
+
 def forwards(spec: UnlearnSpec, forget: int = 0, images: int = 1) -> float:
     """Forward-equivalents of one run (a backward counts 2) that forgets `forget` of `images` images.
 
     Operators with two gradients go back twice; esd asks the full model twice, anchors once, about the group's
     share of the entries; guard takes one gradient for each of its draws.
     """
+    share = forget / images
+    if spec.forget_share is not None:
+        given = dose(spec.forget_share, spec.batch_size) / spec.batch_size
+        share = given + (1.0 - given) * share
     entry = 5.0 if spec.operator in TWO_GRADIENTS else 3.0
     if spec.retain == "distill":
         entry += 1.0
     if spec.operator == "esd":
-        entry += 2.0 * forget / images
+        entry += 2.0 * share
     elif spec.operator in ANCHORS:
-        entry += forget / images
+        entry += share
     once = 3.0 * (GUARD_DRAWS * forget + min(GUARD_RETAIN, images - forget)) if spec.guard else 0.0
     return float(spec.steps * spec.batch_size) * entry + once

@@ -17,6 +17,7 @@ from guda_cli.training.scale import Scale, checkpointed
 from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream, clean
 from guda_cli.unlearning import catalog, subsets
+from guda_cli.unlearning.dose import DosedStream
 from guda_cli.unlearning.guard import guard_weights
 from guda_cli.unlearning.operators import ForgetBatch, Operator, Problem, make, squared_error
 
@@ -74,6 +75,15 @@ def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
     return cond
 
 
+def _stream(problem: Problem) -> Stream:
+    """The stream that all groups share; with `forget_share`, the group's images put into it."""
+    spec, images = problem.spec, problem.images
+    of = (spec.batch_size, problem.schedule.T, tuple(images.shape[1:]), spec.seed)
+    if spec.forget_share is None:
+        return Stream(len(images), *of)
+    return DosedStream(problem.forget, spec.forget_share, *of)
+
+
 def unlearn(
     denoiser: Network,
     problem: Problem,
@@ -103,9 +113,7 @@ def unlearn(
     subsets.prepare(unet, spec.params, spec.seed)
     trained = [p for p in unet.parameters() if p.requires_grad]
     operator = make(problem, teacher if spec.operator in catalog.NEED_FULL else None, trained)
-    stream = Stream(
-        len(problem.images), spec.batch_size, problem.schedule.T, tuple(problem.images.shape[1:]), spec.seed
-    )
+    stream = _stream(problem)
     towards = teacher if spec.retain == "distill" else None
     unet.train()
     # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out

@@ -1,0 +1,34 @@
+"""The stream of an unlearning that shows the group more often than the data do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from guda_cli.training.stream import Batch, Stream
+from guda_cli.unlearning.catalog import dose
+
+
+class DosedStream(Stream):
+    """The shared stream with a `share` of every batch, its first entries, replaced by images of `forget` [N].
+
+    Timesteps, noise and the other entries stay the shared stream's, whatever group goes. The group's images
+    come in seeded epochs of their own. Of a group that is 1/60 of the data a batch of 8 has one image in
+    seven or eight steps; Murata et al. 2026 draw half of each batch from it.
+    """
+
+    def __init__(
+        self, forget: Tensor, share: float, batch_size: int, T: int, shape: tuple[int, ...], seed: int
+    ) -> None:
+        super().__init__(len(forget), batch_size, T, shape, seed)
+        self.group = forget.nonzero().flatten()
+        self.dose = dose(share, batch_size)
+        self._own = Stream(len(self.group), self.dose, T, shape, seed)
+
+    def at(self, step: int) -> Batch:
+        """See `Stream.at`."""
+        batch = super().at(step)
+        own = self.group[self._own.indices(step)]
+        return dataclasses.replace(batch, indices=torch.cat([own, batch.indices[self.dose :]]))
