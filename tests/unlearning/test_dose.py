@@ -64,11 +64,9 @@ def test_operators_to_which_it_means_nothing(operator: str) -> None:
         catalog.check(UnlearnSpec(operator=operator, forget_share=0.5), {})
 
 
-@pytest.mark.parametrize(
-    "values", [{"forget_share": 0.0}, {"forget_share": 1.0}, {"forget_share": 0.5, "batch_size": 1}]
-)
-def test_shares_that_cannot_be(values: dict[str, float]) -> None:
-    with pytest.raises(RecipeError, match="unlearn.forget_share"):
-        recipes.from_dict(
-            {"name": "x", "data": {"source": "digits", "size": 8, "channels": 1}, "unlearn": values}
-        )
+@pytest.mark.parametrize(("share", "batch_size"), [(0.0, 8), (1.0, 8), (0.5, 1)])
+def test_shares_that_cannot_be(share: float, batch_size: int) -> None:
+    data = {"source": "digits", "size": 8, "channels": 1}
+    unlearn = {"forget_share": share, "batch_size": batch_size}
+    with pytest.raises(RecipeError, match="forget_share is a share"):
+        recipes.from_dict({"name": "x", "data": data, "unlearn": unlearn})
