@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,8 +66,13 @@ class Models:
         return unet.to(self.compute.device)
 
     def frozen(self) -> torch.nn.Module:
-        """A network with the full model's weights in the memory of `base`; never to be trained."""
-        return model_io.sharing(self.config["unet"], self.base).to(self.compute.device)
+        """A network with the full model's weights, in the memory of `_placed`; never to be trained."""
+        return model_io.sharing(self.config["unet"], self._placed).to(self.compute.device)
+
+    @cached_property
+    def _placed(self) -> Weights:
+        """`base` on the device, once for all networks that share it; on the CPU it is `base` itself."""
+        return {name: value.to(self.compute.device) for name, value in self.base.items()}
 
     def denoiser(self, unet: torch.nn.Module) -> Network:
         """The adapter of a network of this shape."""
@@ -94,7 +100,7 @@ class Models:
         if unknown:
             raise DataError(f"the model has weights that the full model lacks, such as {unknown[0]}")
         old = self.base.keys() if dtype != self._dtype else self._swapped
-        wanted = {name: self.base[name] for name in old} | changes
+        wanted = {name: self._placed[name] for name in old} | changes
         moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
         self.unet.load_state_dict(moved, strict=False, assign=True)
         self._swapped, self._dtype = set(changes), dtype
