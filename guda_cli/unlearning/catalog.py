@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
 }
 TWO_GRADIENTS = ("erasediff", "siss")
 ANCHORS = ("anchor:awss", "anchor:uniform", "anchor:style-removed", "anchor:matched")
+NATURAL = ("finetune", "siss")  # leave the group out, or weigh its share of the data: no forget_share
 NEED_STYLES = ("anchor:awss", "anchor:uniform")  # style descriptors of another group
 NEED_FULL = ("esd", *ANCHORS)  # besides `retain: distill`
 GUARD_DRAWS = 2  # (t, noise) an image of the group for guard
@@ -72,7 +73,9 @@ def _later(spec: UnlearnSpec) -> dict[str, Any]:
     """The settings of DEFAULTS that the operator reads and that are not the default."""
     read = ["params"]
     if "t_min" in OPERATORS[spec.operator]:
-        read += ["guard", "t_max", "forget_share"]
+        read += ["guard", "t_max"]
+    if spec.operator not in NATURAL:
+        read.append("forget_share")
     if spec.operator == "retrack":
         read.append("density_ratio")
     found = {name: getattr(spec, name) for name in read if getattr(spec, name) != DEFAULTS[name]}
@@ -103,14 +106,6 @@ def check(
             "guard has nothing to weight with finetune",
             why="that operator leaves the group out and forgets nothing on purpose",
             fix="guda unlearn --all --operator retrack --guard",
-        )
-    if spec.forget_share is not None and spec.operator in ("finetune", "siss"):
-        raise RecipeError(
-            f"forget_share means nothing with {spec.operator}",
-            why={"finetune": "it leaves the group out", "siss": "its terms weigh the data's own share"}[
-                spec.operator
-            ],
-            fix="--set unlearn.forget_share=null; or another operator: guda unlearn --all --operator retrack",
         )
     if "t_min" in OPERATORS[spec.operator] and value(spec, "t_min") >= spec.t_max:
         raise RecipeError(
@@ -204,9 +199,11 @@ def check_params(params: str, unet: Mapping[str, Any], text: bool, where: str = 
         )
 
 
-def dose(share: float, batch_size: int) -> int:
-    """How many entries of a batch `forget_share` is: one at least, and not all."""
-    return min(max(1, round(share * batch_size)), batch_size - 1)
+def dose(spec: UnlearnSpec) -> int:
+    """How many entries of a batch `forget_share` is, one at least and not all; 0 where it does not count."""
+    if spec.forget_share is None or spec.operator in NATURAL:
+        return 0
+    return min(max(1, round(spec.forget_share * spec.batch_size)), spec.batch_size - 1)
 
 
 def forwards(spec: UnlearnSpec, forget: int = 0, images: int = 1) -> float:
@@ -216,9 +213,8 @@ def forwards(spec: UnlearnSpec, forget: int = 0, images: int = 1) -> float:
     share of the entries; guard takes one gradient for each of its draws.
     """
     share = forget / images
-    if spec.forget_share is not None:
-        given = dose(spec.forget_share, spec.batch_size) / spec.batch_size
-        share = given + (1.0 - given) * share
+    given = dose(spec) / spec.batch_size
+    share = given + (1.0 - given) * share
     entry = 5.0 if spec.operator in TWO_GRADIENTS else 3.0
     if spec.retain == "distill":
         entry += 1.0

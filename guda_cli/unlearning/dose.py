@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from guda_cli.training.stream import Batch, Stream
-from guda_cli.unlearning.catalog import dose
 
 
 class DosedStream(Stream):
-    """The shared stream with a `share` of every batch, its first entries, replaced by images of `forget` [N].
+    """The shared stream with the first `dose` entries of every batch replaced by images of `forget` [N].
 
     Timesteps, noise and the other entries stay the shared stream's, whatever group goes. The group's images
     come in seeded epochs of their own. Of a group that is 1/60 of the data a batch of 8 has one image in
@@ -20,12 +19,12 @@ class DosedStream(Stream):
     """
 
     def __init__(
-        self, forget: Tensor, share: float, batch_size: int, T: int, shape: tuple[int, ...], seed: int
+        self, forget: Tensor, dose: int, batch_size: int, T: int, shape: tuple[int, ...], seed: int
     ) -> None:
         super().__init__(len(forget), batch_size, T, shape, seed)
         self.group = forget.nonzero().flatten()
-        self.dose = dose(share, batch_size)
-        self._own = Stream(len(self.group), self.dose, T, shape, seed)
+        self.dose = dose
+        self._own = Stream(len(self.group), dose, T, shape, seed)
 
     def at(self, step: int) -> Batch:
         """See `Stream.at`."""

@@ -79,9 +79,8 @@ def _stream(problem: Problem) -> Stream:
     """The stream that all groups share; with `forget_share`, the group's images put into it."""
     spec, images = problem.spec, problem.images
     of = (spec.batch_size, problem.schedule.T, tuple(images.shape[1:]), spec.seed)
-    if spec.forget_share is None:
-        return Stream(len(images), *of)
-    return DosedStream(problem.forget, spec.forget_share, *of)
+    dose = catalog.dose(spec)
+    return DosedStream(problem.forget, dose, *of) if dose else Stream(len(images), *of)
 
 
 def unlearn(

@@ -19,7 +19,7 @@ FORGET = torch.arange(COUNT) % 10 == 3  # 3, 13, 23
 
 
 def test_half_of_every_batch_is_the_groups_and_the_rest_is_shared() -> None:
-    dosed, plain = DosedStream(FORGET, 0.5, BATCH, T, SHAPE, 7), Stream(COUNT, BATCH, T, SHAPE, 7)
+    dosed, plain = DosedStream(FORGET, 4, BATCH, T, SHAPE, 7), Stream(COUNT, BATCH, T, SHAPE, 7)
     for step in range(6):
         one, two = dosed.at(step), plain.at(step)
         assert bool(FORGET[one.indices[:4]].all())
@@ -29,20 +29,20 @@ def test_half_of_every_batch_is_the_groups_and_the_rest_is_shared() -> None:
 
 
 def test_the_groups_images_come_equally_often() -> None:
-    dosed = DosedStream(FORGET, 0.25, BATCH, T, SHAPE, 0)
+    dosed = DosedStream(FORGET, 2, BATCH, T, SHAPE, 0)
     shown = torch.cat([dosed.at(step).indices[:2] for step in range(9)])
     assert torch.bincount(shown, minlength=COUNT)[FORGET].tolist() == [6, 6, 6]
 
 
 def test_it_is_a_function_of_the_step() -> None:
-    one, two = (DosedStream(FORGET, 0.5, BATCH, T, SHAPE, 1) for _ in range(2))
+    one, two = (DosedStream(FORGET, 4, BATCH, T, SHAPE, 1) for _ in range(2))
     for step in (5, 0, 3):
         assert torch.equal(one.at(step).indices, two.at(step).indices)
 
 
 @pytest.mark.parametrize(("share", "entries"), [(0.01, 1), (0.25, 2), (0.5, 4), (0.99, 7)])
 def test_a_share_is_one_entry_at_least_and_not_all(share: float, entries: int) -> None:
-    assert catalog.dose(share, BATCH) == entries
+    assert catalog.dose(UnlearnSpec(operator="retrack", batch_size=BATCH, forget_share=share)) == entries
 
 
 def test_what_an_anchor_asks_of_the_teacher_is_counted() -> None:
@@ -60,8 +60,9 @@ def test_keys_without_it_stay() -> None:
 
 @pytest.mark.parametrize("operator", ["finetune", "siss"])
 def test_operators_to_which_it_means_nothing(operator: str) -> None:
-    with pytest.raises(RecipeError, match="forget_share means nothing"):
-        catalog.check(UnlearnSpec(operator=operator, forget_share=0.5), {})
+    spec = UnlearnSpec(operator=operator, forget_share=0.5)
+    assert catalog.dose(spec) == 0
+    assert catalog.settings(spec) == catalog.settings(UnlearnSpec(operator=operator))
 
 
 @pytest.mark.parametrize(("share", "batch_size"), [(0.0, 8), (1.0, 8), (0.5, 1)])
