@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.data.queries import Query
+from guda_cli.data.sources.names import plural
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
@@ -113,11 +114,10 @@ class ScoreRun:
 
     def summary(self) -> str:
         """What was computed and what came from the store."""
+        scored = plural(self.images, "image", "images")
         if self.forwards == 0:
-            return f"{self.images} images: every term was in the store, no model was run"
-        return (
-            f"{self.images} images: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
-        )
+            return f"{scored}: every term was in the store, no model was run"
+        return f"{scored}: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
 
     # -- running -----------------------------------------------------------------------------------
 

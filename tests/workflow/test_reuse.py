@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_a_second_run_changes_no_file(cli: Cli, project: Path) -> None:
 
 def forwards(stderr: str) -> tuple[int, int]:
     """Forwards done and reused, from the summary of `guda score`."""
-    [line] = [line for line in stderr.splitlines() if "images: " in line]
+    [line] = [line for line in stderr.splitlines() if re.match(r"\d+ images?: ", line)]
     if "no model was run" in line:
         return 0, -1
     words = line.replace(",", "").split()

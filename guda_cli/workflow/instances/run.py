@@ -12,6 +12,7 @@ import numpy as np
 from guda_cli.attribution import aggregate
 from guda_cli.attribution.random_scores import random_scores
 from guda_cli.data.queries import Query
+from guda_cli.data.sources.names import plural
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import RecipeError
 from guda_cli.report.model import HIGHER, QueryResult
@@ -88,9 +89,10 @@ class InstanceRun:
 
     def summary(self) -> str:
         """What was computed."""
+        scored = plural(self.images, "image", "images")
         if self.forwards == 0:
-            return f"{self.images} images: no network was run"
-        return f"{self.images} images: {self.forwards:,.0f} forward-equivalents"
+            return f"{scored}: no network was run"
+        return f"{scored}: {self.forwards:,.0f} forward-equivalents"
 
     def context(self) -> dict[str, Any]:
         """What every JSON line says of how it was computed."""
