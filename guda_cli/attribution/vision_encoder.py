@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from guda_cli.attribution.embeddings import PIXELS, Embeddings, unit
 from guda_cli.attribution.vision_input import Preprocessing, read_preprocessing
 from guda_cli.data.dataset import Pixels
 from guda_cli.errors import DataError, UsageError
-from guda_cli.latent.files import download, is_hub_id, pickles_only, read_json
+from guda_cli.latent.files import digest_of, download, encoder_folder, pickles_only, read_json
 
 # Encoders whose first output token is the image's; their pooler, where there is one, is often untrained.
 CLS_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -63,28 +62,16 @@ def load(name: str, device: str = "cpu") -> VisionEncoder:
 
 def locate(name: str) -> Path:
     """The folder of `name`, downloaded if it is a hub id that is not in the hub's cache yet."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if not is_hub_id(name):
-        raise UsageError(
-            f"unknown encoder '{name}'",
-            why="there is no such folder and it is no hub id",
-            fix=f"--encoder {PIXELS}, --encoder FOLDER or --encoder OWNER/MODEL (facebook/dino-vitb16)",
-        )
+    fix = f"--encoder {PIXELS}, --encoder FOLDER or --encoder OWNER/MODEL (facebook/dino-vitb16)"
     remedy = f"download it elsewhere and give --encoder FOLDER, or use --encoder {PIXELS}"
-    return download(name, WANTED, remedy)
+    return encoder_folder(name, fix) or download(name, WANTED, remedy)
 
 
 def identity(folder: Path) -> str:
     """SHA-256 over the configuration and weight files' names and bytes: the same wherever the folder lies."""
-    sha = hashlib.sha256(b"guda.vision-encoder/1\0")
     configs = [path for path in folder.iterdir() if path.name.endswith(("config.json", ".index.json"))]
-    for path in sorted([*configs, *_weight_files(folder)], key=lambda path: path.name):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        sha.update(f"{path.name}\0{digest}\0".encode())
-    return f"vision/1:{sha.hexdigest()}"
+    paths = sorted([*configs, *_weight_files(folder)], key=lambda path: path.name)
+    return f"vision/1:{digest_of('guda.vision-encoder/1', paths)}"
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from guda_cli.errors import DataError, MissingError
+from guda_cli.errors import DataError, MissingError, UsageError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PICKLE_REASON = "a pickle can run any code when it is loaded, so it is never opened"
@@ -61,6 +62,28 @@ def download(name: str, patterns: Sequence[str], fix: str, ignore: Sequence[str]
             fix=fix,
         ) from None
     return Path(folder)
+
+
+def encoder_folder(name: str, fix: str) -> Path | None:
+    """The local folder `name` of an encoder, None for a hub id; UsageError with `fix` when it is neither."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not is_hub_id(name):
+        raise UsageError(
+            f"unknown encoder '{name}'", why="there is no such folder and it is no hub id", fix=fix
+        )
+    return None
+
+
+def digest_of(tag: str, paths: Iterable[Path]) -> str:
+    """SHA-256 (hex) over `tag` and the names and bytes of files: the same wherever they lie."""
+    sha = hashlib.sha256(f"{tag}\0".encode())
+    for path in paths:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        sha.update(f"{path.name}\0{digest}\0".encode())
+    return sha.hexdigest()
 
 
 def check_no_pickle(path: Path) -> None:

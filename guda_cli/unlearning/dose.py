@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
-from guda_cli.training.stream import Batch, Stream
+from guda_cli.training.stream import Stream
 
 
 class DosedStream(Stream):
@@ -26,8 +24,7 @@ class DosedStream(Stream):
         self.dose = dose
         self._own = Stream(len(self.group), dose, T, shape, seed)
 
-    def at(self, step: int) -> Batch:
-        """See `Stream.at`."""
-        batch = super().at(step)
+    def indices(self, step: int) -> Tensor:
+        """See `Stream.indices`."""
         own = self.group[self._own.indices(step)]
-        return dataclasses.replace(batch, indices=torch.cat([own, batch.indices[self.dose :]]))
+        return torch.cat([own, super().indices(step)[self.dose :]])

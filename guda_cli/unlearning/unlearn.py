@@ -69,7 +69,7 @@ def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
     """Each entry's condition [B, ...], a share of them the null condition, the same whatever group goes."""
     if problem.cond is None:
         return None
-    cond = problem.cond[stream.at(step).indices]
+    cond = problem.cond[stream.indices(step)]
     if problem.null is not None and problem.dropout:
         cond[stream.unlabelled(step, problem.dropout)] = problem.null
     return cond

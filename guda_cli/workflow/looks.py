@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guda_cli.data.dataset import Dataset, Pixels, from_bytes, to_bytes
+from guda_cli.data.dataset import Dataset, from_bytes, make_dataset, to_bytes
 from guda_cli.data.images import small
 from guda_cli.data.queries import Query
 from guda_cli.data.similarity import nearest_groups
@@ -37,8 +37,5 @@ def _copies(project: Project) -> Dataset:
 
 
 def _of(data: Dataset) -> Dataset:
-    from guda_cli.data.dataset import make_dataset
-
-    images: Pixels = small(data.images, SMALL)
     labels = [[data.groups[j] for j in np.flatnonzero(row)] for row in data.membership]
-    return make_dataset(images, data.names, labels)
+    return make_dataset(small(data.images, SMALL), data.names, labels)

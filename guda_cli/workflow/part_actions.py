@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from guda_cli.latent.components import BLOBS
 from guda_cli.recipe import Recipe, TextSpec, to_dict
 from guda_cli.workflow.actions import Action, DataRef
+from guda_cli.workflow.text_settings import READ
 
 if TYPE_CHECKING:
     from store import ActionRecord, Store
 
 VAE = ("vae", "vae_config")
 TEXT = ("text_encoder", "text_config", "tokenizer")
-_READ = ("pattern", "template", "separator")
 _BUILT = ("hidden_size", "layers", "heads", "vocabulary", "steps", "batch_size", "lr", "seed")
 
 
@@ -33,7 +33,7 @@ def text_encoder(recipe: Recipe, data: DataRef, parts: Mapping[str, str]) -> Act
     given, usual = to_dict(recipe.text), to_dict(TextSpec())
     spec = {name: given[name] for name in _BUILT}
     if recipe.text.steps:  # it is trained on captions taken apart; left out where they are the default
-        spec |= {name: given[name] for name in _READ if given[name] != usual[name]}
+        spec |= {name: given[name] for name in READ if given[name] != usual[name]}
     forwards = 3.0 * recipe.text.steps * recipe.text.batch_size
     inputs = {"dataset": data.blob, **{name: parts[name] for name in VAE}}
     steps = recipe.text.steps

@@ -19,6 +19,7 @@ from guda_cli.report.model import SIGN, QueryResult
 from guda_cli.workflow import actions, counterfactuals, queries_store, results
 from guda_cli.workflow.classes import Given, conditions_for
 from guda_cli.workflow.lazy import LazyJobs
+from guda_cli.workflow.looks import looks_like
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Project
 from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, load, remember_compute
@@ -190,7 +191,7 @@ class ScoreRun:
         if self.remember:
             queries_store.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
-        looks = self._looks_like(queries)
+        looks = looks_like(self.project, queries)
         found = self.found
         groups, nulls = found.mean(cells, found.groups), found.mean(cells, found.nulls)
         return results.assemble(self.reading, queries, cells[""], groups, nulls, looks)
@@ -213,11 +214,6 @@ class ScoreRun:
             self.cached += (distinct - fresh) * rows
             advance(len(queries) * rows)
         return cells
-
-    def _looks_like(self, queries: Sequence[Query]) -> Sequence[str]:
-        from guda_cli.workflow.looks import looks_like
-
-        return looks_like(self.project, queries)
 
     # -- torch, only where needed ------------------------------------------------------------------
 

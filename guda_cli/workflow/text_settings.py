@@ -13,7 +13,8 @@ from guda_cli.recipe import Recipe
 from guda_cli.unlearning import catalog
 from store import ActionRecord
 
-_READ = ("pattern", "template", "separator")
+READ = ("pattern", "template", "separator")
+"""How a prompt is taken apart and put together."""
 
 
 def given_styles(recipe: Recipe) -> dict[str, tuple[str, ...]] | None:
@@ -25,7 +26,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     """What of the `text` section decides an unlearning by an anchor, as it enters the action's key."""
     if recipe.unlearn.operator not in catalog.ANCHORS:
         return {}
-    found: dict[str, Any] = {name: getattr(recipe.text, name) for name in _READ}
+    found: dict[str, Any] = {name: getattr(recipe.text, name) for name in READ}
     given = given_styles(recipe)
     if given is not None:
         found["descriptors"] = hashlib.sha256(canonical(given)).hexdigest()

@@ -23,6 +23,7 @@ from guda_cli.workflow.instances.pool import Pool
 from guda_cli.workflow.instances.settings import RANDOM, MethodSettings
 from guda_cli.workflow.instances.store import Arrays, ScoreTable, pack, preparation, remember, unpack
 from guda_cli.workflow.lazy import LazyJobs
+from guda_cli.workflow.looks import looks_like
 from guda_cli.workflow.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project import Job, Made, Project
 from guda_cli.workflow.runs import BLOCK, BlockResult, known_compute, load, remember_compute
@@ -162,8 +163,6 @@ class InstanceRun:
         return out
 
     def _results(self, queries: list[Query], rows: Mapping[str, Array]) -> list[QueryResult]:
-        from guda_cli.workflow.looks import looks_like
-
         names = [what.name for what in self.removals]
         if self.method == RANDOM:
             table = random_scores([q.digest for q in queries], names, int(self.settings.values["seed"]))

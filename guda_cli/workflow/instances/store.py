@@ -25,10 +25,9 @@ Arrays = dict[str, Array]
 def preparation(project: Project, full: ActionRecord, method: MethodSettings) -> Action:
     """What a method computes once for a model and its training images."""
     inputs = {"dataset": project.data.blob}
-    if method.method != "similarity":
-        inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
     params: dict[str, Any] = {"method": method.method, "values": dict(method.values)}
     if method.method != "similarity":
+        inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
         params |= read_latents(project.recipe, full)
     return Action("attribution", params, inputs, f"{method.name}: training images")
 
