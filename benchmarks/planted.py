@@ -29,7 +29,7 @@ QUERIES = 48
 def draw(folder: Path, planted: str) -> None:
     """Marked training images by group, and marked queries of the other groups that are not trained on."""
     from guda_cli.data.sources import read_dataset
-    from guda_cli.recipes_lookup import load
+    from guda_cli.settings.lookup import load
 
     data = read_dataset(load("digits")[0].data)
     groups = [data.groups[k] for k in data.membership.argmax(axis=1)]

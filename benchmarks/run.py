@@ -69,11 +69,11 @@ def scoring() -> None:
     from guda_cli.data.sources import read_dataset
     from guda_cli.diffusion import elbo, grid
     from guda_cli.diffusion.denoiser import UNetDenoiser
+    from guda_cli.diffusion.networks import build_unet
     from guda_cli.diffusion.schedule import from_config
-    from guda_cli.recipe import to_dict
-    from guda_cli.recipes_lookup import load
-    from guda_cli.training.model_io import build_unet
-    from guda_cli.workflow.configs import configs
+    from guda_cli.sections import to_dict
+    from guda_cli.settings.lookup import load
+    from guda_cli.workflow.keys.configs import configs
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)
@@ -121,13 +121,13 @@ def unlearning() -> None:
     torch.set_flush_denormal(True)
     from guda_cli.data.sources import read_dataset
     from guda_cli.diffusion.denoiser import UNetDenoiser
+    from guda_cli.diffusion.networks import build_unet
     from guda_cli.diffusion.schedule import from_config
-    from guda_cli.recipes_lookup import load
+    from guda_cli.settings.lookup import load
     from guda_cli.training import loop
-    from guda_cli.training.model_io import build_unet
-    from guda_cli.unlearning.operators import Problem
-    from guda_cli.unlearning.unlearn import unlearn
-    from guda_cli.workflow.configs import configs
+    from guda_cli.unlearning.operators.base import Problem
+    from guda_cli.unlearning.run import unlearn
+    from guda_cli.workflow.keys.configs import configs
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)

@@ -13,18 +13,20 @@ import json as json_module
 import math
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePath
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from guda_cli.errors import GudaError
+from guda_cli.jsonable import plain
+from guda_cli.phrases import human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
-    from guda_cli.progress import Meter
 
+PLAIN_SECONDS = 15.0  # a plain line at most this often
 WIDE = 200  # columns of a table written to a file or a pipe
 _ANSI = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -37,7 +39,7 @@ class Console:
         self.quiet = quiet
         self.verbose = verbose
         self._mute = False
-        self._bars: Any = None  # the rich bars now on the terminal (guda_cli.progress.Bars)
+        self._bars: Any = None  # the rich bars now on the terminal
 
     def mute(self) -> None:
         """From here on nothing but errors, as text: another process prints the rest."""
@@ -108,8 +110,6 @@ class Console:
 
         A bar on a terminal; elsewhere, and with `--json`, a plain line now and then. May be nested.
         """
-        from guda_cli.progress import Bars, PlainMeter, SilentMeter
-
         if self.quiet:
             yield SilentMeter(title, total, unit, start)
             return
@@ -190,47 +190,12 @@ def format_cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def plain(value: Any) -> Any:
-    """`value` with nothing but what JSON knows: NaN and infinities become None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, PurePath):
-        return str(value)
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return plain(value.tolist())
-    raise TypeError(f"{type(value).__name__} has no place in a JSON document")
-
-
 def is_terminal(stream: TextIO) -> bool:
     """Whether `stream` is a terminal that understands cursor movement."""
     try:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # closed
         return False
-
-
-def human_bytes(n: float) -> str:
-    """1536 -> '1.5 KB' (powers of 1024)."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if n < 1024:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024
-    return f"{n:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """75 -> '1:15'; under ten seconds with a decimal: '3.2 s'."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, secs = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
 
 
 def _is_number(value: object) -> bool:
@@ -264,3 +229,138 @@ def _rich(stream: TextIO) -> RichConsole:
 
     wide = not is_terminal(stream) and not os.environ.get("COLUMNS", "").isdigit()
     return Plain(file=stream, width=WIDE if wide else None, markup=False, emoji=False, highlight=False)
+
+
+class Meter:
+    """Counts units done and knows rate and time left; subclasses show them."""
+
+    def __init__(self, title: str, total: int, unit: str, start: int) -> None:
+        self.title = title
+        self.total = total
+        self.unit = unit
+        self.done = start
+        self.fields: dict[str, Any] = {}
+        self._first = start
+        self._began = time.monotonic()
+
+    def advance(self, n: int = 1, **fields: Any) -> None:
+        """`n` more units are done; `fields` (say, loss=0.031) are shown beside them."""
+        self.done += n
+        self.fields.update(fields)
+        self._show()
+
+    @property
+    def count(self) -> str:
+        """`120/600`, or `120` while nobody knows the total (0)."""
+        return f"{self.done}/{self.total}" if self.total else str(self.done)
+
+    def info(self) -> str:
+        """Rate, time left and fields: `12.3 steps/s, 0:40 left, loss 0.031`."""
+        elapsed = time.monotonic() - self._began
+        parts = []
+        if self.done > self._first and elapsed > 0:
+            rate = (self.done - self._first) / elapsed
+            parts.append(f"{rate:.3g} {self.unit}s/s")
+            if self.total:
+                parts.append(f"{human_seconds(max(0, self.total - self.done) / rate)} left")
+        parts += [f"{name} {_short(value)}" for name, value in self.fields.items()]
+        return ", ".join(parts)
+
+    def _show(self) -> None:
+        raise NotImplementedError
+
+
+class SilentMeter(Meter):
+    """Counts and shows nothing."""
+
+    def _show(self) -> None:
+        pass
+
+
+class PlainMeter(Meter):
+    """A line every `PLAIN_SECONDS`; work shorter than that stays silent."""
+
+    def __init__(
+        self, title: str, total: int, unit: str, start: int, *, write: Callable[[str], None]
+    ) -> None:
+        super().__init__(title, total, unit, start)
+        self._write = write
+        self._last = self._began
+        self._spoke = False
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= PLAIN_SECONDS:
+            self._last = now
+            self._spoke = True
+            self._write(f"{self.title}: {self.count} {self.unit}s, {self.info()}")
+
+    def finish(self) -> None:
+        """A closing line when there were others."""
+        if self._spoke:
+            took = human_seconds(time.monotonic() - self._began)
+            self._write(f"{self.title}: {self.count} {self.unit}s in {took}")
+
+
+class Bars:
+    """The rich bars on a terminal; one display for all, so that meters may be nested."""
+
+    def __init__(self, console: RichConsole) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
+            TextColumn("{task.fields[info]}", markup=False, style="dim"),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._tasks = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether any meter is still shown."""
+        return self._tasks > 0
+
+    @contextlib.contextmanager
+    def task(self, title: str, total: int, unit: str, start: int) -> Iterator[Meter]:
+        """One bar, taken away when the block ends."""
+        if not self._tasks:
+            self._progress.start()
+        self._tasks += 1
+        bar = _Bar(self._progress, title, total, unit, start)
+        try:
+            yield bar
+        finally:
+            self._tasks -= 1
+            if not self._tasks:
+                self._progress.stop()  # before the bar goes: what is left empty would stay as a blank line
+            self._progress.remove_task(bar.task)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Bars off the screen for a moment."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            if self._tasks:
+                self._progress.start()
+
+
+class _Bar(Meter):
+    def __init__(self, progress: Any, title: str, total: int, unit: str, start: int) -> None:
+        super().__init__(title, total, unit, start)
+        self._progress = progress
+        self.task = progress.add_task(title, total=total or None, completed=start, count=self.count, info="")
+
+    def _show(self) -> None:
+        self._progress.update(
+            self.task, total=self.total or None, completed=self.done, count=self.count, info=self.info()
+        )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -98,7 +98,7 @@ def explain(err: BaseException, *, resumable: bool = False) -> GudaError:
 
 
 def _store_error(err: BaseException) -> GudaError | None:
-    store = sys.modules.get("store")
+    store = sys.modules.get("guda_cli.store")
     if store is None or not isinstance(err, store.StoreError):
         return None
     kinds = (_STORE_CODES[c.__name__] for c in type(err).__mro__ if c.__name__ in _STORE_CODES)

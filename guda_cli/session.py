@@ -32,8 +32,8 @@ from guda_cli.errors import GudaError, MissingError
 from guda_cli.failures import report
 
 if TYPE_CHECKING:
-    from guda_cli.recipe import Recipe
-    from store import Store
+    from guda_cli.sections import Recipe
+    from guda_cli.store import Store
 
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
@@ -82,7 +82,7 @@ class Session:
     def open_store(self, create: bool = True) -> Store:
         """The store (opened once); without `create` a missing one raises MissingError."""
         if self._store is None:
-            from store import Store
+            from guda_cli.store import Store
 
             if not create and not self.store_path.exists():
                 raise MissingError(
@@ -104,13 +104,13 @@ class Session:
         self, name: str | None = None, *, default_digits: bool = False
     ) -> tuple[Recipe, str]:
         """`recipe()` and where it comes from: a shipped name, or the path of a file."""
-        from guda_cli import recipes_lookup
+        from guda_cli.settings import lookup
 
         name = name or self.options.recipe
         current = None if name else self.current()
         if current:
             values = dict(current["recipe"])
-            return recipes_lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
+            return lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
         if not name and not default_digits:
             raise MissingError(
                 "no recipe is current in this store",
@@ -118,13 +118,13 @@ class Session:
                 fix="guda train [RECIPE] makes a recipe current (guda recipes ls names some)",
             )
         name = name or DEFAULT_RECIPE
-        recipe, _ = recipes_lookup.load(name, self.options.sets, Path.cwd())
-        shipped = name in recipes_lookup.shipped()
+        recipe, _ = lookup.load(name, self.options.sets, Path.cwd())
+        shipped = name in lookup.shipped()
         return recipe, name if shipped else str(Path(name).expanduser().resolve())
 
     def current(self) -> dict[str, Any] | None:
         """The store's document about the current recipe, or None (also when there is no store)."""
-        from store import StoreMissing
+        from guda_cli.store import StoreMissing
 
         try:
             document = self.open_store(create=False).get_document(CURRENT)
@@ -134,7 +134,7 @@ class Session:
 
     def make_current(self, recipe: Recipe, source: str, groups: Sequence[str] = ()) -> None:
         """Let later commands use `recipe` without naming it; `groups` serve shell completion."""
-        from guda_cli.recipe import to_dict
+        from guda_cli.sections import to_dict
 
         document = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
         store = self.open_store()
@@ -154,7 +154,7 @@ def store_path(given: Path | None) -> Path:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Shell completion: names of shipped recipes, and YAML files here."""
-    from guda_cli.recipes_lookup import shipped
+    from guda_cli.settings.lookup import shipped
 
     files = [str(path) for path in Path().glob("*.yaml")]
     return [name for name in shipped() + files if name.startswith(incomplete)]

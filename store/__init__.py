@@ -3,9 +3,9 @@
 It knows nothing of what the bytes mean. See docs/store-format.md for what lies on the disk.
 """
 
-from store.actions import ActionRecord
-from store.core import Store
-from store.errors import (
+from guda_cli.store.actions import ActionRecord
+from guda_cli.store.core import Store
+from guda_cli.store.errors import (
     CorruptBlob,
     LeaseBusy,
     MissingBlob,
@@ -15,8 +15,8 @@ from store.errors import (
     StoreMissing,
     StoreReadOnly,
 )
-from store.keys import action_key, canonical_json
-from store.tables import Row
+from guda_cli.store.keys import action_key, canonical_json
+from guda_cli.store.tables import Row
 
 __all__ = [
     "ActionRecord",

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from store.blobs import Blobs
-from store.errors import MissingBlob, StoreError
-from store.files import guarded, listing, unlink
-from store.keys import action_key, canonical_json, check_digest, is_digest
-from store.layout import Layout
+from guda_cli.store.blobs import Blobs
+from guda_cli.store.errors import MissingBlob, StoreError
+from guda_cli.store.files import guarded, listing, unlink
+from guda_cli.store.keys import action_key, canonical_json, check_digest, is_digest
+from guda_cli.store.layout import Layout
 
 _FIELDS = ("key", "operation", "version", "params", "inputs", "outputs", "provenance", "created")
 _FEWEST = 4

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from store.crashpoints import point
-from store.errors import CorruptBlob, MissingBlob, StoreError
-from store.files import (
+from guda_cli.store.crashpoints import point
+from guda_cli.store.errors import CorruptBlob, MissingBlob, StoreError
+from guda_cli.store.files import (
     DamagedFile,
     copy_hashed,
     discard,
@@ -26,8 +26,8 @@ from store.files import (
     unreadable,
     write_bytes,
 )
-from store.keys import check_digest, is_digest, sha256_hex
-from store.layout import Layout
+from guda_cli.store.keys import check_digest, is_digest, sha256_hex
+from guda_cli.store.layout import Layout
 
 
 class Blobs:

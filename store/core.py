@@ -7,20 +7,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store.actions import ActionRecord, Actions, checked_outputs, now
-from store.blobs import Blobs, Writer
-from store.documents import Documents, Pins
-from store.files import listing
-from store.layout import FOLDERS, Layout, open_layout
-from store.leases import Leases
-from store.states import States
-from store.tables import Row, Tables
+from guda_cli.store.actions import ActionRecord, Actions, checked_outputs, now
+from guda_cli.store.blobs import Blobs, Writer
+from guda_cli.store.documents import Documents, Pins
+from guda_cli.store.files import listing
+from guda_cli.store.layout import FOLDERS, Layout, open_layout
+from guda_cli.store.leases import Leases
+from guda_cli.store.states import States
+from guda_cli.store.tables import Row, Tables
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from store.gc import GcReport
-    from store.verify import VerifyReport
+    from guda_cli.store.gc import GcReport
+    from guda_cli.store.verify import VerifyReport
 
 
 class Store:
@@ -233,7 +233,7 @@ class Store:
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
         """Hash and parse everything; quarantine what is bad. `progress` gets bytes done and bytes in all."""
-        from store.verify import Verifier
+        from guda_cli.store.verify import Verifier
 
         return Verifier(self._layout, self._blobs, self._actions, self._tables).run(progress)
 
@@ -249,7 +249,7 @@ class Store:
 
         Nothing younger than `grace_seconds` goes. `table_roots` None keeps all tables.
         """
-        from store.gc import Collector
+        from guda_cli.store.gc import Collector
 
         collector = Collector(self._layout, self._blobs, self._actions, self._tables)
         return collector.run(roots, table_roots, dry_run=dry_run, grace_seconds=grace_seconds)

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from store.actions import now
-from store.errors import StoreError
-from store.files import guarded, listing, unlink
-from store.keys import check_digest, is_digest
-from store.layout import Layout
+from guda_cli.store.actions import now
+from guda_cli.store.errors import StoreError
+from guda_cli.store.files import guarded, listing, unlink
+from guda_cli.store.keys import check_digest, is_digest
+from guda_cli.store.layout import Layout
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 

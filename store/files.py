@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from store.errors import StoreError, StoreFull, StoreReadOnly
-from store.keys import canonical_json, sha256_hex
+from guda_cli.store.errors import StoreError, StoreFull, StoreReadOnly
+from guda_cli.store.keys import canonical_json, sha256_hex
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

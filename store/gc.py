@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from store.actions import ActionRecord, Actions
-from store.blobs import Blobs
-from store.crashpoints import point
-from store.documents import Pins
-from store.files import guarded, listing, unlink
-from store.layout import Layout
-from store.leases import Leases
-from store.states import States
-from store.tables import Tables
+from guda_cli.store.actions import ActionRecord, Actions
+from guda_cli.store.blobs import Blobs
+from guda_cli.store.crashpoints import point
+from guda_cli.store.documents import Pins
+from guda_cli.store.files import guarded, listing, unlink
+from guda_cli.store.layout import Layout
+from guda_cli.store.leases import Leases
+from guda_cli.store.states import States
+from guda_cli.store.tables import Tables
 
 
 @dataclass(frozen=True)

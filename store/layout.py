@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from store.crashpoints import point
-from store.errors import StoreError, StoreFormatError, StoreMissing
-from store.files import (
+from guda_cli.store.crashpoints import point
+from guda_cli.store.errors import StoreError, StoreFormatError, StoreMissing
+from guda_cli.store.files import (
     DamagedFile,
     discard,
     fsync_folder,
@@ -23,7 +23,7 @@ from store.files import (
     unseal,
     write_bytes,
 )
-from store.keys import canonical_json
+from guda_cli.store.keys import canonical_json
 
 FORMAT = "guda-store"
 VERSION = 1

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from store.actions import now
-from store.errors import LeaseBusy
-from store.files import discard, guarded, listing, unlink, write_bytes
-from store.keys import canonical_json, check_digest, is_digest
-from store.layout import Layout, place
+from guda_cli.store.actions import now
+from guda_cli.store.errors import LeaseBusy
+from guda_cli.store.files import discard, guarded, listing, unlink, write_bytes
+from guda_cli.store.keys import canonical_json, check_digest, is_digest
+from guda_cli.store.layout import Layout, place
 
 Holder = dict[str, Any]
 _DEFAULT_STALE = 30.0

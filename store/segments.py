@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store.keys import canonical_json
+from guda_cli.store.keys import canonical_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,10 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from store.crashpoints import point
-from store.files import DamagedFile, discard, fsync_folder, guarded, listing, read_whole, unlink, write_bytes
-from store.keys import canonical_json, check_digest, is_digest, sha256_hex
-from store.layout import Layout
+from guda_cli.store.crashpoints import point
+from guda_cli.store.files import (
+    DamagedFile,
+    discard,
+    fsync_folder,
+    guarded,
+    listing,
+    read_whole,
+    unlink,
+    write_bytes,
+)
+from guda_cli.store.keys import canonical_json, check_digest, is_digest, sha256_hex
+from guda_cli.store.layout import Layout
 
 _NEWEST = ".state"
 _PREVIOUS = ".previous"

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store import segments
-from store.blobs import Blobs
-from store.crashpoints import point
-from store.errors import CorruptBlob, MissingBlob, StoreError
-from store.files import guarded, listing, unlink
-from store.keys import canonical_json, check_digest, is_digest
-from store.layout import Layout
+from guda_cli.store import segments
+from guda_cli.store.blobs import Blobs
+from guda_cli.store.crashpoints import point
+from guda_cli.store.errors import CorruptBlob, MissingBlob, StoreError
+from guda_cli.store.files import guarded, listing, unlink
+from guda_cli.store.keys import canonical_json, check_digest, is_digest
+from guda_cli.store.layout import Layout
 
 if TYPE_CHECKING:
-    from store.segments import Arrays
+    from guda_cli.store.segments import Arrays
 
 Row = str
 """The name of a row: the hexadecimal digest of a query."""

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from store.actions import Actions
-from store.blobs import Blobs
-from store.documents import Documents, Pins
-from store.errors import CorruptBlob, MissingBlob
-from store.files import size_of
-from store.layout import Layout
-from store.states import States
-from store.tables import Tables
+from guda_cli.store.actions import Actions
+from guda_cli.store.blobs import Blobs
+from guda_cli.store.documents import Documents, Pins
+from guda_cli.store.errors import CorruptBlob, MissingBlob
+from guda_cli.store.files import size_of
+from guda_cli.store.layout import Layout
+from guda_cli.store.states import States
+from guda_cli.store.tables import Tables
 
 Progress = Callable[[int, int], None]
 

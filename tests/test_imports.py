@@ -10,32 +10,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(p.relative_to(ROOT) for top in ("guda_cli", "store") for p in (ROOT / top).rglob("*.py"))
+MODULES = sorted(
+    p.relative_to(ROOT) for top in ("guda_cli", "guda", "store") for p in (ROOT / top).rglob("*.py")
+)
 
 # From the bottom to the top: each may use those before it, never those after it.
-LAYERS = ("diffusion", "training", "latent", "unlearning", "attribution", "workflow", "commands")
+LAYERS = (
+    "data", "diffusion", "training", "checkpoints", "latent", "unlearning", "attribution", "settings",
+    "workflow", "commands",
+)  # fmt: skip
+# The rooms of workflow, likewise.
+ROOMS = ("keys", "project", "models", "scoring", "judging", "reporting")
 # What single modules at the top of guda_cli may use of guda_cli. (Not listed: anything but the layers.)
 LEAVES: dict[str, set[str]] = {
     "errors": set(),
-    "recipe_specs": {"errors"},
-    "recipe_rules": {"errors", "recipe_specs"},
-    "recipe": {"errors", "recipe_rules", "recipe_specs"},
-    "console": {"errors", "progress"},
-    "progress": {"console"},
+    "phrases": set(),
+    "jsonable": set(),
+    "sections": {"errors"},
+    "console": {"errors", "jsonable", "phrases"},
     "failures": {"console", "errors"},
-    "recipes_lookup": {"errors", "recipe"},
-    "session": {"console", "errors", "failures", "recipe", "recipes_lookup"},
+    "session": {"console", "errors", "failures", "sections", "settings"},
     "app": {"console", "errors", "failures", "session"},
     "__main__": {"app"},
 }
 USES_STORE = {"session", "workflow", "commands"}
-STORE_NEEDS = {"store", "numpy", "h5py", "safetensors"}
+STORE_NEEDS = {"numpy", "h5py", "safetensors"}
 HEAVY = {
-    "torch", "diffusers", "numpy", "h5py", "safetensors", "PIL", "scipy", "sklearn", "rich", "yaml", "store",
+    "torch", "diffusers", "numpy", "h5py", "safetensors", "PIL", "scipy", "sklearn", "rich", "yaml",
 }  # fmt: skip
 STARTED = [
     m for m in MODULES if m.parts[0] == "guda_cli" and ("commands" in m.parts or len(m.parts) == 2)
-    and m.name not in ("recipe.py", "recipes_lookup.py")
 ]  # fmt: skip
 
 
@@ -68,28 +72,65 @@ def part(name: str) -> str:
 def may_use(who: str) -> set[str]:
     """Parts of guda_cli that the part `who` may import."""
     leaves = set(LEAVES) - {"app", "__main__", "session"}
+    if who == "__init__":
+        return set()
     if who in LEAVES:
         return LEAVES[who] | {who}
-    if who in ("data", "report"):
+    if who == "report":
         return leaves | {who, "data"}
-    if who in LAYERS:
-        below = set(LAYERS[: LAYERS.index(who) + 1]) | leaves | {"data"}
-        return below | ({"report", "session"} if who in ("workflow", "commands") else set())
-    return leaves | {who}
+    below = set(LAYERS[: LAYERS.index(who) + 1]) | leaves
+    return below | {"workflow": {"report"}, "commands": {"report", "session"}}.get(who, set())
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_point_one_way(module: Path) -> None:
     tops = set(imported(parsed(module)))
     if module.parts[0] == "store":
-        outside = {name.split(".")[0] for name in tops} - sys.stdlib_module_names - STORE_NEEDS
+        outside = {name.split(".")[0] for name in tops if not name.startswith("guda_cli.store")}
+        outside -= sys.stdlib_module_names | STORE_NEEDS
         assert not outside, f"store must not import {outside}"
         return
     who = module.parts[1].removesuffix(".py")
     used = {part(name) for name in tops if name.split(".")[0] == "guda_cli"} - {""}
+    assert "store" not in used or who in USES_STORE, f"{module} must not import guda_cli.store"
+    used.discard("store")
     assert used <= may_use(who), f"{module} must not import {used - may_use(who)}"
-    if any(name.split(".")[0] == "store" for name in tops):
-        assert who in USES_STORE, f"{module} must not import store"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[1] == "workflow"], ids=str)
+def test_the_rooms_of_workflow_have_one_order(module: Path) -> None:
+    if len(module.parts) < 4:
+        return
+    own = ROOMS.index(module.parts[2])
+    names = [name.split(".") for name in imported(parsed(module)) if name.startswith("guda_cli.workflow.")]
+    above = {name[2] for name in names} - set(ROOMS[: own + 1])
+    assert not above, f"{module} must not import {above}"
+
+
+def test_no_two_names_are_nearly_one() -> None:
+    """A module's name tells it from all others; those of commands are the command line's."""
+    rooms = {name for p in MODULES if "commands" not in p.parts for name in (p.parent.name, p.stem)}
+    names = sorted(rooms - {"__init__", "__main__"})
+    near = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if differs_by_a_letter(a, b)]
+    assert not near
+
+
+def test_no_name_is_shared_by_three() -> None:
+    folders = {p.parent for p in MODULES}
+    places = [p.stem for p in MODULES if p.stem not in ("__init__", "__main__")] + [f.name for f in folders]
+    shared = {name: places.count(name) for name in places if places.count(name) > 2}
+    assert not shared
+
+
+def differs_by_a_letter(a: str, b: str) -> bool:
+    """Whether one letter changed, added or dropped makes one word of the other."""
+    if len(a) > len(b):
+        a, b = b, a
+    if len(b) - len(a) > 1 or a == b:
+        return False
+    if len(a) == len(b):
+        return sum(x != y for x, y in zip(a, b, strict=True)) == 1
+    return any(b[:i] + b[i + 1 :] == a for i in range(len(b)))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -104,7 +145,7 @@ def test_commands_start_light(module: Path) -> None:
     """Each import at the top of a command costs every other command its time."""
     found = {name.split(".")[0] for name in at_start(parsed(module))}
     assert not found & HEAVY
-    layers = {part(n) for n in at_start(parsed(module)) if n.startswith("guda_cli.")} & set(LAYERS)
+    layers = {part(n) for n in at_start(parsed(module)) if n.startswith("guda_cli.")} & {*LAYERS, "store"}
     assert not layers - {"commands"}
 
 

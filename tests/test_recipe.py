@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from guda_cli import recipe as recipes
-from guda_cli import recipes_lookup
+from guda_cli import sections
 from guda_cli.errors import RecipeError
-from guda_cli.recipe import (
-    LatentSpec,
-    Recipe,
-    TextSpec,
-    apply_sets,
-    dump,
-    from_dict,
-    parse,
-    resolve_path,
-    to_dict,
-)
+from guda_cli.sections import LatentSpec, Recipe, TextSpec, to_dict
+from guda_cli.settings import lookup
+from guda_cli.settings.reading import apply_sets, dump, from_dict, parse, resolve_path
 
-SHIPPED = recipes_lookup.shipped()
+SHIPPED = lookup.shipped()
 
 
 def make(text: str) -> Recipe:
@@ -159,24 +150,24 @@ class TestShipped:
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_loads_under_its_own_name(self, name: str, tmp_path: Path) -> None:
-        recipe, text = recipes_lookup.load(name, cwd=tmp_path)
+        recipe, text = lookup.load(name, cwd=tmp_path)
         assert recipe.name == name
         assert recipe.description
-        assert text == recipes_lookup.shipped_text(name)
+        assert text == lookup.shipped_text(name)
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_round_trip(self, name: str, tmp_path: Path) -> None:
-        recipe, _ = recipes_lookup.load(name, cwd=tmp_path)
+        recipe, _ = lookup.load(name, cwd=tmp_path)
         assert from_dict(to_dict(recipe)) == recipe
         assert from_dict(parse(dump(recipe))) == recipe
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_lines_fit_a_terminal(self, name: str) -> None:
-        assert max(map(len, recipes_lookup.shipped_text(name).splitlines())) <= 120
+        assert max(map(len, lookup.shipped_text(name).splitlines())) <= 120
 
     def test_templates_name_every_entry(self) -> None:
         """Those of text-to-image models are in their own template, less what `--from` brings or sets."""
-        plain, text = (parse(recipes_lookup.shipped_text(name)) for name in ("folder", "paintings"))
+        plain, text = (parse(lookup.shipped_text(name)) for name in ("folder", "paintings"))
         brought = {f.name for f in dataclasses.fields(LatentSpec)} | {
             f.name for f in dataclasses.fields(TextSpec)
         }
@@ -190,10 +181,10 @@ class TestShipped:
 
     def test_template_marks_what_is_not_the_default(self) -> None:
         """Its first lines promise that every other entry is the default."""
-        recipe, default = from_dict(parse(recipes_lookup.shipped_text("folder"))), Recipe()
+        recipe, default = from_dict(parse(lookup.shipped_text("folder"))), Recipe()
         for section in ("diffusion", "train", "score", "sample"):
             assert getattr(recipe, section) == getattr(default, section)
-        lines = recipes_lookup.shipped_text("folder").splitlines()
+        lines = lookup.shipped_text("folder").splitlines()
         marked = {line.split(":")[0].strip() for line in lines if "not the default" in line.lower()}
         changed = {
             f.name
@@ -206,41 +197,41 @@ class TestShipped:
 class TestLookup:
     def test_unknown_name_names_the_nearest(self) -> None:
         with pytest.raises(RecipeError, match="did you mean 'digits'"):
-            recipes_lookup.load("digit")
+            lookup.load("digit")
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="cannot read recipe"):
-            recipes_lookup.load("mine.yaml", cwd=tmp_path)
+            lookup.load("mine.yaml", cwd=tmp_path)
 
     def test_a_folder_or_a_binary_file_is_no_recipe(self, tmp_path: Path) -> None:
         (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
         for name in ("./", "x.yaml"):
             with pytest.raises(RecipeError):
-                recipes_lookup.load(name, cwd=tmp_path)
+                lookup.load(name, cwd=tmp_path)
 
     def test_a_file_without_a_name_is_named_after_itself(self, tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text("train: {epochs: 3}\n")
-        recipe, text = recipes_lookup.load("mine.yaml", cwd=tmp_path)
+        recipe, text = lookup.load("mine.yaml", cwd=tmp_path)
         assert recipe.name == "mine"
         assert text == "train: {epochs: 3}\n"
 
     def test_paths_in_a_file_count_from_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "mine.yaml").write_text("data: {path: images}\n")
-        recipe, _ = recipes_lookup.load("sub/mine.yaml", cwd=tmp_path)
+        recipe, _ = lookup.load("sub/mine.yaml", cwd=tmp_path)
         assert recipe.data.path == str(tmp_path / "sub" / "images")
 
     def test_paths_on_the_command_line_count_from_the_folder_one_is_in(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "mine.yaml").write_text("data: {path: images}\n")
         for name in ("sub/mine.yaml", "cifar10"):
-            recipe, _ = recipes_lookup.load(name, ["data.path=other"], cwd=tmp_path)
+            recipe, _ = lookup.load(name, ["data.path=other"], cwd=tmp_path)
             assert recipe.data.path == str(tmp_path / "other")
 
     def test_other_overrides_leave_the_path_of_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "mine.yaml").write_text("data: {path: images}\n")
-        recipe, _ = recipes_lookup.load("sub/mine.yaml", ["data.size=16"], cwd=tmp_path)
+        recipe, _ = lookup.load("sub/mine.yaml", ["data.size=16"], cwd=tmp_path)
         assert recipe.data.path == str(tmp_path / "sub" / "images")
 
     def test_home_and_absolute_paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,12 +240,12 @@ class TestLookup:
         assert resolve_path({"data": {"path": "/x"}}, Path("/base"))["data"]["path"] == "/x"
 
     def test_no_path_stays_none(self, tmp_path: Path) -> None:
-        assert recipes_lookup.load("cifar10", cwd=tmp_path)[0].data.path is None
+        assert lookup.load("cifar10", cwd=tmp_path)[0].data.path is None
 
 
 def test_recipes_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        recipes.Recipe().name = "x"  # type: ignore[misc]
+        sections.Recipe().name = "x"  # type: ignore[misc]
 
 
 def test_another_operator_drops_what_was_set_for_the_one_before() -> None:

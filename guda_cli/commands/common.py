@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guda_cli.console import human_seconds
 from guda_cli.errors import UsageError
+from guda_cli.phrases import human_seconds
 from guda_cli.session import Session
 
 if TYPE_CHECKING:
-    from guda_cli.workflow.plan import Step
-    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.project.plan import Step
+    from guda_cli.workflow.project.project import Project
 
 
 def open_project(session: Session, *, create: bool = False) -> Project:
     """The current recipe on the session's store."""
-    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.project.project import Project
 
     store = session.open_store(create=create)
     return Project(session.recipe(), store, session.console, wait=session.options.wait)

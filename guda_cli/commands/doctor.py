@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from guda_cli.console import human_bytes
 from guda_cli.errors import GudaError
 from guda_cli.failures import explain
+from guda_cli.phrases import human_bytes
 from guda_cli.session import Session, command_options
 
 LITTLE_DISK = 1 << 30  # bytes; less free space than this is worth a warning

@@ -15,7 +15,7 @@ app = typer.Typer(
 
 
 def _complete(incomplete: str) -> list[str]:
-    from guda_cli.recipes_lookup import shipped
+    from guda_cli.settings.lookup import shipped
 
     return [name for name in shipped() if name.startswith(incomplete)]
 
@@ -29,7 +29,7 @@ def _group() -> None:
 @command_options()
 def list_recipes(session: Session) -> None:
     """List the shipped recipes."""
-    from guda_cli.recipes_lookup import shipped
+    from guda_cli.settings.lookup import shipped
 
     rows = [_summary(name) for name in shipped()]
     session.console.data({"schema": "guda.recipes/1", "recipes": rows})
@@ -47,8 +47,8 @@ def show_recipe(
     ],
 ) -> None:
     """Print a shipped recipe as YAML, comments included: guda recipes show folder > my.yaml."""
-    from guda_cli.recipe import to_dict
-    from guda_cli.recipes_lookup import load, shipped_text
+    from guda_cli.sections import to_dict
+    from guda_cli.settings.lookup import load, shipped_text
 
     text = shipped_text(name)
     if session.console.json:
@@ -60,8 +60,8 @@ def show_recipe(
 
 
 def _summary(name: str) -> dict[str, Any]:
-    from guda_cli.recipe import from_dict, parse
-    from guda_cli.recipes_lookup import shipped_text
+    from guda_cli.settings.lookup import shipped_text
+    from guda_cli.settings.reading import from_dict, parse
 
     recipe = from_dict(parse(shipped_text(name)))
     return {

@@ -16,9 +16,9 @@ from guda_cli.errors import DataError, UsageError
 from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:
-    from guda_cli.report.model import ReportModel
-    from guda_cli.workflow.gallery import Request
-    from guda_cli.workflow.project import Project
+    from guda_cli.report.answers.content import ReportModel
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.reporting.gallery import Request
 
 
 @command_options(recipe=True, device=True)
@@ -118,7 +118,7 @@ def report(
 
 
 def _gallery(session: Session, images: int, top: int, html: Path | None) -> Request:
-    from guda_cli.workflow.gallery import Request
+    from guda_cli.workflow.reporting.gallery import Request
 
     if html is None and not session.console.json:
         raise UsageError("--gallery needs a page for its pictures", fix="--html FILE")
@@ -128,28 +128,28 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
 def _scores(
     project: Project, method: str, weighting: str, instances: int, gallery: Request | None
 ) -> ReportModel:
-    from guda_cli.workflow import counterfactuals
-    from guda_cli.workflow.methods import parse_methods
+    from guda_cli.workflow.project import without
+    from guda_cli.workflow.scoring.dispatch import parse_methods
 
     [*names] = parse_methods(method, instances=instances)
     if len(names) > 1:
         raise UsageError("one method a report", fix="--against logo compares several")
-    if names[0] in counterfactuals.METHODS:
-        from guda_cli.workflow.reporting import build
+    if names[0] in without.METHODS:
+        from guda_cli.workflow.reporting.answers_report import build
 
         return build(project, names[0], weighting, gallery)
     if gallery:
         raise UsageError(
             "--gallery needs models without the groups", why=f"{names[0]} makes none", fix="--method guda"
         )
-    from guda_cli.workflow.instances.reporting import build as build_instances
+    from guda_cli.workflow.reporting.instances_report import build as build_instances
 
     return build_instances(project, names[0], instances)
 
 
 def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
-    from guda_cli.report import html as pages
-    from guda_cli.report import tables, terminal
+    from guda_cli.report.answers import formats, terminal
+    from guda_cli.report.answers import page as pages
 
     for text in model.warnings:
         console.warn(text)
@@ -158,15 +158,15 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
     if html is not None:
         _write(html, pages.render(model, top=top))
         console.say(f"report: {html}")
-    console.data(tables.to_json(model))
+    console.data(formats.to_json(model))
     if csv:
-        console.out(tables.to_csv(model).rstrip("\n"))
+        console.out(formats.to_csv(model).rstrip("\n"))
     elif not console.json:
         _print(console, terminal.render(model, top, _width()))
 
 
 def _agreement(project: Project, weighting: str, method: str | None, center: bool, seeds: str | None) -> Any:
-    from guda_cli.workflow.bench.build import build, check_weightings
+    from guda_cli.workflow.reporting.agreement_report import build, check_weightings
 
     methods = [part.strip() for part in method.split(",")] if method else []
     chosen = parse_seeds(seeds) if seeds else ()
@@ -174,20 +174,20 @@ def _agreement(project: Project, weighting: str, method: str | None, center: boo
 
 
 def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, latex: bool) -> None:
-    from guda_cli.report import agreement_html, agreement_tables, agreement_terminal
+    from guda_cli.report.agreement import formats, page, terminal
 
     for text in found.warnings:
         console.warn(text)
     if html is not None:
-        _write(html, agreement_html.render_html(found))
+        _write(html, page.render_html(found))
         console.say(f"report: {html}")
-    console.data(agreement_tables.to_json(found))
+    console.data(formats.to_json(found))
     if csv:
-        console.out(agreement_tables.to_csv(found).rstrip("\n"))
+        console.out(formats.to_csv(found).rstrip("\n"))
     elif latex:
-        console.out(agreement_tables.to_latex(found).rstrip("\n"))
+        console.out(formats.to_latex(found).rstrip("\n"))
     elif not console.json:
-        _print(console, agreement_terminal.render_terminal(found, _width()))
+        _print(console, terminal.render_terminal(found, _width()))
 
 
 def _width() -> int:

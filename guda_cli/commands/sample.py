@@ -13,9 +13,9 @@ from guda_cli.errors import DataError, UsageError
 from guda_cli.session import Session, command_options, complete_group
 
 if TYPE_CHECKING:
-    from guda_cli.workflow.project import Project
-    from guda_cli.workflow.sampling import Settings
-    from store import ActionRecord
+    from guda_cli.store import ActionRecord
+    from guda_cli.workflow.models.drawing import Settings
+    from guda_cli.workflow.project.project import Project
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -69,30 +69,28 @@ def sample(
     ] = None,
 ) -> None:
     """Draw images. The same seed gives the same images, however many are asked for, from any model."""
-    from guda_cli.workflow import sampling
-    from guda_cli.workflow.plan import Planner, Step
+    from guda_cli.workflow.models import drawing
+    from guda_cli.workflow.project.plan import Planner, Step
 
     project = open_project(session)
     full = project.require_full()
     record = _without(project, method, without) if without else full
     spec = project.recipe.sample
-    settings = sampling.Settings(
+    settings = drawing.Settings(
         count, sampler or spec.sampler, steps or spec.steps, spec.seed if seed is None else seed
     )
     if settings.sampler not in ("ddim", "ddpm"):
         raise UsageError(f"unknown sampler '{settings.sampler}'", why="it is one of ddim, ddpm")
-    settings = sampling.conditioned(
-        project, full, settings, classes=class_, prompts=prompt, guidance=guidance
-    )
-    action = sampling.action(full, record, settings)
+    settings = drawing.conditioned(project, full, settings, classes=class_, prompts=prompt, guidance=guidance)
+    action = drawing.action(full, record, settings)
     if session.options.dry_run:
         status = "cached" if project.store.lookup(action.key) else "to do"
         step = Step(action.what, status, "", action.key, action.forwards, None, "guda sample")
         show_plan(session, [Planner(project).full(), step], "plan: sample")
         return
-    found = sampling.sample(project, full, record, settings, session.options.device)
-    names = _write(out, sampling.images(project, found, settings), without, settings)
-    unseen = sampling.unseen_classes(record, settings)
+    found = drawing.sample(project, full, record, settings, session.options.device)
+    names = _write(out, drawing.images(project, found, settings), without, settings)
+    unseen = drawing.unseen_classes(record, settings)
     if unseen:
         session.console.say(f"this model was trained without any image of class {', '.join(unseen)}")
     ran = found.key in project.ran
@@ -114,7 +112,8 @@ def sample(
 
 def _without(project: Project, method: str, group: str) -> ActionRecord:
     """The model without `group`; the first seed's where there are several."""
-    from guda_cli.workflow import counterfactuals, removal
+    from guda_cli.workflow.keys import removal
+    from guda_cli.workflow.scoring import counterfactuals
 
     [what] = removal.of_groups([group], project.data.counts)
     return counterfactuals.find(project, method, (group,)).groups[what.name][0]

@@ -16,10 +16,10 @@ from guda_cli.session import GroupOption, Session, command_options, complete_gro
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
-    from guda_cli.report.model import QueryResult
-    from guda_cli.workflow.project import Project
-    from guda_cli.workflow.runs import Run
-    from guda_cli.workflow.score_run import Settings
+    from guda_cli.report.answers.content import QueryResult
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.scoring.counterfactual_run import Settings
+    from guda_cli.workflow.scoring.run import Run
 
 MANY = 3  # more images than this get a line each
 METHODS_HELP = (
@@ -128,8 +128,8 @@ def score(
     without the group the model explains the image worse. An image scored before costs nothing. Other methods
     rank by scores of their own.
     """
-    from guda_cli.workflow.classes import Given
-    from guda_cli.workflow.score_run import Settings
+    from guda_cli.workflow.scoring.conditions import Given
+    from guda_cli.workflow.scoring.counterfactual_run import Settings
 
     if csv and session.console.json:
         raise UsageError("--csv and --json exclude each other")
@@ -167,7 +167,7 @@ def _score(
     csv: bool,
 ) -> None:
     from guda_cli.data.queries import expand
-    from guda_cli.workflow.methods import make_runs, parse_methods
+    from guda_cli.workflow.scoring.dispatch import make_runs, parse_methods
 
     names = parse_methods(methods, instances=instances, mapped=map_path is not None)
     if settings.oracle_seeds and "logo" not in names:
@@ -232,7 +232,7 @@ def _with_choices(
 
 
 def _import(session: Session, path: Path, name: str | None, images: bool) -> None:
-    from guda_cli.workflow.imports import import_scores
+    from guda_cli.workflow.scoring.imported import import_scores
 
     if images:
         raise UsageError("--import takes its images from the file", fix="guda score --import FILE")

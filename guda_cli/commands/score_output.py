@@ -9,8 +9,8 @@ from guda_cli.console import Console
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
-    from guda_cli.report.model import QueryResult
-    from guda_cli.workflow.runs import Run
+    from guda_cli.report.answers.content import QueryResult
+    from guda_cli.workflow.scoring.run import Run
 
 COUNTERFACTUAL = ("guda", "logo")
 
@@ -26,20 +26,21 @@ class Printer:
 
     def show(self, result: QueryResult) -> None:
         """Print one image's answer."""
-        from guda_cli.report import lines, tables, terminal
+
+        from guda_cli.report.answers import formats, terminal
 
         run, counterfactual = self.run, self.run.method in COUNTERFACTUAL
         if self.console.json:
-            document = tables.score_document(result, counterfactual=counterfactual, **run.context())
+            document = formats.score_document(result, counterfactual=counterfactual, **run.context())
             self.console.data(document)
         elif self.csv:
-            rows = tables.csv_lines(result, run.method, run.weighting, header=self._first)
+            rows = formats.csv_lines(result, run.method, run.weighting, header=self._first)
             self.console.out("\n".join(rows))
         else:
             if self._first:
                 self.console.out(f"{run.describe()}\n")
             if self.many:
-                self.console.out(lines.query_line(result, self.top))
+                self.console.out(terminal.query_line(result, self.top))
             else:
                 self.console.out(
                     terminal.query_table(result, self.top, run.unit, counterfactual=counterfactual)
@@ -56,7 +57,7 @@ class Mapper:
 
     def draw(self, query: Query, result: QueryResult) -> None:
         """The map of one image, if any are wanted."""
-        from guda_cli.workflow.score_run import ScoreRun
+        from guda_cli.workflow.scoring.counterfactual_run import ScoreRun
 
         if self.path is None or not isinstance(self.run, ScoreRun):
             return

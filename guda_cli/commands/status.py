@@ -16,9 +16,9 @@ def status(
     logo: Annotated[bool, typer.Option("--logo", help="Also list leave-one-group-out models.")] = False,
 ) -> None:
     """Show what the current recipe has and lacks, and what each missing step would cost."""
-    from guda_cli.workflow.counterfactuals import oracle_seeds
-    from guda_cli.workflow.plan import Planner
-    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.project.plan import Planner
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.scoring.counterfactuals import oracle_seeds
 
     recipe, source = session.recipe_and_source(default_digits=True)
     if not session.store_path.exists():

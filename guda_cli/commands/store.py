@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.console import human_bytes, human_seconds
 from guda_cli.errors import MissingError
+from guda_cli.phrases import human_bytes, human_seconds
 from guda_cli.session import Session, command_options, complete_key
 
 if TYPE_CHECKING:
-    from store import ActionRecord, Store
-    from store.gc import GcReport
-    from store.verify import VerifyReport
+    from guda_cli.store import ActionRecord, Store
+    from guda_cli.store.gc import GcReport
+    from guda_cli.store.verify import VerifyReport
 
 SHORT = 12  # digits of a key that are shown
 
@@ -131,10 +131,12 @@ def collect_garbage(
     ] = 3600.0,
 ) -> None:
     """List, or with --force remove, what neither the current recipe nor a pin nor a running command needs."""
-    from guda_cli.workflow.roots import current_roots
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.project.roots import roots as roots_of
 
     store = session.open_store(create=False)
-    roots = current_roots(session)
+    current = session.current() is not None
+    roots = roots_of(Project(session.recipe(), store, session.console)) if current else None
     if roots is None:
         session.console.warn("what the current recipe needs cannot be told (guda status); every record stays")
     keys, tables = roots or ({record.key for record in store.records()}, None)
@@ -187,10 +189,11 @@ def export_record(
     ],
 ) -> None:
     """Write a model as an ordinary diffusers folder that `from_pretrained` opens."""
-    record = session.open_store(create=False).resolve(key)
-    from guda_cli.workflow.export import export_model
+    from guda_cli.workflow.models.export import export_model
 
-    export_model(session, record, folder)
+    store = session.open_store(create=False)
+    record = store.resolve(key)
+    export_model(store, record, folder)
     session.console.data({"schema": "guda.store-export/1", "key": record.key, "folder": folder.absolute()})
     session.console.out(str(folder))
 

@@ -12,8 +12,8 @@ from guda_cli.errors import DataError, RecipeError, UsageError
 from guda_cli.session import RecipeArgument, Session, command_options, complete_group
 
 if TYPE_CHECKING:
-    from guda_cli.workflow.project import Project
-    from guda_cli.workflow.removal import Removal
+    from guda_cli.workflow.keys.removal import Removal
+    from guda_cli.workflow.project.project import Project
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -83,7 +83,7 @@ def train(
     Without RECIPE the current one is used, or `digits` where nothing is current. Training is resumed where
     it was interrupted; a model that the store has is not trained again.
     """
-    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.project.project import Project
 
     chief = join_launch(session)
     if source and (without or each_group or null):
@@ -124,7 +124,7 @@ def _check_paths(source: str | None, **beside: str | None) -> None:
     """DataError where what is given is neither there nor a hub id."""
     from pathlib import Path
 
-    from guda_cli.latent.files import is_hub_id
+    from guda_cli.checkpoints.files import is_hub_id
 
     for name, given in (("--from", source), *((f"--{name}", value) for name, value in beside.items())):
         if given and not Path(given).expanduser().exists() and not is_hub_id(given):
@@ -165,7 +165,7 @@ def _check_network(project: Project) -> None:
 
 
 def _removals(project: Project, without: list[str], each_group: bool, null: bool) -> list[Removal]:
-    from guda_cli.workflow import removal
+    from guda_cli.workflow.keys import removal
 
     data = project.data
     names = list(data.counts) if each_group else []
@@ -184,8 +184,8 @@ def _dry_run(
     *,
     source: str | None,
 ) -> None:
-    from guda_cli.workflow import removal
-    from guda_cli.workflow.plan import TO_DO, Planner, Step
+    from guda_cli.workflow.keys import removal
+    from guda_cli.workflow.project.plan import TO_DO, Planner, Step
 
     planner = Planner(project)
     if source:  # what follows depends on what lies there
@@ -207,17 +207,17 @@ def _take_over(
     session: Session, project: Project, source: str, beside: str | None, *, registers: bool
 ) -> Project:
     """The project with the model at `source`; `beside` is the folder of its scheduler, or of its base."""
-    from guda_cli.workflow import pipelines, register
-    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.models import take_over_latent, take_over_pixels
+    from guda_cli.workflow.project.project import Project
 
     if not registers:
-        recipe = pipelines.start_from(project, source, beside)
+        recipe = take_over_latent.start_from(project, source, beside)
         return Project(recipe, project.store, session.console, wait=project.wait)
     if project.recipe.model.text_conditional:
-        record, recipe = pipelines.register(project, source, beside)
+        record, recipe = take_over_latent.register(project, source, beside)
     else:
-        record = register.register(project, source, beside)
-        recipe = register.taken_over(project.recipe, record)
+        record = take_over_pixels.register(project, source, beside)
+        recipe = take_over_pixels.taken_over(project.recipe, record)
     session.console.say(f"registered {source} as the full model ({record.key[:10]})")
     _emit(session, [record.key], ran=0)
     return Project(recipe, project.store, session.console, wait=project.wait)
@@ -230,8 +230,8 @@ def _run(
     leave_out: bool,
     seeds: Sequence[int | None],
 ) -> None:
-    from guda_cli.workflow.compute import setup
-    from guda_cli.workflow.lazy import LazyJobs
+    from guda_cli.workflow.models.jobs import LazyJobs
+    from guda_cli.workflow.project.compute import setup
 
     jobs = LazyJobs(project, lambda: setup(session.options.device))
     jobs.prepare()

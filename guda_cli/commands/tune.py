@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.commands.common import open_project, parse_seeds, show_plan, with_sets
-from guda_cli.console import human_seconds
 from guda_cli.errors import DataError
+from guda_cli.phrases import human_seconds
 from guda_cli.session import GroupOption, Session, command_options
 
 if TYPE_CHECKING:
-    from guda_cli.workflow.tuning.run import Outcome
+    from guda_cli.workflow.judging.search import Outcome
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -67,16 +67,16 @@ def tune(
     Interrupted work is resumed.
     """
     from guda_cli.data.queries import expand
-    from guda_cli.workflow.tuning import run
-    from guda_cli.workflow.tuning.space import candidates, parse_space
+    from guda_cli.workflow.judging import search
+    from guda_cli.workflow.judging.candidates import candidates, parse_space
 
     if operator:
         session = with_sets(session, f"unlearn.operator={operator}")
     project = open_project(session)
     values = parse_space(space or [])
-    groups = list(group or ()) or run.held_out(project.data.counts, held_out, seed)
+    groups = list(group or ()) or search.held_out(project.data.counts, held_out, seed)
     chosen = weighting or project.recipe.score.weighting
-    tuner = run.Tuner(project, session.options.device, groups, parse_seeds(seeds) if seeds else (), chosen)
+    tuner = search.Tuner(project, session.options.device, groups, parse_seeds(seeds) if seeds else (), chosen)
     tried = candidates(project.recipe, trials, seed, values, tuner.check)
     if out is not None and not out.absolute().parent.is_dir():
         raise DataError(f"cannot write {out}", why="its folder does not exist", fix="--out FILE")
@@ -87,7 +87,7 @@ def tune(
     queries = tuner.images(paths, count)
     oracle_seed = ", ".join(map(str, tuner.seeds))
     session.console.say(f"tuning on {', '.join(groups)} (oracle seed {oracle_seed}), {len(queries)} images")
-    outcome = run.tune(tuner, tried, queries, seed)
+    outcome = search.tune(tuner, tried, queries, seed)
     if out is not None:
         _write(out, outcome)
         session.console.say(f"recipe: {out}")
@@ -95,7 +95,7 @@ def tune(
 
 
 def _write(path: Path, outcome: Outcome) -> None:
-    from guda_cli.recipe import dump
+    from guda_cli.settings.reading import dump
 
     head = (
         f"# Unlearning settings chosen by guda tune on {', '.join(outcome.groups)}"
@@ -108,7 +108,7 @@ def _write(path: Path, outcome: Outcome) -> None:
 
 
 def _show(session: Session, outcome: Outcome, operator: str | None) -> None:
-    from guda_cli.workflow.tuning.run import Trial
+    from guda_cli.workflow.judging.search import Trial
 
     console = session.console
     console.data(

@@ -11,9 +11,9 @@ from guda_cli.errors import UsageError
 from guda_cli.session import GroupOption, Session, command_options
 
 if TYPE_CHECKING:
-    from guda_cli.workflow.project import Project
-    from guda_cli.workflow.removal import Removal
-    from store import ActionRecord
+    from guda_cli.store import ActionRecord
+    from guda_cli.workflow.keys.removal import Removal
+    from guda_cli.workflow.project.project import Project
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -54,7 +54,7 @@ def unlearn(
     checked: loss on the group up, loss on the rest kept. Interrupted work is resumed; what the store has is
     reused.
     """
-    from guda_cli.workflow import removal
+    from guda_cli.workflow.keys import removal
 
     join_launch(session)
     if bool(group) == every:
@@ -70,7 +70,7 @@ def unlearn(
         each = project.recipe.unlearn.null_groups
         chosen += removal.nulls(counts, images, each, match=chosen) if images else []
     if session.options.dry_run:
-        from guda_cli.workflow.plan import Planner
+        from guda_cli.workflow.project.plan import Planner
 
         planner = Planner(project)
         show_plan(session, [planner.full(), *planner.models("guda", chosen)], "plan: unlearn")
@@ -82,7 +82,7 @@ def _check(project: Project, chosen: list[Removal]) -> None:
     """What the operator cannot do with this model, or without these groups, is an error before any work."""
     from guda_cli.training import distributed
     from guda_cli.unlearning import catalog
-    from guda_cli.workflow.text_problem import styles
+    from guda_cli.workflow.models.text_problem import styles
 
     model, spec = project.recipe.model, project.recipe.unlearn
     catalog.check_parts(spec, project.recipe.train.gradient_accumulation * distributed.world())
@@ -104,7 +104,7 @@ def _network(project: Project) -> dict[str, Any]:
     """The full model's configuration, or while there is none that of the recipe."""
     import json
 
-    from guda_cli.recipe import to_dict
+    from guda_cli.sections import to_dict
 
     full = project.known_full()
     if full is not None:
@@ -127,8 +127,8 @@ def _counts(project: Project, dry_run: bool) -> dict[str, int]:
 
 
 def _run(session: Session, project: Project, chosen: list[Removal]) -> None:
-    from guda_cli.workflow.compute import setup
-    from guda_cli.workflow.lazy import LazyJobs
+    from guda_cli.workflow.models.jobs import LazyJobs
+    from guda_cli.workflow.project.compute import setup
 
     full = project.require_full()
     jobs = LazyJobs(project, lambda: setup(session.options.device))

@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from guda_cli.data import conditions, embedded
+from guda_cli.data import classes, embedded
 
 PNG_KEY = "guda:sample"
 """Keyword of the PNG text chunk in which `guda sample` writes an image's origin."""
@@ -91,10 +91,10 @@ def read_origin(path: Path) -> Origin | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=("PNG",)) as image:
-                texts = {key: image.info.get(key) for key in (PNG_KEY, embedded.PNG_KEY, conditions.PNG_KEY)}
+                texts = {key: image.info.get(key) for key in (PNG_KEY, embedded.PNG_KEY, classes.PNG_KEY)}
     except (*DECODING_ERRORS, Image.DecompressionBombError):
         return None
     prompt = texts[embedded.PNG_KEY]
     # PIL's text is a subclass of str.
-    condition = texts[conditions.PNG_KEY] if prompt is None else prompt
+    condition = texts[classes.PNG_KEY] if prompt is None else prompt
     return parse(texts[PNG_KEY], condition if condition is None else str(condition))

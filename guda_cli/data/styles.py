@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from guda_cli.data.dataset import Dataset
-from guda_cli.data.sources.names import few, plural
 from guda_cli.errors import DataError, nearest
-from guda_cli.recipe_specs import TextSpec
+from guda_cli.phrases import few, plural
+from guda_cli.sections import TextSpec
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.prompts import PromptBank
+from guda_cli.diffusion.prompt_bank import PromptBank
 from guda_cli.diffusion.schedule import Schedule
 
 

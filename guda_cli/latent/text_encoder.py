@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from guda_cli.checkpoints.clip_folder import CLIP_FIX, locate
+from guda_cli.checkpoints.files import read_json
+from guda_cli.checkpoints.tokenizer_files import read_tokenizer
+from guda_cli.checkpoints.weights import TRANSFORMERS, plain_text_names, prefixed_text_names, read_weights
+from guda_cli.diffusion.networks import Weights, check_finite, from_bytes
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import DataError
-from guda_cli.latent.clip_folder import CLIP_FIX, locate
-from guda_cli.latent.files import read_json
 from guda_cli.latent.tokenizer import LENGTH, load_tokenizer, tokenize
-from guda_cli.latent.tokenizer_files import read_tokenizer
-from guda_cli.latent.weights import TRANSFORMERS, plain_text_names, prefixed_text_names, read_weights
-from guda_cli.recipe_specs import TextSpec
-from guda_cli.training.model_io import Weights, check_finite, from_bytes
+from guda_cli.sections import TextSpec
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -13,14 +13,14 @@ from torch.nn import functional
 
 from guda_cli.data.images import to_float
 from guda_cli.data.styles import parse_prompt, render
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import DataError
 from guda_cli.latent.text_encoder import build_text_encoder, text_config
 from guda_cli.latent.tokenizer import load_tokenizer, tokenize, train_tokenizer
-from guda_cli.recipe_specs import TextSpec
+from guda_cli.sections import TextSpec
 from guda_cli.training import loop
-from guda_cli.training.model_io import Weights
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 from guda_cli.training.stream import Stream
 
 WARMUP = 50

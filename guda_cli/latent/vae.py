@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from guda_cli.data.images import pixels_digest
+from guda_cli.diffusion.networks import Weights, check_finite, from_bytes
 from guda_cli.diffusion.noise import generator, seed_of
 from guda_cli.errors import DataError
-from guda_cli.recipe_specs import LatentSpec
-from guda_cli.training.model_io import Weights, check_finite, from_bytes
+from guda_cli.sections import LatentSpec
 
 PIXELS_A_BATCH = 2**18  # 64 images of 64 x 64, one of 512 x 512
 LARGEST_STD = 4.0  # Stable Diffusion 1.x without its factor: 5.5

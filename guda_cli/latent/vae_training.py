@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guda_cli.checkpoints.components import latent_shape, scale_factor
 from guda_cli.data.images import to_float
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import generator
 from guda_cli.errors import DataError
-from guda_cli.latent.components import latent_shape, scale_factor
 from guda_cli.latent.vae import LatentCodec, build_vae, vae_config
-from guda_cli.recipe_specs import LatentSpec
+from guda_cli.sections import LatentSpec
 from guda_cli.training import loop
-from guda_cli.training.model_io import Weights
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 from guda_cli.training.stream import Stream
 
 MEASURED = 512  # images that the scaling factor is measured on

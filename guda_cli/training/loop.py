@@ -13,10 +13,9 @@ from torch import Tensor
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import GudaError
 from guda_cli.training import distributed
-from guda_cli.training.ema import ema_decay, ema_update
 from guda_cli.training.precision import SKIPS, Scaler
+from guda_cli.training.run_state import RunState, pack_optimizer, unpack_optimizer
 from guda_cli.training.signals import held_back
-from guda_cli.training.state import RunState, pack_optimizer, unpack_optimizer
 
 SaveState = Callable[[RunState], None]
 LossAt = Callable[[int], Tensor | Iterable[Tensor]]
@@ -202,3 +201,14 @@ class _Run:
         if self.average:
             out.update(zip(self.names, self.average, strict=True))
         return {name: value.detach().cpu().contiguous() for name, value in out.items()}
+
+
+def ema_decay(step: int, limit: float) -> float:
+    """The decay after `step` updates: (1 + step) / (10 + step), at most `limit`."""
+    return min(limit, (1.0 + step) / (10.0 + step))
+
+
+@torch.no_grad()
+def ema_update(average: list[Tensor], weights: list[Tensor], decay: float) -> None:
+    """average <- decay * average + (1 - decay) * weights, in place."""
+    torch._foreach_lerp_(average, weights, 1.0 - decay)

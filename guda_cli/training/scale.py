@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guda_cli.errors import RecipeError
-from guda_cli.recipe_specs import TrainSpec
+from guda_cli.sections import TrainSpec
 from guda_cli.training import distributed
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Network, add_noise, training_target
-from guda_cli.recipe import TrainSpec, total_steps
+from guda_cli.diffusion.networks import Weights
+from guda_cli.sections import TrainSpec, total_steps
 from guda_cli.training import loop
-from guda_cli.training.model_io import Weights
 from guda_cli.training.precision import mixed
+from guda_cli.training.run_state import RunState
 from guda_cli.training.scale import Scale, checkpointed
-from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream, clean
 
 

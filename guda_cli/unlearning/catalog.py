@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from guda_cli.errors import RecipeError, unknown
-from guda_cli.recipe import UnlearnSpec, subset_of
+from guda_cli.sections import UnlearnSpec, subset_of
 
 COMMON = ("steps", "batch_size", "lr", "retain", "seed")
 OPERATORS: dict[str, tuple[str, ...]] = {

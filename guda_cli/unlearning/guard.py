@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from guda_cli.diffusion.denoiser import Network, add_noise, to_x0, training_target
 from guda_cli.diffusion.noise import generator
 from guda_cli.unlearning.catalog import GUARD_DRAWS, GUARD_RETAIN
-from guda_cli.unlearning.operators import Problem, squared_error
+from guda_cli.unlearning.operators.base import Problem, squared_error
 
 CHUNK = 64  # entries at a time, at most
 ELEMENTS = 2**27  # numbers in the per-sample gradients of a chunk: half a gigabyte

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import DataError
-from guda_cli.training.model_io import Weights
 
 ADAPTER = "default"  # peft's name of the only adapter
 A, B = ".lora_A", ".lora_B"

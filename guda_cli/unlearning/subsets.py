@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from guda_cli.recipe import subset_of
-from guda_cli.training import model_io
-from guda_cli.training.model_io import Weights
+from guda_cli.diffusion import networks
+from guda_cli.diffusion.networks import Weights
+from guda_cli.sections import subset_of
 from guda_cli.unlearning import lora
 
 
@@ -45,7 +45,7 @@ def stored(trained: Weights, base: Weights, params: str) -> Weights:
     """What to keep of a run's `trained` weights: low-rank factors, or the tensors that differ from `base`."""
     if subset_of(params)[0] == "lora":
         return lora.factors(trained)
-    return model_io.delta(trained, base)
+    return networks.delta(trained, base)
 
 
 def changes(base: Weights, kept: Weights) -> Weights:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guda_cli.attribution import influence
 from guda_cli.attribution.aggregate import group_scores, parse_aggregation, subset, top_instances
-from guda_cli.attribution.influence import choose_ridge
+from guda_cli.attribution.rivals import influence
+from guda_cli.attribution.rivals.influence import choose_ridge
 from guda_cli.errors import DataError, UsageError
 
 SCORES = np.array([[1.0, 4.0, 2.0, -3.0, 0.0], [0.0, -1.0, -2.0, 5.0, 7.0]])

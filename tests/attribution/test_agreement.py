@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 from sklearn.metrics import ndcg_score
 
-from guda_cli.attribution import agreement
-from guda_cli.attribution.agreement import METRICS, metrics, random_expectation, rbo_max
+from guda_cli.attribution import rank_agreement
+from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expectation, rbo_max
 from guda_cli.errors import DataError
-from guda_cli.report import agreement_model
+from guda_cli.report.agreement import content
 
 
 def rows(seed: int, shape: tuple[int, int]) -> np.ndarray:
@@ -28,7 +28,7 @@ def check(predicted: list[float], oracle: list[float], expected: dict[str, float
 
 
 def test_names_are_those_of_the_report() -> None:
-    assert (*agreement_model.METRICS, "ndcg@3:linear", "ndcg@5:linear") == METRICS
+    assert (*content.METRICS, "ndcg@3:linear", "ndcg@5:linear") == METRICS
 
 
 def test_four_groups_by_hand() -> None:
@@ -169,7 +169,7 @@ def test_queries_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many queries are worked on at a time, each has the numbers it has alone."""
     oracle, predicted = np.round(rows(6, (17, 6)), 1), np.round(rows(7, (17, 6)), 1)
     whole = metrics(predicted, oracle)
-    monkeypatch.setattr(agreement, "_BLOCK", 4 * 36)
+    monkeypatch.setattr(rank_agreement, "_BLOCK", 4 * 36)
     blocks = metrics(predicted, oracle)
     for name in METRICS:
         assert whole[name].shape == (17,)

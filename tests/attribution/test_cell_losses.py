@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.attribution import cell_losses as cl
+from guda_cli.attribution.rivals import cell_losses as cl
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import DataError
 from tests.attribution.tiny_networks import PixelwiseDenoiser, T, bits, learnt, random_samples

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from guda_cli.attribution import vision_encoder
-from guda_cli.attribution.embeddings import PixelEncoder, cosine, load_encoder, unit
-from guda_cli.attribution.vision_input import read_preprocessing
+from guda_cli.attribution.rivals import vision_encoder
+from guda_cli.attribution.rivals.embeddings import PixelEncoder, cosine, load_encoder, unit
+from guda_cli.attribution.rivals.vision_input import read_preprocessing
 from guda_cli.errors import DataError, GudaError, MissingError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")

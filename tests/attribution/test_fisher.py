@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from guda_cli.attribution import cell_losses as cl
-from guda_cli.attribution.fisher import Fisher, chunk_rows, diagonal_fisher
+from guda_cli.attribution.rivals import cell_losses as cl
+from guda_cli.attribution.rivals.fisher import Fisher, chunk_rows, diagonal_fisher
 from tests.attribution.tiny_networks import PixelwiseDenoiser, T, bits, learnt, random_samples
 from tests.diffusion.tiny import make_denoiser
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guda_cli.attribution import gradients
-from guda_cli.attribution.gradients import (
+from guda_cli.attribution.rivals import gradients
+from guda_cli.attribution.rivals.gradients import (
     OBJECTIVES,
     chunk_size,
     evenly_spaced,
@@ -17,7 +17,7 @@ from guda_cli.attribution.gradients import (
     parameter_count,
     residuals,
 )
-from guda_cli.attribution.projection import CountSketch, Identity
+from guda_cli.attribution.rivals.projection import CountSketch, Identity
 from guda_cli.diffusion.denoiser import Denoiser, add_noise
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import UsageError

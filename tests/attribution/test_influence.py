@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from guda_cli.attribution import influence
 from guda_cli.attribution.aggregate import group_scores, parse_aggregation
-from guda_cli.attribution.gradients import gradient_features, residuals
-from guda_cli.attribution.influence import MULTIPLES, choose_ridge, mean_eigenvalue
-from guda_cli.attribution.projection import Identity
+from guda_cli.attribution.rivals import influence
+from guda_cli.attribution.rivals.gradients import gradient_features, residuals
+from guda_cli.attribution.rivals.influence import MULTIPLES, choose_ridge, mean_eigenvalue
+from guda_cli.attribution.rivals.projection import Identity
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import DataError, UsageError
 from tests.attribution.small_denoisers import Affine, SmallDenoiser

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guda_cli.attribution import cell_losses as cl
-from guda_cli.attribution import mucs
-from guda_cli.attribution.mucs import MucsSpec
+from guda_cli.attribution.rivals import cell_losses as cl
+from guda_cli.attribution.rivals import mucs
+from guda_cli.attribution.rivals.mucs import MucsSpec
 from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import DataError

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.attribution.agreement import METRICS, metrics, random_expectation
-from guda_cli.attribution.oracle import (
+from guda_cli.attribution.oracle_seeds import (
     against_seeds,
     ceiling,
     centre,
@@ -19,6 +18,7 @@ from guda_cli.attribution.oracle import (
     score_correlation,
     spearman_brown,
 )
+from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expectation
 from guda_cli.errors import DataError, MissingError
 
 

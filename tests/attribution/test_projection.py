@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guda_cli.attribution.projection import CountSketch, Identity
+from guda_cli.attribution.rivals.projection import CountSketch, Identity
 from guda_cli.errors import UsageError
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.attribution import cell_losses as cl
-from guda_cli.attribution.fisher import Fisher, diagonal_fisher
-from guda_cli.attribution.query_unlearning import (
+from guda_cli.attribution.rivals import cell_losses as cl
+from guda_cli.attribution.rivals.fisher import Fisher, diagonal_fisher
+from guda_cli.attribution.rivals.unlearn_query import (
     AscentSpec,
     query_gradient,
     scale_for,

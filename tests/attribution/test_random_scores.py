@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from guda_cli.attribution.random_scores import random_scores
+from guda_cli.attribution.rivals.random_scores import random_scores
 
 QUERIES = [f"query-{i}" for i in range(60)]
 GROUPS = [f"group-{i}" for i in range(50)]

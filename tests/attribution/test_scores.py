@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from guda_cli.attribution.scores import Estimate, Null, delta_elbo, estimate, null_of
+from guda_cli.attribution.delta_elbo import Estimate, Null, delta_elbo, estimate, null_of
 from guda_cli.diffusion import grid
 from guda_cli.diffusion.grid import Grid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guda_cli.attribution.sizes import size_classes
+from guda_cli.workflow.keys.removal import size_classes
 
 
 def test_alike_groups_share_their_geometric_mean() -> None:

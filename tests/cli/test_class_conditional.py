@@ -70,13 +70,13 @@ def digest(cli: Cli, *args: str) -> str:
 
 class TestModels:
     def test_the_networks_have_a_class_a_group_and_the_null_class(self, work: Path) -> None:
-        from guda_cli.training import model_io
+        from guda_cli.diffusion import networks
 
         for found in (record("train"), record("train", "blue")):
             config = json.loads(here().read_bytes(found.outputs["config"]))
             assert config["classes"] == list(GROUPS)
             assert config["unet"]["num_class_embeds"] == 5
-            weights = model_io.from_bytes(here().read_bytes(found.outputs["weights"]))
+            weights = networks.from_bytes(here().read_bytes(found.outputs["weights"]))
             assert weights["class_embedding.weight"].shape[0] == 5
             assert found.params["train"]["class_dropout"] == 0.1
 
@@ -145,7 +145,7 @@ class TestSample:
 
     def test_a_class_name_that_is_no_file_name(self, cli: Cli, work: Path) -> None:
         from guda_cli.commands.sample import _write
-        from guda_cli.workflow.sampling import Settings
+        from guda_cli.workflow.models.drawing import Settings
 
         odd = Settings(1, "ddim", 1, 0, classes=("c/" + "d" * 300,))
         assert _write(Path("s"), [b"x"], "a/b", odd) == [f"without-a_b-00000-c_{'d' * 58}.png"]
@@ -167,17 +167,16 @@ class TestScore:
         import torch
 
         from guda_cli.data.queries import load_query
-        from guda_cli.diffusion import elbo, grid
+        from guda_cli.diffusion import elbo, grid, networks
         from guda_cli.diffusion.denoiser import UNetDenoiser
         from guda_cli.diffusion.schedule import from_config
-        from guda_cli.training import model_io
 
         path = plain("q/00000-amber.png", "bare.png")
         keys = {digest(cli, path): 4, digest(cli, path, "--class", "cyan"): 2}
         full = next(r for r in here().records("train") if not r.params["without"])
         config = json.loads(here().read_bytes(full.outputs["config"]))
-        unet = model_io.build_unet(config["unet"], 0)
-        unet.load_state_dict(model_io.from_bytes(here().read_bytes(full.outputs["weights"])))
+        unet = networks.build_unet(config["unet"], 0)
+        unet.load_state_dict(networks.from_bytes(here().read_bytes(full.outputs["weights"])))
         denoiser = UNetDenoiser(unet.eval(), from_config(config["scheduler"]))
         query = load_query(path, 8, 1)
         x0 = torch.from_numpy(query.pixels)[None].float() / 127.5 - 1

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from guda_cli import progress
-from guda_cli.console import Console, format_cell, human_bytes, human_seconds, plain
+from guda_cli import console as progress
+from guda_cli.console import Console, format_cell
 from guda_cli.errors import DataError
+from guda_cli.jsonable import plain
+from guda_cli.phrases import human_bytes, human_seconds
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guda_cli.recipe import Recipe, to_dict
+from guda_cli.sections import Recipe, to_dict
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SCHEMAS = sorted((DOCS / "schemas").glob("*.json"))

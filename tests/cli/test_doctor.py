@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from guda_cli.commands.doctor import satisfies
-from guda_cli.recipe import Recipe, from_dict
+from guda_cli.sections import Recipe
 from guda_cli.session import Options, Session
-from store import Store
+from guda_cli.settings.reading import from_dict
+from guda_cli.store import Store
 
 
 def states(documents, stdout: str) -> dict[str, str]:

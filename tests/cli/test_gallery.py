@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from guda_cli.workflow import sampling
-from guda_cli.workflow.gallery import difference
+from guda_cli.workflow.models import drawing
+from guda_cli.workflow.reporting.gallery import difference
 from tests.cli.test_class_conditional import plain, work
 from tests.workflow.fixtures import QUERIES, Cli, cli, flip, here, one_thread, project, record, template
 
@@ -173,18 +173,18 @@ class TestConditions:
 
     def test_chosen_images_are_rows_of_the_whole(self, cli: Cli, work: Path) -> None:
         from guda_cli.session import Options, Session
-        from guda_cli.workflow.project import Project
+        from guda_cli.workflow.project.project import Project
 
         session = Session(Options(quiet=True))
         loaded = Project(session.recipe(), session.open_store(), session.console)
         full = loaded.require_full()
         names = ("amber", "blue", "cyan", "dune", "amber", "blue")
-        whole = sampling.Settings(6, "ddim", 5, 0, names)
-        some = sampling.Settings(2, "ddim", 5, 0, (names[4], names[1]), indices=(4, 1))
+        whole = drawing.Settings(6, "ddim", 5, 0, names)
+        some = drawing.Settings(2, "ddim", 5, 0, (names[4], names[1]), indices=(4, 1))
         assert "indices" not in whole.key
         assert some.key["indices"] == [4, 1]
         found = [
-            sampling.pixels_of(loaded, sampling.sample(loaded, full, full, settings, "cpu"))
+            drawing.pixels_of(loaded, drawing.sample(loaded, full, full, settings, "cpu"))
             for settings in (whole, some)
         ]
         np.testing.assert_allclose(found[1], found[0][[4, 1]], atol=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from guda_cli.recipes_lookup import load, shipped, shipped_text
+from guda_cli.settings.lookup import load, shipped, shipped_text
 
 
 def test_ls_names_every_recipe(guda, documents) -> None:

@@ -216,21 +216,21 @@ def test_an_export_predicts_the_same(cli: Cli, build: Build, origin: str) -> Non
     import torch
     from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 
-    from guda_cli.training import model_io
+    from guda_cli.diffusion import networks
 
     cli(*(FROM + [build("v_prediction")] if origin == "registered" else ["train", "tiny.yaml", *SHORT]))
     cli("unlearn", "--group", "blue", "--no-null")
     full = record("register" if origin == "registered" else "train")
     config = json.loads(here().read_bytes(full.outputs["config"]))
-    base = model_io.from_bytes(here().read_bytes(full.outputs["weights"]))
+    base = networks.from_bytes(here().read_bytes(full.outputs["weights"]))
     made = record("unlearn", "blue")
-    delta = model_io.from_bytes(here().read_bytes(made.outputs["weights"]))
+    delta = networks.from_bytes(here().read_bytes(made.outputs["weights"]))
     x, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 7, 39])
     predictions = []
     for key, values in ((full.key, base), (made.key, {**base, **delta})):
         cli("store", "export", key, key[:6])
         pipeline = DDPMPipeline.from_pretrained(key[:6], use_safetensors=True)
-        network = model_io.build_unet(config["unet"], seed=0)
+        network = networks.build_unet(config["unet"], seed=0)
         network.load_state_dict(values)
         with torch.no_grad():
             predictions.append(pipeline.unet.eval()(x, t).sample)

@@ -15,9 +15,9 @@ import typer
 
 from guda_cli import app, failures
 from guda_cli.errors import BusyError, CorruptError, DataError, GudaError, MissingError, UsageError
-from guda_cli.recipe import Recipe
+from guda_cli.sections import Recipe
 from guda_cli.session import Options, Session, complete_group
-from store import CorruptBlob, LeaseBusy, MissingBlob, Store, StoreError, StoreFull, StoreMissing
+from guda_cli.store import CorruptBlob, LeaseBusy, MissingBlob, Store, StoreError, StoreFull, StoreMissing
 
 COMMANDS = ["train", "unlearn", "sample", "score", "tune", "report", "status", "doctor", "recipes", "store"]
 

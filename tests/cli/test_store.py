@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from guda_cli.session import Options, Session
-from store import Store, action_key
+from guda_cli.store import Store, action_key
+from guda_cli.workflow.keys import steps
 
 WHERE = ".guda"
 
@@ -152,7 +153,7 @@ class TestVerify:
 @pytest.fixture
 def in_use(store: Store) -> Store:
     """A store whose current recipe is `digits`, with its images read."""
-    from guda_cli.workflow.project import Project
+    from guda_cli.workflow.project.project import Project
 
     session = Session(Options(store=store.root))
     recipe, source = session.recipe_and_source("digits")
@@ -199,15 +200,14 @@ class TestGarbage:
 
     def test_what_was_made_with_the_current_recipe_stays(self, guda, in_use: Store) -> None:
         """The full model, and what was made from it; not the model of other settings."""
-        from guda_cli.workflow import actions
-        from guda_cli.workflow.project import Project
+        from guda_cli.workflow.project.project import Project
 
         session = Session(Options(store=in_use.root))
         project = Project(session.recipe(), session.open_store(), session.console)
         made = []
         for seed in (0, 1):
             recipe = Session(Options(store=in_use.root, sets=(f"train.seed={seed}",))).recipe()
-            action = actions.train(recipe, project.data, None)
+            action = steps.train(recipe, project.data, None)
             outputs = {
                 name: in_use.put_bytes(f"{name} {seed}".encode()) for name in ("weights", "config", "betas")
             }
@@ -240,7 +240,7 @@ def test_a_read_only_store_can_be_looked_at(store: Store, monkeypatch: pytest.Mo
     from guda_cli.app import run
 
     key = publish(store, "train", b"x")
-    monkeypatch.setattr("store.layout.os.access", lambda *_: False)
+    monkeypatch.setattr("guda_cli.store.layout.os.access", lambda *_: False)
     monkeypatch.setenv("GUDA_STORE", str(store.root))
     assert run(["store", "show", key[:8]]) == 0
     assert run(["store", "pin", key[:8]]) == 3

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store import Store, action_key
+from guda_cli.store import Store, action_key
 
 if TYPE_CHECKING:
     import numpy as np

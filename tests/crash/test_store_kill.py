@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from store import Store, action_key
-from store.crashpoints import POINTS
+from guda_cli.store import Store, action_key
+from guda_cli.store.crashpoints import POINTS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from store import Store
+from guda_cli.store import Store
 from tests.workflow import processes
 from tests.workflow.fixtures import RECIPE, Done, draw, scores, terms
 

@@ -14,7 +14,7 @@ import pytest
 
 from guda_cli.data.sources import read_dataset
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 
 def _spec(path: Path, **changes: object) -> DataSpec:

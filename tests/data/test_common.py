@@ -14,7 +14,8 @@ import pytest
 from guda_cli.data.dataset import from_bytes, make_dataset, to_bytes
 from guda_cli.data.sources import fingerprint, read_dataset
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec, apply_sets, resolve_path
+from guda_cli.sections import DataSpec
+from guda_cli.settings.reading import apply_sets, resolve_path
 
 Write = Callable[..., Path]
 

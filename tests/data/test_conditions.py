@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from guda_cli.data.conditions import PNG_KEY, Classes, Conditions, png_class
+from guda_cli.data.classes import PNG_KEY, Classes, Conditions, png_class
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import Query, load_queries, load_query
 from guda_cli.errors import DataError, UsageError

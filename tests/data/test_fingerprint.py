@@ -12,7 +12,7 @@ import pytest
 
 from guda_cli.data.sources import fingerprint, read_dataset
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 
 def test_a_folder_counts_by_names_sizes_and_times(
@@ -93,7 +93,7 @@ def test_a_fingerprint_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from guda_cli.data.sources import fingerprint\n"
-        "from guda_cli.recipe import DataSpec\n"
+        "from guda_cli.sections import DataSpec\n"
         "fingerprint(DataSpec(source='digits'))\n"
         "heavy = 'numpy', 'PIL', 'sklearn', 'scipy', 'safetensors', 'torch'\n"
         "print([m for m in heavy if m in sys.modules])\n"
@@ -107,7 +107,7 @@ def test_reading_imports_no_torch() -> None:
         "import sys, guda_cli.data.images, guda_cli.data.queries, guda_cli.data.similarity\n"
         "from guda_cli.data.dataset import to_bytes\n"
         "from guda_cli.data.sources import read_dataset\n"
-        "from guda_cli.recipe import DataSpec\n"
+        "from guda_cli.sections import DataSpec\n"
         "to_bytes(read_dataset(DataSpec(source='digits', size=8, channels=1, per_group=2)))\n"
         "print('torch' in sys.modules)\n"
     )

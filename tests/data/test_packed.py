@@ -11,7 +11,7 @@ import pytest
 
 from guda_cli.data.sources import read_dataset
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 
 def _fails(spec: DataSpec) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from guda_cli.data.sources import read_dataset
 from guda_cli.data.styles import check_captions, content_ids, styles_of
-from guda_cli.recipe import DataSpec, TextSpec
+from guda_cli.sections import DataSpec, TextSpec
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 

@@ -20,7 +20,7 @@ from guda_cli.data.styles import (
     styles_of,
 )
 from guda_cli.errors import DataError
-from guda_cli.recipe_specs import TextSpec
+from guda_cli.sections import TextSpec
 
 SPEC = TextSpec()
 OTHER = TextSpec(pattern="(?P<style>.*?) painting of (?P<object>.*)", template="{style} painting of {object}")

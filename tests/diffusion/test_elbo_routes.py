@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from guda_cli.diffusion import elbo, posterior
+from guda_cli.diffusion import elbo
 from guda_cli.diffusion.denoiser import add_noise
 from guda_cli.diffusion.schedule import Schedule
+from tests.diffusion import posterior
 from tests.diffusion.tiny import BETA_SCHEDULES, PREDICTIONS, double_batch, make_schedule
 
 Array = np.ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guda_cli.attribution.scores import delta_elbo, estimate
+from guda_cli.attribution.delta_elbo import delta_elbo, estimate
 from guda_cli.diffusion import elbo, grid, weighting
 from tests.diffusion.tiny import PREDICTIONS, float_images, make_denoiser, make_schedule
 

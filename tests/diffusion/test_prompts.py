@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.prompts import PromptBank
+from guda_cli.diffusion.prompt_bank import PromptBank
 
 
 class Words:

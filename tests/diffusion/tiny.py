@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.diffusion.networks import build_unet
 from guda_cli.diffusion.schedule import Schedule, from_config
-from guda_cli.training.model_io import build_unet
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")

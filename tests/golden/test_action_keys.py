@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from guda_cli import recipe as recipes
+from guda_cli import sections
 from guda_cli.diffusion import grid
-from guda_cli.workflow import actions
-from guda_cli.workflow.actions import Action, DataRef
-from guda_cli.workflow.removal import Removal
-from store import ActionRecord
+from guda_cli.settings import reading as recipes
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.keys import operations, steps
+from guda_cli.workflow.keys.operations import Action, DataRef
+from guda_cli.workflow.keys.removal import Removal
 
 FILE = Path(__file__).with_name("action_keys.json")
 REGENERATE = os.environ.get("GUDA_REGENERATE_GOLDEN", "") not in ("", "0")
@@ -103,44 +104,44 @@ def record_of(action: Action, digit: str) -> ActionRecord:
     )
 
 
-FULL = record_of(actions.train(RECIPE, DATA, None), "a")
+FULL = record_of(steps.train(RECIPE, DATA, None), "a")
 REGISTERED = ActionRecord("b" * 64, "register", 1, {}, {}, FULL.outputs, {}, "")
 
 
 def table(record: ActionRecord, kind: str = "strata") -> str:
     score = RECIPE.score
     spec = grid.spec(kind, score.timesteps, score.draws, score.seed)
-    return actions.elbo_table(record, spec, score.seed, COMPUTE)[0]
+    return steps.elbo_table(record, spec, score.seed, COMPUTE)[0]
 
 
-def with_(section: str, **changes: Any) -> recipes.Recipe:
-    values = recipes.to_dict(RECIPE)
+def with_(section: str, **changes: Any) -> sections.Recipe:
+    values = sections.to_dict(RECIPE)
     return recipes.from_dict({**values, section: {**values[section], **changes}})
 
 
 def keys() -> dict[str, str]:
     finetune = with_("unlearn", operator="finetune")
-    unlearned = actions.unlearn(RECIPE, DATA, FULL, ONE)
+    unlearned = steps.unlearn(RECIPE, DATA, FULL, ONE)
     others = {
-        f"unlearn one by {name}": actions.unlearn(with_("unlearn", operator=name), DATA, FULL, ONE).key
+        f"unlearn one by {name}": steps.unlearn(with_("unlearn", operator=name), DATA, FULL, ONE).key
         for name in ("esd", "erasediff", "siss", "neggrad")
     }
     changes = {"params": "lora:2", "guard": True, "density_ratio": True, "t_max": 0.9}
     later = {
-        f"unlearn one, {name}": actions.unlearn(with_("unlearn", **{name: v}), DATA, FULL, ONE).key
+        f"unlearn one, {name}": steps.unlearn(with_("unlearn", **{name: v}), DATA, FULL, ONE).key
         for name, v in changes.items()
     }
     return (
         others
         | later
         | {
-            "train": actions.train(RECIPE, DATA, None).key,
-            "train without one": actions.train(RECIPE, DATA, ONE).key,
-            "train without one, registered": actions.train(RECIPE, DATA, ONE, REGISTERED).key,
-            "train without a random set": actions.train(RECIPE, DATA, NULL).key,
+            "train": steps.train(RECIPE, DATA, None).key,
+            "train without one": steps.train(RECIPE, DATA, ONE).key,
+            "train without one, registered": steps.train(RECIPE, DATA, ONE, REGISTERED).key,
+            "train without a random set": steps.train(RECIPE, DATA, NULL).key,
             "unlearn one": unlearned.key,
-            "unlearn one by finetune": actions.unlearn(finetune, DATA, FULL, ONE).key,
-            "unlearn a random set": actions.unlearn(RECIPE, DATA, FULL, NULL).key,
+            "unlearn one by finetune": steps.unlearn(finetune, DATA, FULL, ONE).key,
+            "unlearn a random set": steps.unlearn(RECIPE, DATA, FULL, NULL).key,
             "table of the full model": table(FULL),
             "table by stride": table(FULL, "stride:10"),
             "table of an unlearned model": table(record_of(unlearned, "c")),
@@ -165,15 +166,15 @@ def test_all_keys_differ() -> None:
 
 def test_names_and_scoring_do_not_move_a_training() -> None:
     for other in (with_("score", draws=9), with_("unlearn", steps=1), with_("sample", steps=3)):
-        assert actions.train(other, DATA, None).key == FULL.key
-    renamed = recipes.from_dict({**recipes.to_dict(RECIPE), "name": "other", "description": "of it"})
-    assert actions.train(renamed, DATA, None).key == FULL.key
+        assert steps.train(other, DATA, None).key == FULL.key
+    renamed = recipes.from_dict({**sections.to_dict(RECIPE), "name": "other", "description": "of it"})
+    assert steps.train(renamed, DATA, None).key == FULL.key
 
 
 def test_steps_given_or_reckoned_are_the_same_training() -> None:
     """2 epochs of 50 images in batches of 16 are 7 steps."""
-    assert actions.train(with_("train", steps=7), DATA, None).key == FULL.key
-    assert actions.train(with_("train", steps=8), DATA, None).key != FULL.key
+    assert steps.train(with_("train", steps=7), DATA, None).key == FULL.key
+    assert steps.train(with_("train", steps=8), DATA, None).key != FULL.key
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_steps_given_or_reckoned_are_the_same_training() -> None:
     ],
 )  # fmt: skip
 def test_what_changes_numbers_moves_a_training(section: str, change: dict[str, Any]) -> None:
-    assert actions.train(with_(section, **change), DATA, None).key != FULL.key
+    assert steps.train(with_(section, **change), DATA, None).key != FULL.key
 
 
 @pytest.mark.parametrize(
@@ -194,19 +195,19 @@ def test_what_changes_numbers_moves_a_training(section: str, change: dict[str, A
      {"cap": None}, {"t_min": 0.0}, {"forget_weight": 0.5}, {"operator": "finetune"}],
 )  # fmt: skip
 def test_what_changes_numbers_moves_an_unlearning(change: dict[str, Any]) -> None:
-    base = actions.unlearn(RECIPE, DATA, FULL, ONE).key
-    assert actions.unlearn(with_("unlearn", **change), DATA, FULL, ONE).key != base
+    base = steps.unlearn(RECIPE, DATA, FULL, ONE).key
+    assert steps.unlearn(with_("unlearn", **change), DATA, FULL, ONE).key != base
 
 
 def test_settings_of_other_operators_move_nothing() -> None:
     one, two = (with_("unlearn", operator="finetune", neighbours=n, null_groups=n) for n in (3, 5))
-    assert actions.unlearn(one, DATA, FULL, ONE).key == actions.unlearn(two, DATA, FULL, ONE).key
+    assert steps.unlearn(one, DATA, FULL, ONE).key == steps.unlearn(two, DATA, FULL, ONE).key
 
 
 def test_a_higher_version_moves_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys()
-    raised = {"train": actions.VERSIONS["train"] + 1, "elbo-table": actions.VERSIONS["elbo-table"] + 1}
-    monkeypatch.setattr(actions, "VERSIONS", {**actions.VERSIONS, **raised})
+    raised = {"train": operations.VERSIONS["train"] + 1, "elbo-table": operations.VERSIONS["elbo-table"] + 1}
+    monkeypatch.setattr(operations, "VERSIONS", {**operations.VERSIONS, **raised})
     after = keys()
     for name in before:
         assert (before[name] == after[name]) == name.startswith("unlearn"), name
@@ -214,11 +215,11 @@ def test_a_higher_version_moves_the_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_compute_and_grid_move_a_table() -> None:
     spec = grid.spec("strata", 9, 3, 5)
-    base = actions.elbo_table(FULL, spec, 5, COMPUTE)[0]
+    base = steps.elbo_table(FULL, spec, 5, COMPUTE)[0]
     for changed in (
-        actions.elbo_table(FULL, spec, 6, COMPUTE),
-        actions.elbo_table(FULL, spec, 5, {**COMPUTE, "threads": 4}),
-        actions.elbo_table(FULL, {**spec, "draws": 2}, 5, COMPUTE),
-        actions.elbo_table(FULL, {**spec, "seed": 6}, 5, COMPUTE),
+        steps.elbo_table(FULL, spec, 6, COMPUTE),
+        steps.elbo_table(FULL, spec, 5, {**COMPUTE, "threads": 4}),
+        steps.elbo_table(FULL, {**spec, "draws": 2}, 5, COMPUTE),
+        steps.elbo_table(FULL, {**spec, "seed": 6}, 5, COMPUTE),
     ):
         assert changed[0] != base

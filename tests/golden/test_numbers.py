@@ -22,16 +22,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.attribution.scores import delta_elbo, null_of
+from guda_cli.attribution.delta_elbo import delta_elbo, null_of
 from guda_cli.diffusion import elbo, grid, sampling, weighting
 from guda_cli.diffusion.denoiser import UNetDenoiser
-from guda_cli.recipe import TrainSpec, UnlearnSpec
+from guda_cli.sections import TrainSpec, UnlearnSpec
 from guda_cli.training.loop import Hooks
 from guda_cli.training.train import train
 from guda_cli.unlearning import check
-from guda_cli.unlearning.operators import Problem
-from guda_cli.unlearning.unlearn import unlearn
-from guda_cli.workflow.actions import VERSIONS
+from guda_cli.unlearning.operators.base import Problem
+from guda_cli.unlearning.run import unlearn
+from guda_cli.workflow.keys.operations import VERSIONS
 from tests.diffusion.tiny import make_schedule, make_unet
 
 FILE = Path(__file__).with_name("numbers.json")

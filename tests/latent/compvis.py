@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guda_cli.latent.pipeline_folder import Pipeline
-from guda_cli.training import model_io
+from guda_cli.checkpoints.pipeline_folder import Pipeline
+from guda_cli.diffusion import networks
 
 Weights = dict[str, Tensor]
 
@@ -128,10 +128,10 @@ def open_clip(weights: Weights, layers: int) -> Weights:
 def checkpoint(pipeline: Pipeline, openclip: bool = False) -> Weights:
     """A whole model in one file, with the tensors beside it that such files have."""
     parts = pipeline.components
-    text = model_io.from_bytes(parts.text_encoder)
+    text = networks.from_bytes(parts.text_encoder)
     tensors = {
-        **unet(model_io.from_bytes(pipeline.unet), layers=1),
-        **vae(model_io.from_bytes(parts.vae), blocks=2),
+        **unet(networks.from_bytes(pipeline.unet), layers=1),
+        **vae(networks.from_bytes(parts.vae), blocks=2),
         **(open_clip(text, layers=2) if openclip else clip(text)),
         "alphas_cumprod": torch.linspace(1, 0, 1000),
         "model_ema.decay": torch.ones(()),

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline
+from guda_cli.checkpoints.write_pipeline import write_pipeline
 from guda_cli.errors import DataError
-from guda_cli.latent.export import write_pipeline
-from guda_cli.latent.pipeline_folder import Pipeline, read_pipeline
 
 
 def opened(folder: Path) -> Any:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from guda_cli.checkpoints.lora_file import apply_lora
+from guda_cli.checkpoints.model_source import register_source
+from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline
+from guda_cli.diffusion import networks
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import generator
 from guda_cli.errors import DataError, UsageError
-from guda_cli.latent.lora_file import apply_lora
-from guda_cli.latent.pipeline_folder import Pipeline, read_pipeline
-from guda_cli.latent.source import register_source
-from guda_cli.training import model_io
-from guda_cli.training.model_io import Weights
 
 RANK, ALPHA = 2, 3.0
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
@@ -37,8 +37,8 @@ def pipeline(saved: Path) -> Pipeline:
 
 def weights_of(pipeline: Pipeline) -> dict[str, Weights]:
     return {
-        "unet": model_io.from_bytes(pipeline.unet),
-        "text_encoder": model_io.from_bytes(pipeline.components.text_encoder),
+        "unet": networks.from_bytes(pipeline.unet),
+        "text_encoder": networks.from_bytes(pipeline.components.text_encoder),
     }
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from guda_cli.checkpoints.components import Components
+from guda_cli.checkpoints.model_source import register_source
+from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline, read_unet_folder
+from guda_cli.diffusion import networks
+from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError, GudaError, MissingError, UsageError
-from guda_cli.latent.components import Components
-from guda_cli.latent.pipeline_folder import Pipeline, read_pipeline, read_unet_folder
-from guda_cli.latent.source import register_source
-from guda_cli.training import model_io
-from guda_cli.training.model_io import Weights
 
 Change = Callable[..., None]
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -61,7 +61,7 @@ def test_networks_built_from_what_was_read_are_those_saved(saved: Path) -> None:
         (parts.vae, AutoencoderKL.from_config(dict(parts.vae_config)), "vae"),
         (parts.text_encoder, CLIPTextModel(text_config), "text_encoder"),
     ):
-        network.load_state_dict(model_io.from_bytes(data))
+        network.load_state_dict(networks.from_bytes(data))
         assert same(network.state_dict(), tensors(file(saved, part)))
     assert pipeline.scheduler_config["beta_end"] == 0.012
     assert pipeline.unet_config["_class_name"] == "UNet2DConditionModel"
@@ -115,7 +115,7 @@ def test_half_precision_is_stored_as_float32(folder: Path) -> None:
         (pipeline.components.vae, "vae"),
         (pipeline.components.text_encoder, "text_encoder"),
     ):
-        have = model_io.from_bytes(data)
+        have = networks.from_bytes(data)
         assert same(have, {name: value.float() for name, value in wanted[part].items()})
     assert sum("fp16" in note for note in pipeline.notes) == 3
 
@@ -292,7 +292,7 @@ def test_a_unet_is_put_over_its_base(folder: Path, saved: Path) -> None:
     other = {name: value + 1 for name, value in tensors(file(folder, "unet")).items()}
     save_file(other, file(folder, "unet"))
     data, config = read_unet_folder(folder / "unet")
-    assert same(model_io.from_bytes(data), other)
+    assert same(networks.from_bytes(data), other)
     whole = register_source(str(folder / "unet"), str(saved))
     assert whole.unet == data
     assert whole.unet_config == config == read_pipeline(str(saved)).unet_config

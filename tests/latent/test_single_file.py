@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from guda_cli.checkpoints.model_source import register_source
+from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline
+from guda_cli.checkpoints.single_file import open_clip_names, read_single_file
+from guda_cli.diffusion import networks
 from guda_cli.errors import DataError, GudaError, MissingError
-from guda_cli.latent.pipeline_folder import Pipeline, read_pipeline
-from guda_cli.latent.single_file import open_clip_names, read_single_file
-from guda_cli.latent.source import register_source
-from guda_cli.training import model_io
 from tests.latent import compvis
 from tests.latent.compvis import checkpoint
 
@@ -57,8 +57,8 @@ def test_the_same_model_as_the_folders(
 def test_half_precision_is_stored_as_float32(pipeline: Pipeline, base: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({k: v.half() for k, v in checkpoint(pipeline).items()}, path)
-    made = model_io.from_bytes(read_single_file(path, str(base)).unet)
-    wanted = {name: value.half().float() for name, value in model_io.from_bytes(pipeline.unet).items()}
+    made = networks.from_bytes(read_single_file(path, str(base)).unet)
+    wanted = {name: value.half().float() for name, value in networks.from_bytes(pipeline.unet).items()}
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
 
 
@@ -67,7 +67,7 @@ def test_openclip_by_diffusers_own_conversion(pipeline: Pipeline) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     prefix = "cond_stage_model.model."
-    tensors = compvis.open_clip(model_io.from_bytes(pipeline.components.text_encoder), layers=2)
+    tensors = compvis.open_clip(networks.from_bytes(pipeline.components.text_encoder), layers=2)
     model = CLIPTextModel(CLIPTextConfig.from_dict(dict(pipeline.components.text_config)))
     theirs = convert_open_clip_checkpoint(model, tensors, prefix=prefix)
     ours = open_clip_names({name.removeprefix(prefix): v for name, v in tensors.items()}, layers=2)

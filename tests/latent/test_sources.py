@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from guda_cli.checkpoints.model_source import begins_at, register_source
+from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline
+from guda_cli.diffusion import networks
 from guda_cli.errors import DataError
-from guda_cli.latent.pipeline_folder import Pipeline, read_pipeline
-from guda_cli.latent.source import begins_at, register_source
-from guda_cli.training import model_io
 from tests.latent.compvis import checkpoint
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # whose configuration such a file has
@@ -33,7 +33,7 @@ def file(pipeline: Pipeline, tmp_path: Path) -> Path:
 
 
 def lora(pipeline: Pipeline, path: Path) -> Path:
-    outputs, inputs = model_io.from_bytes(pipeline.unet)[f"{MODULE}.weight"].shape
+    outputs, inputs = networks.from_bytes(pipeline.unet)[f"{MODULE}.weight"].shape
     factors = {"A": torch.ones(1, inputs), "B": torch.ones(outputs, 1)}
     path.parent.mkdir(exist_ok=True)
     save_file({f"unet.{MODULE}.lora_{name}.weight": value for name, value in factors.items()}, path)
@@ -41,7 +41,7 @@ def lora(pipeline: Pipeline, path: Path) -> Path:
 
 
 def moved(made: Pipeline, pipeline: Pipeline) -> set[str]:
-    one, two = (model_io.from_bytes(each.unet) for each in (made, pipeline))
+    one, two = (networks.from_bytes(each.unet) for each in (made, pipeline))
     return {name for name in one if not torch.equal(one[name], two[name])}
 
 

@@ -13,16 +13,16 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
 
+from guda_cli.checkpoints.pipeline_folder import read_pipeline
+from guda_cli.checkpoints.weights import prefixed_text_names
+from guda_cli.diffusion.networks import to_bytes
 from guda_cli.errors import DataError, MissingError, UsageError
-from guda_cli.latent.pipeline_folder import read_pipeline
 from guda_cli.latent.text_encoder import TextEncoder, build_text_encoder, load_clip, text_config
 from guda_cli.latent.text_training import captions_at, train_text_encoder
 from guda_cli.latent.tokenizer import load_tokenizer, tokenize, train_tokenizer
-from guda_cli.latent.weights import prefixed_text_names
-from guda_cli.recipe_specs import TextSpec
+from guda_cli.sections import TextSpec
 from guda_cli.training import loop
-from guda_cli.training.model_io import to_bytes
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 
 STYLES = {"thick outlines": 0, "bold strokes": 0, "smooth gradients": 1, "soft shading": 1}
 SPEC = TextSpec(hidden_size=16, layers=1, heads=2, vocabulary=540, steps=4, batch_size=6, seed=1)

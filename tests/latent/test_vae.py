@@ -14,16 +14,16 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from guda_cli.checkpoints.components import latent_shape
 from guda_cli.data.images import pixels_digest
+from guda_cli.diffusion.networks import to_bytes
 from guda_cli.errors import DataError
 from guda_cli.latent import vae as vae_module
-from guda_cli.latent.components import latent_shape
 from guda_cli.latent.vae import LatentCodec, build_vae, check_scaling, spread_map, vae_config
 from guda_cli.latent.vae_training import crops, train_vae, vae_loss
-from guda_cli.recipe_specs import LatentSpec
+from guda_cli.sections import LatentSpec
 from guda_cli.training import loop
-from guda_cli.training.model_io import to_bytes
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 
 SPEC = LatentSpec(
     block_out_channels=(8, 8), layers_per_block=1, latent_channels=3, norm_num_groups=4,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guda_cli.attribution.agreement import METRICS, metrics, random_expectation, rbo_max
-from guda_cli.attribution.oracle import double_centre, score_correlation
+from guda_cli.attribution.oracle_seeds import double_centre, score_correlation
+from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expectation, rbo_max
 
 Row = list[int]
 untimed = settings(deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from guda_cli.report.agreement_model import (
+from guda_cli.report.agreement.content import (
     CEILING,
     IMPORTED,
     METHOD,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.report.model import Check, CostRow, GroupScore, QueryResult, ReportModel, summarise
+from guda_cli.report.answers.content import Check, CostRow, GroupScore, QueryResult, ReportModel, summarise
 
 GROUPS = ("cat", "dog", "<b>&ship")
 HOSTILE = "<script>alert('x')</script>\" onerror=\"x\x1b[31m\u202e\udcff[red].png"

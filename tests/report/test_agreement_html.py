@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from guda_cli.report.agreement_html import render_html
-from guda_cli.report.agreement_words import CEILING_TITLE, STEPS_TITLE
-from guda_cli.report.text import printable
+from guda_cli.report.agreement.page import render_html
+from guda_cli.report.agreement.words import CEILING_TITLE, STEPS_TITLE
+from guda_cli.report.pieces.text import printable
 from tests.report.agreement_builders import report, row, rows, table
 from tests.report.test_html import Page
 

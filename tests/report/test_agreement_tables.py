@@ -5,8 +5,8 @@ import io
 import json
 import re
 
-from guda_cli.report import agreement_tables as tables
-from guda_cli.report.agreement_model import Interval
+from guda_cli.report.agreement import formats as tables
+from guda_cli.report.agreement.content import Interval
 from tests.report.agreement_builders import EVERY, HOSTILE, metrics, report, row, rows, table
 from tests.report.test_tables import schema, validate
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from guda_cli.report.agreement_terminal import LEGEND, render_terminal
-from guda_cli.report.agreement_words import CEILING_TITLE, STEPS_TITLE
+from guda_cli.report.agreement.terminal import LEGEND, render_terminal
+from guda_cli.report.agreement.words import CEILING_TITLE, STEPS_TITLE
 from tests.report.agreement_builders import report, row, rows, table
 from tests.report.test_terminal import shown
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from guda_cli.report import agreement_words as words
-from guda_cli.report.agreement_model import CEILING, RANDOM, Interval
-from guda_cli.report.agreement_text import half_text, range_text, speedup_text, time_text, work_text
+from guda_cli.report.agreement import words
+from guda_cli.report.agreement.content import CEILING, RANDOM, Interval
+from guda_cli.report.agreement.figures import half_text, range_text, speedup_text, time_text, work_text
 from tests.report.agreement_builders import HOSTILE, metrics, report, row, table
 
 NAN = float("nan")

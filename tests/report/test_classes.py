@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from guda_cli.report import html, lines, tables, terminal, words
+from guda_cli.report.answers import formats, terminal, words
+from guda_cli.report.answers import page as pages
 from tests.report.builders import GROUPS, HOSTILE, query, report
 
 VALUES = dict(zip(GROUPS, (1.0, 0.5, -0.25), strict=True))
@@ -21,7 +22,7 @@ def test_caption() -> None:
 
 
 def test_documents_hold_it_only_where_there_is_one() -> None:
-    assert tables.query_document(WITH) == {**tables.query_document(WITHOUT), "class": "dog"}
+    assert formats.query_document(WITH) == {**formats.query_document(WITHOUT), "class": "dog"}
 
 
 @pytest.mark.parametrize("one", [WITH, WITHOUT])
@@ -31,11 +32,11 @@ def test_text(one) -> None:
     console.print(terminal.query_table(one, 2, "nats"))
     for part in terminal.render(report((one,)), 2, 120):
         console.print(part)
-    shown = [out.getvalue().count("class dog"), lines.query_line(one, 2).count("class dog")]
+    shown = [out.getvalue().count("class dog"), terminal.query_line(one, 2).count("class dog")]
     assert shown == ([2, 1] if one is WITH else [0, 0])
 
 
 def test_page_escapes_it() -> None:
-    page = html.render(report((query("a.png", VALUES, condition=HOSTILE),)))
+    page = pages.render(report((query("a.png", VALUES, condition=HOSTILE),)))
     assert "(class &lt;script&gt;" in page
     assert "<script>alert" not in page

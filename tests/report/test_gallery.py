@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from guda_cli.report import html, tables
-from guda_cli.report.gallery import gallery_section
-from guda_cli.report.model import Counterpart, Gallery, GalleryRow
+from guda_cli.report.answers import formats
+from guda_cli.report.answers import page as pages
+from guda_cli.report.answers.content import Counterpart, Gallery, GalleryRow
+from guda_cli.report.answers.page_gallery import gallery_section
 from tests.report.builders import GROUPS, HOSTILE, report
 from tests.report.test_html import Page
 
@@ -48,14 +49,14 @@ def pictures(page: Page) -> list[np.ndarray[Any, Any]]:
 
 def test_without_a_gallery_there_is_no_section() -> None:
     assert gallery_section(report()) == ""
-    text = html.render(report())
+    text = pages.render(report())
     assert 'id="gallery"' not in text
     assert "img.drawn" not in text
-    assert "gallery" not in tables.to_json(report())
+    assert "gallery" not in formats.to_json(report())
 
 
 def test_the_page_with_a_gallery_is_whole() -> None:
-    text = html.render(report(gallery=Gallery((row(), row(HOSTILE)), ("<b>left</b>",))))
+    text = pages.render(report(gallery=Gallery((row(), row(HOSTILE)), ("<b>left</b>",))))
     page = Page(text)
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert "gallery" in ids
@@ -115,7 +116,7 @@ def test_the_oracle_is_explained() -> None:
 
 
 def test_the_document_holds_all_but_the_pixels() -> None:
-    document = tables.to_json(report(gallery=Gallery((row(condition="a dog"),), ("left out",))))
+    document = formats.to_json(report(gallery=Gallery((row(condition="a dog"),), ("left out",))))
     [found] = document["gallery"]
     assert found == {
         "image": "a.png", "digest": "ab" * 32, "redrawn": True, "same": True, "difference": 0.01,

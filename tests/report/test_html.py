@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from guda_cli.report import html
-from guda_cli.report.markup import bar, span, thumbnail
+from guda_cli.report.answers import page as pages
+from guda_cli.report.pieces.markup import bar, span, thumbnail
 from tests.report.builders import GROUPS, query, report, score
 
 VOID = {"meta", "img", "br", "line", "rect", "path"}
@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
 
 def test_tags_are_balanced_and_ids_unique() -> None:
-    page = Page(html.render(report()))
+    page = Page(pages.render(report()))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     links = {str(attrs["href"])[1:] for tag, attrs in page.tags if tag == "a"}
@@ -50,7 +50,7 @@ def test_tags_are_balanced_and_ids_unique() -> None:
 
 
 def test_hostile_names_stay_text() -> None:
-    text = html.render(report())
+    text = pages.render(report())
     page = Page(text)
     assert not any(tag in {"script", "b", "i", "u", "iframe"} for tag, _ in page.tags)
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
@@ -60,7 +60,7 @@ def test_hostile_names_stay_text() -> None:
 
 
 def test_nothing_is_loaded_from_outside() -> None:
-    text = html.render(report())
+    text = pages.render(report())
     assert not re.search(r"(?i)(https?:)?//", re.sub(r"data:image/png;base64,[^\"]*", "", text))
     assert "url(" not in text
     assert "@import" not in text
@@ -70,7 +70,7 @@ def test_nothing_is_loaded_from_outside() -> None:
 
 
 def test_pictures_have_alternatives_and_tables_heads() -> None:
-    page = Page(html.render(report()))
+    page = Page(pages.render(report()))
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
     assert all(attrs.get("aria-hidden") == "true" for tag, attrs in page.tags if tag == "svg")
     assert all(attrs.get("scope") in {"row", "col"} for tag, attrs in page.tags if tag == "th")
@@ -79,7 +79,7 @@ def test_pictures_have_alternatives_and_tables_heads() -> None:
 
 
 def test_the_answer_comes_first_and_everything_is_there() -> None:
-    words = " ".join(Page(html.render(report())).words)
+    words = " ".join(Page(pages.render(report())).words)
     parts = ["For 1 of 3 images", "min-snr:5", "a.png", "No group stands out", "Mean over 3 images"]
     parts += ["images by the group they look most like", "FAILED", "loss did not rise", "all steps"]
     parts += ["not legal advice", "packages.torch", "lr: 1e-3"]
@@ -90,7 +90,7 @@ def test_the_answer_comes_first_and_everything_is_there() -> None:
 
 def test_many_queries_go_into_a_compact_table() -> None:
     queries = tuple(query(f"{i}.png", dict.fromkeys(GROUPS, 0.5)) for i in range(5))
-    text = html.render(report(queries), expanded=2)
+    text = pages.render(report(queries), expanded=2)
     Page(text)
     assert text.count('<article class="card">') == 2
     assert "The other 3 images" in text
@@ -100,12 +100,12 @@ def test_many_queries_go_into_a_compact_table() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_queries(count: int) -> None:
     queries = tuple(query(f"{i}.png", {"cat": 1.0}, answer=None) for i in range(count))
-    Page(html.render(report(queries, null=None, checks=(), costs=(), provenance={})))
+    Page(pages.render(report(queries, null=None, checks=(), costs=(), provenance={})))
 
 
 def test_numbers_that_are_no_numbers() -> None:
     bad = query("x.png", {}, scores=(score("cat", float("nan")), score("dog", float("inf"))))
-    Page(html.render(report((bad, bad))))
+    Page(pages.render(report((bad, bad))))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

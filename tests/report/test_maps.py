@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guda_cli.report import maps
+from guda_cli.report.answers import maps
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from guda_cli.report.model import summarise
+from guda_cli.report.answers.content import summarise
 from tests.report.builders import query, report, score
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.report import html, lines, tables, terminal
-from guda_cli.report.markup import bar, span
-from guda_cli.report.model import GroupScore, InstanceScore, QueryResult, ReportModel
+from guda_cli.report.answers import formats, terminal
+from guda_cli.report.answers import page as pages
+from guda_cli.report.answers.content import GroupScore, InstanceScore, QueryResult, ReportModel
+from guda_cli.report.pieces.markup import bar, span
 from tests.report.builders import GROUPS, HOSTILE, query, report
 from tests.report.test_html import Page
 from tests.report.test_tables import schema, validate
@@ -47,7 +48,7 @@ def similarity(**changes: Any) -> ReportModel:
 
 
 def test_page_says_nothing_of_counterfactuals() -> None:
-    text = html.render(similarity())
+    text = pages.render(similarity())
     said = " ".join(Page(text).words)
     body = said.split("Provenance")[0]
     for word in (
@@ -68,7 +69,7 @@ def test_page_says_nothing_of_counterfactuals() -> None:
 
 
 def test_page_shows_the_training_images() -> None:
-    text = html.render(similarity())
+    text = pages.render(similarity())
     page = Page(text)
     assert text.count('<ol class="instances">') == 2
     assert sum(attrs.get("class") == "instance" for tag, attrs in page.tags if tag == "img") == 2
@@ -79,7 +80,7 @@ def test_page_shows_the_training_images() -> None:
     for part in ("train-7.png", "cat, dog", "+0.990", "+0.875"):
         assert said.count(part) >= 2
     assert not any(tag in {"script", "b"} for tag, _ in page.tags)
-    assert '<ol class="instances">' not in html.render(report())
+    assert '<ol class="instances">' not in pages.render(report())
 
 
 def test_bars_without_errors() -> None:
@@ -112,22 +113,22 @@ def test_some_errors_and_some_not() -> None:
     table = shown([terminal.query_table(mixed, 2, "nats")], 80)
     (dog,) = [line for line in table.splitlines() if "dog" in line]
     assert dog.count("–") == 2
-    Page(html.render(report((mixed, mixed))))
+    Page(pages.render(report((mixed, mixed))))
 
 
 def test_line() -> None:
-    assert lines.query_line(answered("a.png"), 2) == "a.png: cat +0.9; dog +0.8"
+    assert terminal.query_line(answered("a.png"), 2) == "a.png: cat +0.9; dog +0.8"
 
 
 def test_csv_leaves_errors_empty() -> None:
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(similarity()))))
+    rows = list(csv.DictReader(io.StringIO(formats.to_csv(similarity()))))
     assert len(rows) == 6
     assert {row[k] for row in rows for k in ("se", "low", "high", "z")} == {""}
     assert float(rows[0]["score"]) == 0.9
 
 
 def test_documents_fit_their_schemas() -> None:
-    document = json.loads(json.dumps(tables.to_json(similarity()), allow_nan=False))
+    document = json.loads(json.dumps(formats.to_json(similarity()), allow_nan=False))
     validate(document, schema("report"), schema("report"))
     assert document["queries"][0]["instances"][0] == {
         "rank": 1,
@@ -136,8 +137,8 @@ def test_documents_fit_their_schemas() -> None:
         "score": 0.99,
     }
     assert document["sign"].startswith("Higher")
-    assert "instances" not in tables.to_json(report())["queries"][0]
-    line = tables.score_document(
+    assert "instances" not in formats.to_json(report())["queries"][0]
+    line = formats.score_document(
         answered("a.png"), counterfactual=False, method="similarity", weighting="", unit="similarity score"
     )
     validate(json.loads(json.dumps(line, allow_nan=False)), schema("score"), schema("score"))

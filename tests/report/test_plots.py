@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from guda_cli.report import agreement_plots as plots
-from guda_cli.report.agreement_model import BandPoint, Interval, StepPoint
-from guda_cli.report.plots import (
+from guda_cli.report.agreement import plots
+from guda_cli.report.agreement.content import BandPoint, Interval, StepPoint
+from guda_cli.report.pieces.axes import (
     HEIGHT,
     LEFT,
     RIGHT,

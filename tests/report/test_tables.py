@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.report import tables
+from guda_cli.report.answers import formats
 from tests.report.builders import query, report, score
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -57,8 +57,8 @@ def schema(name: str) -> dict[str, Any]:
 
 def test_csv_round_trip() -> None:
     model = report()
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(model))))
-    assert tuple(rows[0]) == tables.CSV_COLUMNS
+    rows = list(csv.DictReader(io.StringIO(formats.to_csv(model))))
+    assert tuple(rows[0]) == formats.CSV_COLUMNS
     assert len(rows) == 9
     assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
     assert [float(row["score"]) for row in rows[:3]] == [1.0, 0.5, -0.25]
@@ -73,20 +73,20 @@ def test_csv_lines_of_the_queries_make_up_the_csv() -> None:
     lines = [
         line
         for i, one in enumerate(model.queries)
-        for line in tables.csv_lines(one, "guda", "min-snr:5", header=i == 0)
+        for line in formats.csv_lines(one, "guda", "min-snr:5", header=i == 0)
     ]
-    assert "\n".join([*lines, ""]) == tables.to_csv(model)
+    assert "\n".join([*lines, ""]) == formats.to_csv(model)
 
 
 def test_csv_keeps_odd_names_and_leaves_out_what_is_not_known() -> None:
     odd = query('a,"b"\nc', {}, None, scores=(score("g", float("nan"), None, None),))
-    (row,) = csv.DictReader(io.StringIO(tables.to_csv(report((odd,)))))
+    (row,) = csv.DictReader(io.StringIO(formats.to_csv(report((odd,)))))
     assert row["query"] == 'a,"b"\nc'
     assert [row[k] for k in ("score", "z", "p", "stands_out", "looks_like")] == [""] * 5
 
 
 def test_report_document_is_strict_json_and_fits_its_schema() -> None:
-    text = json.dumps(tables.to_json(report()), allow_nan=False)
+    text = json.dumps(formats.to_json(report()), allow_nan=False)
     document = json.loads(text)
     validate(document, schema("report"), schema("report"))
     assert document["provenance"]["loss"] is None
@@ -99,7 +99,7 @@ def test_report_document_is_strict_json_and_fits_its_schema() -> None:
 
 def test_score_document_fits_its_schema() -> None:
     one = query("x.png", {"cat": float("inf"), "dog": 1.0}, elbo_nats=-3.0, answer=("cat",))
-    document = tables.score_document(
+    document = formats.score_document(
         one, method="guda", weighting="elbo", unit="nats", draws=np.int64(2), steps=np.arange(2)
     )
     validate(json.loads(json.dumps(document, allow_nan=False)), schema("score"), schema("score"))
@@ -111,18 +111,18 @@ def test_score_document_fits_its_schema() -> None:
 
 def test_score_document_refuses_missing_and_reserved_fields() -> None:
     with pytest.raises(ValueError, match="unit"):
-        tables.score_document(query("x", {}), method="guda", weighting="elbo")
+        formats.score_document(query("x", {}), method="guda", weighting="elbo")
     with pytest.raises(ValueError, match="digest"):
-        tables.score_document(query("x", {}), method="guda", weighting="elbo", unit="nats", digest="0")
+        formats.score_document(query("x", {}), method="guda", weighting="elbo", unit="nats", digest="0")
 
 
 def test_unknown_values_are_refused() -> None:
     with pytest.raises(TypeError, match="object"):
-        tables.plain({"a": object()})
+        formats.plain({"a": object()})
 
 
 def test_latex() -> None:
-    text = tables.to_latex(["a_b", "50 %"], [["x & y", 1.23456], [r"\{~^$#}", None]])
+    text = formats.to_latex(["a_b", "50 %"], [["x & y", 1.23456], [r"\{~^$#}", None]])
     assert text.splitlines() == [
         r"\begin{tabular}{lr}",
         r"\toprule",
@@ -137,4 +137,4 @@ def test_latex() -> None:
 
 def test_latex_refuses_ragged_rows() -> None:
     with pytest.raises(ValueError, match="1 cells"):
-        tables.to_latex(["a", "b"], [["x"]])
+        formats.to_latex(["a", "b"], [["x"]])

@@ -8,8 +8,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from guda_cli.report import terminal
-from guda_cli.report.model import summarise
+from guda_cli.report.answers import terminal
+from guda_cli.report.answers.content import summarise
 from tests.report.builders import GROUPS, query, report, score
 
 
@@ -63,7 +63,7 @@ def test_bars() -> None:
 
 def test_rich_and_pillow_are_imported_late() -> None:
     code = (
-        "import sys; from guda_cli.report import html, maps, tables, terminal; "
+        "import sys; from guda_cli.report.answers import formats, maps, page, terminal; "
         "assert not {'rich', 'PIL', 'torch'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from guda_cli.report import style
-from guda_cli.report.text import (
+from guda_cli.report.pieces import css
+from guda_cli.report.pieces.text import (
     Scale,
     change,
     duration,
@@ -68,14 +68,14 @@ def test_small_formats() -> None:
     assert flatten({"a": {"b": [1, 2]}, "c": [{"d": None}]}) == [("a.b", "1, 2"), ("c[0].d", "–")]
 
 
-@pytest.mark.parametrize("scheme", [style.LIGHT, style.DARK])
+@pytest.mark.parametrize("scheme", [css.LIGHT, css.DARK])
 def test_numbers_on_the_ramp_are_legible(scheme: dict[str, str]) -> None:
-    for colour, ink in style.ramp(scheme).values():
-        assert style.contrast(colour, ink) >= 4.5
+    for colour, ink in css.ramp(scheme).values():
+        assert css.contrast(colour, ink) >= 4.5
 
 
 def test_heat_class() -> None:
-    assert style.heat_class(0.0, 1.0) == "h0"
-    assert style.heat_class(5.0, 1.0) == "hp9"
-    assert style.heat_class(-1.0, 1.0) == "hn9"
-    assert style.heat_class(1.0, 0.0) == "h0"
+    assert css.heat_class(0.0, 1.0) == "h0"
+    assert css.heat_class(5.0, 1.0) == "hp9"
+    assert css.heat_class(-1.0, 1.0) == "hn9"
+    assert css.heat_class(1.0, 0.0) == "h0"

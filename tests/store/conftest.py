@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from store import ActionRecord, Store, action_key
+from guda_cli.store import ActionRecord, Store, action_key
 
 Publish = Callable[..., ActionRecord]
 Python = Callable[..., "subprocess.Popen[str]"]

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from store import MissingBlob, StoreError, action_key
+from guda_cli.store import MissingBlob, StoreError, action_key
 
 
 def test_record_comes_back_as_published(store, publish):
@@ -89,7 +89,7 @@ def test_ambiguous_prefix_names_the_candidates(store, publish):
 def test_two_processes_publishing_one_key_agree(store, python):
     code = """
 import sys
-from store import Store, action_key
+from guda_cli.store import Store, action_key
 store = Store.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import MissingBlob, Store
+from guda_cli.store import MissingBlob, Store
 
 
 def leftovers(store):

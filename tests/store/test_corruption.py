@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from store import CorruptBlob, MissingBlob, StoreError, action_key
+from guda_cli.store import CorruptBlob, MissingBlob, StoreError, action_key
 
 KEY = action_key("table", 1, {}, {})
 ROWS = [action_key("row", 1, {"n": n}, {}) for n in range(6)]

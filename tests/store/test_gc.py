@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from store import action_key
+from guda_cli.store import action_key
 
 NOW = -10.0  # a grace time in the future: everything is old enough
 TABLE = action_key("table", 1, {}, {})

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import store
+from guda_cli import store as package
 
 HEAVY = (
     "numpy",
@@ -11,12 +11,11 @@ HEAVY = (
     "torch",
     "diffusers",
     "safetensors",
-    "guda_cli",
     "scipy",
     "asyncio",
     "multiprocessing",
 )
-ALLOWED = {"store", "numpy", "h5py", "safetensors"}
+ALLOWED = {"guda_cli.store", "numpy", "h5py", "safetensors"}
 
 
 def run(code):
@@ -24,14 +23,21 @@ def run(code):
 
 
 def test_importing_the_store_is_light():
-    out = run(f"import store, sys; print([name for name in {HEAVY} if name in sys.modules])")
+    out = run(f"import guda_cli.store, sys; print([name for name in {HEAVY} if name in sys.modules])")
     assert out.strip() == "[]"
+
+
+def test_importing_the_store_imports_nothing_else_of_guda():
+    out = run("import guda_cli.store, sys; print([n for n in sys.modules if n.startswith('guda')])")
+    names = ast.literal_eval(out)
+    assert "guda_cli.store" in names
+    assert all(name == "guda_cli" or name.startswith("guda_cli.store") for name in names)
 
 
 def test_listing_needs_no_numpy(store):
     code = f"""
 import sys
-from store import Store
+from guda_cli.store import Store
 opened = Store.open({str(store.root)!r})
 list(opened.records()), opened.tables(), opened.usage(), opened.table_rows("0" * 64), opened.gc()
 print([name for name in {HEAVY} if name in sys.modules])
@@ -40,7 +46,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 def test_the_store_imports_only_what_it_may():
-    for path in Path(store.__file__).parent.glob("*.py"):
+    for path in Path(package.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.Import):
@@ -49,6 +55,6 @@ def test_the_store_imports_only_what_it_may():
                 assert node.level == 0, path.name
                 names = [node.module or ""]
             for name in names:
-                top = name.partition(".")[0]
+                top = name.partition(".")[0] if not name.startswith("guda_cli.store") else "guda_cli.store"
                 assert top in ALLOWED or top in sys.stdlib_module_names, f"{path.name} imports {name}"
                 assert top != "pickle"

@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from store import (
+from guda_cli.store import (
     CorruptBlob,
     Store,
     StoreError,
@@ -57,7 +57,7 @@ def test_an_interrupted_creation_is_finished(tmp_path):
 def test_many_processes_may_make_one_store(tmp_path, python):
     code = """
 import sys
-from store import Store
+from guda_cli.store import Store
 print("ready", flush=True)
 sys.stdin.readline()
 Store.open(sys.argv[1]).put_bytes(b"x")

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from store import LeaseBusy, action_key
+from guda_cli.store import LeaseBusy, action_key
 
 KEY = action_key("train", 1, {}, {})
 HOLD = """
 import sys
-from store import Store
+from guda_cli.store import Store
 store = Store.open(sys.argv[1])
 with store.lease(sys.argv[2], stale_after=float(sys.argv[3])):
     print("held", flush=True)
@@ -91,7 +91,7 @@ def test_a_reused_pid_is_not_the_holder(store, monkeypatch):
     with store.lease(KEY):
         path = store.root / "leases" / f"{KEY}.json"
         text = path.read_text()
-        monkeypatch.setattr("store.leases._process", lambda pid: ("S", 1 if pid == real else 2))
+        monkeypatch.setattr("guda_cli.store.leases._process", lambda pid: ("S", 1 if pid == real else 2))
         assert store.live_leases() == []
         with store.lease(KEY, wait=False):
             assert path.read_text() != text
@@ -122,7 +122,7 @@ def test_an_unreadable_lease_is_held_until_it_is_old(store):
 def test_one_taker_of_a_stale_lease_wins(store, python):
     code = """
 import sys, time
-from store import Store, LeaseBusy
+from guda_cli.store import Store, LeaseBusy
 store = Store.open(sys.argv[1])
 print("ready", flush=True)
 for line in sys.stdin:

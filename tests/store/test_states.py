@@ -1,6 +1,6 @@
 import pytest
 
-from store import action_key
+from guda_cli.store import action_key
 
 KEY = action_key("train", 1, {}, {})
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import Store, StoreError, action_key
+from guda_cli.store import Store, StoreError, action_key
 
 TABLE = action_key("elbo", 1, {"grid": 4}, {})
 ROWS = [action_key("query", 1, {"n": n}, {}) for n in range(12)]
@@ -109,7 +109,7 @@ def test_two_orders_of_publishing_merge_to_the_same_bytes(store, tmp_path):
 
 
 def test_attributes_survive_two_mergings(store):
-    from store.segments import read
+    from guda_cli.store.segments import read
 
     for n in range(4):
         put(store, n, attrs={"block": n})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from guda_cli.latent.pipeline_folder import read_pipeline
+from guda_cli.checkpoints.pipeline_folder import read_pipeline
 from tests.latent.compvis import checkpoint
 from tests.latent.conftest import save
 from tests.text_to_image.fixtures import GROUPS, cli, one_thread, paint
@@ -80,11 +80,11 @@ class TestRecipes:
         assert [entry["group"] for entry in found["scores"]] == ["ink"]
 
     def test_fine_tuning_some_parameters_leaves_the_others(self, work: Path, cli: Cli) -> None:
-        from guda_cli.training import model_io
+        from guda_cli.diffusion import networks
 
         cli("train", "paintings", "--from", "pipe", *SMALL, "--set", "train.params=cross-attn-kv")
         before, after = (
-            model_io.from_bytes(here().read_bytes(record(kind).outputs["weights"]))
+            networks.from_bytes(here().read_bytes(record(kind).outputs["weights"]))
             for kind in ("pipeline", "train")
         )
         changed = {name for name, value in before.items() if not bool((value == after[name]).all())}

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from guda_cli.errors import GudaError
 from guda_cli.training import distributed, loop
+from guda_cli.training.run_state import RunState
 from guda_cli.training.scale import Scale
-from guda_cli.training.state import RunState
 
 SIZE = 4
 

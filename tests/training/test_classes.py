@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import UNetDenoiser
-from guda_cli.recipe import TrainSpec
+from guda_cli.sections import TrainSpec
 from guda_cli.training import loop
 from guda_cli.training.stream import Stream
 from guda_cli.training.train import train, with_dropped

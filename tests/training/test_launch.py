@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from guda_cli.training import model_io
-from store import ActionRecord, Store
+from guda_cli.diffusion import networks
+from guda_cli.store import ActionRecord, Store
 from tests.text_to_image.fixtures import RECIPE, paint
 from tests.training.test_distributed import free_port
 from tests.workflow.processes import saved_step
@@ -60,7 +60,7 @@ def made(store: Path, operation: str) -> tuple[ActionRecord, dict[str, torch.Ten
     """The only record of an operation, and its weights."""
     opened = Store.open(store)
     [record] = opened.records(operation)
-    return record, model_io.from_bytes(opened.read_bytes(record.outputs["weights"]))
+    return record, networks.from_bytes(opened.read_bytes(record.outputs["weights"]))
 
 
 def test_a_text_to_image_model_from_two_processes_is_that_of_one(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from guda_cli.training import loop
-from guda_cli.training.ema import ema_decay, ema_update
-from guda_cli.training.state import RunState
+from guda_cli.training.loop import ema_decay, ema_update
+from guda_cli.training.run_state import RunState
 
 
 def spec(**changes: object) -> loop.LoopSpec:

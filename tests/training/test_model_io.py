@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from guda_cli.diffusion import networks
 from guda_cli.errors import DataError
-from guda_cli.training import model_io
 from tests.diffusion.tiny import CONFIG, make_unet
 
 
@@ -23,55 +23,55 @@ def weights() -> dict[str, Tensor]:
 
 def test_bytes_do_not_depend_on_the_order_of_names() -> None:
     one = weights()
-    data = model_io.to_bytes(one)
-    assert model_io.to_bytes(dict(reversed(one.items()))) == data
-    assert model_io.to_bytes(weights()) == data
-    back = model_io.from_bytes(data)
+    data = networks.to_bytes(one)
+    assert networks.to_bytes(dict(reversed(one.items()))) == data
+    assert networks.to_bytes(weights()) == data
+    back = networks.from_bytes(data)
     assert sorted(back) == sorted(one)
     assert all(torch.equal(back[name], one[name]) for name in one)
-    assert model_io.to_bytes(back) == data
+    assert networks.to_bytes(back) == data
 
 
 def test_bytes_do_not_depend_on_memory_layout() -> None:
     one = weights()
     strided = {**one, "b.weight": one["b.weight"].T.contiguous().T}
     assert not strided["b.weight"].is_contiguous()
-    assert model_io.to_bytes(strided) == model_io.to_bytes(one)
+    assert networks.to_bytes(strided) == networks.to_bytes(one)
 
 
 def test_bytes_tell_one_bit_apart() -> None:
     changed = weights()
     changed["a.bias"][1] = torch.nextafter(torch.tensor(0.0), torch.tensor(1.0))
-    assert model_io.to_bytes(changed) != model_io.to_bytes(weights())
+    assert networks.to_bytes(changed) != networks.to_bytes(weights())
 
 
 def test_delta_holds_exactly_what_differs() -> None:
     base, after = weights(), weights()
     after["b.weight"][2, 1] += 1e-7 * after["b.weight"][2, 1].abs()
     after["steps"] += 1
-    found = model_io.delta(after, base)
+    found = networks.delta(after, base)
     assert sorted(found) == ["b.weight", "steps"]
-    assert model_io.to_bytes({**base, **model_io.from_bytes(model_io.to_bytes(found))}) == model_io.to_bytes(
+    assert networks.to_bytes({**base, **networks.from_bytes(networks.to_bytes(found))}) == networks.to_bytes(
         after
     )
-    assert model_io.delta(base, weights()) == {}
+    assert networks.delta(base, weights()) == {}
 
 
 def test_delta_keeps_the_sign_of_zero() -> None:
     """-0.0 equals 0.0 and is another bit pattern; a restored model must have the same digest."""
     base, after = weights(), weights()
     after["a.bias"][0] = -0.0
-    restored = {**base, **model_io.delta(after, base)}
-    assert model_io.to_bytes(restored) == model_io.to_bytes(after)
+    restored = {**base, **networks.delta(after, base)}
+    assert networks.to_bytes(restored) == networks.to_bytes(after)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(bad: float) -> None:
     damaged = weights()
-    model_io.check_finite(damaged, "the full model")
+    networks.check_finite(damaged, "the full model")
     damaged["a.weight"][1, 0] = bad
     with pytest.raises(DataError, match="the full model") as caught:
-        model_io.check_finite(damaged, "the full model")
+        networks.check_finite(damaged, "the full model")
     assert "a.weight" in caught.value.why
 
 
@@ -87,4 +87,4 @@ def test_same_seed_same_network() -> None:
 
 def test_a_configuration_diffusers_refuses_is_a_data_error() -> None:
     with pytest.raises(DataError, match="UNet2DModel"):
-        model_io.build_unet({**CONFIG, "down_block_types": ("DownBlock2D",)}, 0)
+        networks.build_unet({**CONFIG, "down_block_types": ("DownBlock2D",)}, 0)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Network, UNetDenoiser
 from guda_cli.errors import RecipeError
-from guda_cli.recipe import TrainSpec
+from guda_cli.sections import TrainSpec
 from guda_cli.training import loop
 from guda_cli.training.precision import mixed
+from guda_cli.training.run_state import RunState
 from guda_cli.training.scale import Scale, checkpointed
-from guda_cli.training.state import RunState
 from guda_cli.training.stream import Stream
 from guda_cli.training.train import train
 from tests.diffusion.tiny import bytes_images, make_schedule, make_unet

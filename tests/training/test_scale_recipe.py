@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from guda_cli.errors import RecipeError
-from guda_cli.recipe import Recipe
-from guda_cli.workflow import actions
+from guda_cli.sections import Recipe
+from guda_cli.workflow.keys import steps
 from tests.golden.test_action_keys import DATA, FULL, ONE, RECIPE, with_
 
 SETTINGS: list[dict[str, Any]] = [
@@ -22,9 +22,9 @@ SETTINGS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", SETTINGS)
 def test_settings_of_scale_move_trainings_and_unlearnings(change: dict[str, Any]) -> None:
     other = with_("train", **change)
-    assert actions.train(other, DATA, None).key != actions.train(RECIPE, DATA, None).key
-    action = actions.unlearn(other, DATA, FULL, ONE)
-    assert action.key != actions.unlearn(RECIPE, DATA, FULL, ONE).key
+    assert steps.train(other, DATA, None).key != steps.train(RECIPE, DATA, None).key
+    action = steps.unlearn(other, DATA, FULL, ONE)
+    assert action.key != steps.unlearn(RECIPE, DATA, FULL, ONE).key
     [(name, value)] = change.items()
     assert action.params[name] == value
 
@@ -32,14 +32,14 @@ def test_settings_of_scale_move_trainings_and_unlearnings(change: dict[str, Any]
 def test_what_training_trains_does_not_move_an_unlearning() -> None:
     """Beyond the full model's weights, which are an input."""
     other = with_("train", params="attn")
-    assert actions.unlearn(other, DATA, FULL, ONE).key == actions.unlearn(RECIPE, DATA, FULL, ONE).key
-    assert actions.train(other, DATA, None).key != actions.train(RECIPE, DATA, None).key
+    assert steps.unlearn(other, DATA, FULL, ONE).key == steps.unlearn(RECIPE, DATA, FULL, ONE).key
+    assert steps.train(other, DATA, None).key != steps.train(RECIPE, DATA, None).key
 
 
 def test_some_parameters_are_trained_only_of_a_given_model() -> None:
     recipe = dataclasses.replace(Recipe(), train=dataclasses.replace(Recipe().train, params="lora:2"))
     with pytest.raises(RecipeError, match="start from"):
-        actions.check_params(recipe)
+        steps.check_params(recipe)
     model = dataclasses.replace(recipe.model, text_conditional=True, base="a" * 64)
-    actions.check_params(dataclasses.replace(recipe, model=model))
-    actions.check_params(Recipe())
+    steps.check_params(dataclasses.replace(recipe, model=model))
+    steps.check_params(Recipe())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from guda_cli.training import loop
 from guda_cli.training.precision import SKIPS
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 
 SPEC = loop.LoopSpec(steps=8, lr=0.1, seed=0, ema=0.5, scaled=True)
 HUGE = 1e35  # with torch's first scale, 2^16, infinite in float32; with 2^11 no longer

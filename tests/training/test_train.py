@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import UNetDenoiser
-from guda_cli.recipe import Recipe, TrainSpec
+from guda_cli.sections import Recipe, TrainSpec
 from guda_cli.training import loop
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 from guda_cli.training.stream import Stream
 from guda_cli.training.train import total_steps, train
 from guda_cli.unlearning.check import losses
-from guda_cli.workflow.actions import train_steps
+from guda_cli.workflow.keys.steps import train_steps
 from tests.diffusion.tiny import PREDICTIONS, bytes_images, make_schedule, make_unet
 
 SPEC = TrainSpec(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import add_noise
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.recipe import UnlearnSpec
+from guda_cli.sections import UnlearnSpec
 from guda_cli.training.stream import Stream
-from guda_cli.unlearning.operators import ForgetBatch, Problem
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from tests.diffusion.tiny import bytes_images, make_schedule
 
 COUNT, BATCH, SHAPE = 12, 8, (1, 4, 4)

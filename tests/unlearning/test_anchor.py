@@ -16,9 +16,10 @@ from guda_cli.diffusion.denoiser import Denoiser, add_noise
 from guda_cli.diffusion.text_denoiser import TextDenoiser
 from guda_cli.errors import RecipeError
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.anchor import Anchor, Matched, OtherStyle
-from guda_cli.unlearning.operators import Problem, TextProblem, make
-from guda_cli.unlearning.unlearn import step_loss
+from guda_cli.unlearning.operators.anchor import Anchor, Matched, OtherStyle
+from guda_cli.unlearning.operators.base import Problem, TextProblem
+from guda_cli.unlearning.operators.make import make
+from guda_cli.unlearning.run import step_loss
 from tests.diffusion.tiny import PREDICTIONS, make_schedule
 from tests.unlearning import text_problem
 from tests.unlearning.text_problem import COUNT, GROUPS, SPEC, STYLES, bank, entries, network, of, problem

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.text_denoiser import TextDenoiser
-from guda_cli.recipe import TrainSpec
+from guda_cli.sections import TrainSpec
 from guda_cli.training import loop, train
-from guda_cli.training.state import RunState
+from guda_cli.training.run_state import RunState
 from guda_cli.unlearning import catalog, check, subsets
-from guda_cli.unlearning.esd import Esd
-from guda_cli.unlearning.operators import Problem, make
-from guda_cli.unlearning.unlearn import unlearn
+from guda_cli.unlearning.operators.base import Problem
+from guda_cli.unlearning.operators.esd import Esd
+from guda_cli.unlearning.operators.make import make
+from guda_cli.unlearning.run import unlearn
 from tests.unlearning import text_problem
 from tests.unlearning.text_problem import GROUPS, denoiser, entries, of, problem
 

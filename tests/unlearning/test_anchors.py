@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from guda_cli.diffusion.noise import generator
-from guda_cli.unlearning.anchors import awss, draw_descriptors, draw_styles, mean_embeddings
+from guda_cli.unlearning.operators.anchor import awss, draw_descriptors, draw_styles, mean_embeddings
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

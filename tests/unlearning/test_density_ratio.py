@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from guda_cli.unlearning.operators import make
-from guda_cli.unlearning.retrack import RATIO_BOUND, Retrack, log_density_sum, ratio_weights
+from guda_cli.unlearning.operators.make import make
+from guda_cli.unlearning.operators.retrack import RATIO_BOUND, Retrack, log_density_sum, ratio_weights
 from tests.diffusion.tiny import float_images, make_schedule
 from tests.unlearning.helpers import entries, problem
 

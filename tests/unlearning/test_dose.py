@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from guda_cli import recipe as recipes
 from guda_cli.errors import RecipeError
-from guda_cli.recipe import UnlearnSpec
+from guda_cli.sections import UnlearnSpec
+from guda_cli.settings import reading as recipes
 from guda_cli.training.stream import Stream
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.dose import DosedStream
+from guda_cli.unlearning.run import DosedStream
 
 COUNT, BATCH, T, SHAPE = 30, 8, 50, (1, 2, 2)
 FORGET = torch.arange(COUNT) % 10 == 3  # 3, 13, 23

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from guda_cli.unlearning.neighbours import nearest
+from guda_cli.unlearning.operators.retrack import nearest
 
 
 def rows(count: int, seed: int, dim: int = 48) -> torch.Tensor:

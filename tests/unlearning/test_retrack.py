@@ -12,9 +12,10 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import add_noise
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.recipe import UnlearnSpec
-from guda_cli.unlearning.operators import ForgetBatch, Problem, make
-from guda_cli.unlearning.retrack import Retrack, neighbour_noise, target_noise
+from guda_cli.sections import UnlearnSpec
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem
+from guda_cli.unlearning.operators.make import make
+from guda_cli.unlearning.operators.retrack import Retrack, neighbour_noise, target_noise
 from tests.diffusion.tiny import bytes_images, float_images, make_schedule
 
 SPEC = UnlearnSpec(operator="retrack", neighbours=3, cap=None, forget_weight=1.0, t_min=0.0)

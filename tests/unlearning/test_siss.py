@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from guda_cli.diffusion.denoiser import add_noise
-from guda_cli.unlearning.operators import make, squared_error
-from guda_cli.unlearning.siss import Siss, importance
-from guda_cli.unlearning.unlearn import step_loss
+from guda_cli.unlearning.operators.base import squared_error
+from guda_cli.unlearning.operators.make import make
+from guda_cli.unlearning.operators.siss import Siss, importance
+from guda_cli.unlearning.run import step_loss
 from tests.diffusion.tiny import PREDICTIONS, make_schedule
 from tests.unlearning.helpers import BATCH, Scaled, entries, mixed_steps, problem, stream
 

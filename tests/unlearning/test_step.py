@@ -12,15 +12,16 @@ from torch import Tensor
 from guda_cli.diffusion.denoiser import Denoiser, UNetDenoiser, training_target
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.errors import DataError, RecipeError
-from guda_cli.recipe import UnlearnSpec
+from guda_cli.sections import UnlearnSpec
 from guda_cli.training import loop
+from guda_cli.training.run_state import RunState
 from guda_cli.training.scale import Scale
-from guda_cli.training.state import RunState
 from guda_cli.training.stream import Batch, Stream
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.operators import ForgetBatch, Problem, make
-from guda_cli.unlearning.redirect import Redirect, Redirecting
-from guda_cli.unlearning.unlearn import step_loss, unlearn
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem
+from guda_cli.unlearning.operators.make import make
+from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
+from guda_cli.unlearning.run import step_loss, unlearn
 from tests.diffusion.tiny import (
     PREDICTIONS,
     FunctionDenoiser,

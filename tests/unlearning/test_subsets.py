@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from guda_cli.diffusion import networks
 from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.errors import DataError
-from guda_cli.training import loop, model_io
-from guda_cli.training.state import RunState
+from guda_cli.training import loop
+from guda_cli.training.run_state import RunState
 from guda_cli.unlearning import lora, subsets
-from guda_cli.unlearning.operators import Problem
-from guda_cli.unlearning.unlearn import unlearn
+from guda_cli.unlearning.operators.base import Problem
+from guda_cli.unlearning.run import unlearn
 from tests.diffusion.tiny import bytes_images, make_schedule, make_unet
 from tests.unlearning.helpers import COUNT, mask, problem
 
@@ -81,7 +82,7 @@ def test_stored_size_of_a_low_rank_update(rank: int) -> None:
         shape = base[f"{name}.weight"].shape
         expected += rank * (shape[0] + shape[1:].numel())
     assert sum(value.numel() for value in kept.values()) == expected
-    assert len(model_io.to_bytes(kept)) < 4 * expected + 250 * len(kept)
+    assert len(networks.to_bytes(kept)) < 4 * expected + 250 * len(kept)
     targets = lora.targets(unet)
     assert "conv_in" in targets
     assert "down_blocks.1.attentions.0.to_out.0" in targets
@@ -98,7 +99,7 @@ def test_merged_weights_say_what_the_injected_network_says(operator: str) -> Non
     kept = subsets.stored(trained, base, "lora:2")
     assert any(float(v.abs().max()) > 1e-5 for name, v in kept.items() if lora.B in name)
     merged = network()
-    merged.load_state_dict(subsets.merge(base, model_io.from_bytes(model_io.to_bytes(kept))))
+    merged.load_state_dict(subsets.merge(base, networks.from_bytes(networks.to_bytes(kept))))
     x_t = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([1, 5, 10, 20, 40, 50])
     with torch.no_grad():

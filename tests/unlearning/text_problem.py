@@ -12,12 +12,12 @@ from torch import Tensor
 from guda_cli.data.styles import ParsedPrompt, render
 from guda_cli.diffusion.denoiser import add_noise
 from guda_cli.diffusion.noise import generator
-from guda_cli.diffusion.prompts import PromptBank
+from guda_cli.diffusion.prompt_bank import PromptBank
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.diffusion.text_denoiser import TextDenoiser
-from guda_cli.recipe import TextSpec, UnlearnSpec
+from guda_cli.sections import TextSpec, UnlearnSpec
 from guda_cli.training.stream import Stream
-from guda_cli.unlearning.operators import ForgetBatch, Problem, TextProblem
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem, TextProblem
 from tests.diffusion.tiny import make_schedule
 
 SPEC = TextSpec()

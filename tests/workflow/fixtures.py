@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from guda_cli import app
-from store import ActionRecord, Store
+from guda_cli.store import ActionRecord, Store
 
 GROUPS = ("amber", "blue", "cyan", "dune")
 IMAGES = 12  # a group

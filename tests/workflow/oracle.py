@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.workflow.instances.settings import METHODS as RIVALS
+from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
 from tests.workflow.fixtures import build, run
 
 SEEDS = (2, 3)

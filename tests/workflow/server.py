@@ -22,9 +22,9 @@ PRELOAD = (
     "guda_cli.commands.unlearn",
     "guda_cli.commands.score",
     "guda_cli.commands.report",
-    "guda_cli.workflow.jobs",
-    "guda_cli.workflow.score_run",
-    "guda_cli.workflow.reporting",
+    "guda_cli.workflow.models.build",
+    "guda_cli.workflow.scoring.counterfactual_run",
+    "guda_cli.workflow.reporting.answers_report",
 )
 
 

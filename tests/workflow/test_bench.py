@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.attribution.agreement import METRICS, metrics, random_expectation
 from guda_cli.attribution.bootstrap import bootstrap_interval
+from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expectation
 from guda_cli.console import Console
 from guda_cli.session import Options, Session
-from guda_cli.workflow import removal
-from guda_cli.workflow.counterfactuals import action_of, oracle_seeds
-from guda_cli.workflow.instances.settings import METHODS as RIVALS
-from guda_cli.workflow.project import Project
+from guda_cli.workflow.keys import removal
+from guda_cli.workflow.project.project import Project
+from guda_cli.workflow.project.without import action_of
+from guda_cli.workflow.scoring.counterfactuals import oracle_seeds
+from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
 from tests.workflow.fixtures import GROUPS, QUERIES, ROWS, Cli, here, record
 from tests.workflow.oracle import SEEDS, matrix, without_torch
 

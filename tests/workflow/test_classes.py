@@ -10,32 +10,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli import recipe as recipes
-from guda_cli.data.conditions import Classes
+from guda_cli import sections
+from guda_cli.data.classes import Classes
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import Query
 from guda_cli.errors import DataError, RecipeError, UsageError
-from guda_cli.workflow import actions, queries_store, sampling
-from guda_cli.workflow.actions import DataRef
-from guda_cli.workflow.classes import classes_of
-from guda_cli.workflow.configs import configs
+from guda_cli.settings import reading as recipes
+from guda_cli.workflow.keys import steps
+from guda_cli.workflow.keys.configs import configs
+from guda_cli.workflow.keys.operations import DataRef
+from guda_cli.workflow.models import drawing
+from guda_cli.workflow.models.model_record import classes_of
+from guda_cli.workflow.scoring import remembered
 from tests.golden.test_action_keys import DATA, FULL, RECIPE
 
 CONDITIONAL = dataclasses.replace(RECIPE, model=dataclasses.replace(RECIPE.model, class_conditional=True))
 SEVERAL = DataRef("d" * 64, "0" * 64, {"one": 20, "two": 31}, 50, (1, 8, 8))
 
 
-def with_dropout(recipe: recipes.Recipe, share: float) -> recipes.Recipe:
+def with_dropout(recipe: sections.Recipe, share: float) -> sections.Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, class_dropout=share))
 
 
 class TestKeys:
     def test_dropout_moves_conditional_trainings_only(self) -> None:
-        key = actions.train(RECIPE, DATA, None).key
-        assert actions.train(with_dropout(RECIPE, 0.3), DATA, None).key == key
-        conditional = actions.train(CONDITIONAL, DATA, None).key
+        key = steps.train(RECIPE, DATA, None).key
+        assert steps.train(with_dropout(RECIPE, 0.3), DATA, None).key == key
+        conditional = steps.train(CONDITIONAL, DATA, None).key
         assert conditional != key
-        assert actions.train(with_dropout(CONDITIONAL, 0.3), DATA, None).key != conditional
+        assert steps.train(with_dropout(CONDITIONAL, 0.3), DATA, None).key != conditional
 
     def test_the_network_has_a_class_a_group_and_the_null_class(self) -> None:
         config = configs(CONDITIONAL, DATA.shape, ["two", "one"])
@@ -53,9 +56,9 @@ class TestKeys:
         assert config["unet"]["null_class"] is False
 
     def test_images_in_several_groups_have_no_class(self) -> None:
-        actions.train(RECIPE, SEVERAL, None)
+        steps.train(RECIPE, SEVERAL, None)
         with pytest.raises(RecipeError, match="exactly one group"):
-            actions.train(CONDITIONAL, SEVERAL, None)
+            steps.train(CONDITIONAL, SEVERAL, None)
 
     @pytest.mark.parametrize("share", [-0.1, 1.0, 7])
     def test_dropout_is_a_share(self, share: float) -> None:
@@ -64,41 +67,41 @@ class TestKeys:
 
 
 class TestSampling:
-    SETTINGS = sampling.Settings(5, "ddim", 10, 0)
+    SETTINGS = drawing.Settings(5, "ddim", 10, 0)
 
     def test_keys_of_unconditional_samples_know_no_classes(self) -> None:
-        action = sampling.action(FULL, FULL, self.SETTINGS)
+        action = drawing.action(FULL, FULL, self.SETTINGS)
         assert action.params == {"count": 5, "sampler": "ddim", "steps": 10, "seed": 0}
         assert action.forwards == 50
 
     def test_classes_and_guidance_are_in_the_key_and_guidance_costs_double(self) -> None:
         settings = dataclasses.replace(self.SETTINGS, classes=("a", "b"))
         guided = dataclasses.replace(settings, guidance=2.0)
-        found = [sampling.action(FULL, FULL, s) for s in (self.SETTINGS, settings, guided)]
+        found = [drawing.action(FULL, FULL, s) for s in (self.SETTINGS, settings, guided)]
         assert len({action.key for action in found}) == 3
         assert [action.forwards for action in found] == [50, 50, 100]
         assert [settings.condition_of(i) for i in range(5)] == ["a", "b", "a", "b", "a"]
 
     def test_all_classes_in_turn_unless_some_are_chosen(self) -> None:
         classes = Classes(("a", "b", "c"), 3)
-        assert sampling.settings_for(classes, self.SETTINGS, None, None).classes == ("a", "b", "c")
-        chosen = sampling.settings_for(classes, self.SETTINGS, ["c", "a"], 2.5)
+        assert drawing.settings_for(classes, self.SETTINGS, None, None).classes == ("a", "b", "c")
+        chosen = drawing.settings_for(classes, self.SETTINGS, ["c", "a"], 2.5)
         assert (chosen.classes, chosen.guidance) == (("c", "a"), 2.5)
-        assert sampling.settings_for(None, self.SETTINGS, None, None) == self.SETTINGS
+        assert drawing.settings_for(None, self.SETTINGS, None, None) == self.SETTINGS
 
     @pytest.mark.parametrize(("names", "guidance"), [(["a"], None), (None, 2.0), (None, 1.0)])
     def test_an_unconditional_model_takes_neither(
         self, names: list[str] | None, guidance: float | None
     ) -> None:
         with pytest.raises(UsageError, match="needs a class-conditional model"):
-            sampling.settings_for(None, self.SETTINGS, names, guidance)
+            drawing.settings_for(None, self.SETTINGS, names, guidance)
 
     def test_unknown_class_and_guidance_without_null_class(self) -> None:
         with pytest.raises(UsageError, match="did you mean 'cat'"):
-            sampling.settings_for(Classes(("cat", "dog"), 2), self.SETTINGS, ["cta"], None)
+            drawing.settings_for(Classes(("cat", "dog"), 2), self.SETTINGS, ["cta"], None)
         with pytest.raises(UsageError, match="null class"):
-            sampling.settings_for(Classes(("cat", "dog"), None), self.SETTINGS, None, 2.0)
-        assert sampling.settings_for(Classes(("cat", "dog"), None), self.SETTINGS, None, 1.0).guidance == 1.0
+            drawing.settings_for(Classes(("cat", "dog"), None), self.SETTINGS, None, 2.0)
+        assert drawing.settings_for(Classes(("cat", "dog"), None), self.SETTINGS, None, 1.0).guidance == 1.0
 
 
 class TestStoredQueries:
@@ -113,7 +116,7 @@ class TestStoredQueries:
 
     def test_conditions_come_back(self) -> None:
         queries = self.queries("cat", None, "naïve ☃")
-        again = queries_store.unpack(queries_store.pack(queries))
+        again = remembered.unpack(remembered.pack(queries))
         for one, two in zip(queries, again, strict=True):
             assert (one.name, one.condition, one.digest, one.pixels_digest) == (
                 two.name, two.condition, two.digest, two.pixels_digest,
@@ -127,8 +130,8 @@ class TestStoredQueries:
         queries = self.queries(None, None)
         listing = json.dumps([[query.name, query.pixels_digest] for query in queries])
         old = save({"pixels": np.stack([query.pixels for query in queries])}, {"queries": listing})
-        assert [query.digest for query in queries_store.unpack(old)] == [query.digest for query in queries]
-        assert queries_store.pack(queries) == old
+        assert [query.digest for query in remembered.unpack(old)] == [query.digest for query in queries]
+        assert remembered.pack(queries) == old
 
 
 class TestFit:
@@ -160,9 +163,9 @@ class TestFit:
 
 def test_labels_are_the_groups_in_sorted_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from guda_cli.console import Console
-    from guda_cli.workflow.jobs import Builder
-    from guda_cli.workflow.project import Project
-    from store import Store
+    from guda_cli.store import Store
+    from guda_cli.workflow.models.build import Builder
+    from guda_cli.workflow.project.project import Project
     from tests.workflow.fixtures import draw
 
     monkeypatch.chdir(tmp_path)

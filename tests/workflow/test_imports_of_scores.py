@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.attribution.agreement import METRICS, metrics
+from guda_cli.attribution.rank_agreement import METRICS, metrics
 from tests.workflow.fixtures import GROUPS, QUERIES, Cli, here, tree
 from tests.workflow.oracle import SEEDS, without_torch
 from tests.workflow.test_bench import CEILING, averaged, report, rows, scored

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from guda_cli import recipe as recipes
 from guda_cli.console import Console
 from guda_cli.data.images import small
 from guda_cli.data.queries import Query, load_query
-from guda_cli.workflow.looks import looks_like
-from guda_cli.workflow.project import Project
-from store import Store
+from guda_cli.settings import reading as recipes
+from guda_cli.store import Store
+from guda_cli.workflow.project.project import Project
+from guda_cli.workflow.scoring.looks import looks_like
 
 
 def painted(folder: Path, size: int) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guda_cli.workflow.instances.settings import METHODS as RIVALS
-from guda_cli.workflow.methods import METHODS
+from guda_cli.workflow.scoring.dispatch import METHODS
+from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
 from tests.workflow.fixtures import GROUPS, IMAGES, QUERIES, Cli, flip, here, record, scores, tree
 from tests.workflow.oracle import PER_GROUP, matrix, without_torch
 

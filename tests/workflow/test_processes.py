@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from store import Store
+from guda_cli.store import Store
 from tests.workflow import processes
 from tests.workflow.fixtures import RECIPE, Cli, draw, here
 
@@ -58,7 +58,7 @@ def test_no_wait_while_another_holds_the_work(cli: Cli, project: Path) -> None:
     change = ["--set", "train.steps=3"]
     [step] = [s for s in cli("status", *change, "--json").document["steps"] if s["what"] == "full model"]
     holder = (
-        "import sys; from store import Store\n"
+        "import sys; from guda_cli.store import Store\n"
         "with Store.open('.guda').lease(sys.argv[1]):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

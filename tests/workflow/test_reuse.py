@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store import Store
+from guda_cli.store import Store
 from tests.workflow.fixtures import (
     GROUPS,
     MODELS,

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from guda_cli.errors import RecipeError, UsageError
-from guda_cli.recipe import from_dict, to_dict
-from guda_cli.recipes_lookup import load
+from guda_cli.sections import to_dict
+from guda_cli.settings.lookup import load
+from guda_cli.settings.reading import from_dict
 from guda_cli.unlearning import catalog
-from guda_cli.workflow.tuning.judge import Verdict, choose, halves, judge
-from guda_cli.workflow.tuning.run import held_out, strength
-from guda_cli.workflow.tuning.space import SPACES, candidates, parse_space, with_settings
+from guda_cli.workflow.judging.candidates import SPACES, candidates, parse_space, with_settings
+from guda_cli.workflow.judging.search import held_out, strength
+from guda_cli.workflow.judging.verdict import Verdict, choose, halves, judge
 from tests.workflow.fixtures import GROUPS, Cli, here, record, tree
 from tests.workflow.oracle import without_torch
 from tests.workflow.test_bench import report, rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from guda_cli.data.sources.detect import locate
 from guda_cli.data.sources.stamp import fingerprint
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

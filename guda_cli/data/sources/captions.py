@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.data.sources.metadata import IMAGE_COLUMNS, PROMPT_COLUMNS, json_rows
-from guda_cli.data.sources.names import few, plural
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError, nearest
+from guda_cli.phrases import few, plural
 
 
 def caption_file(tree: Tree, prompts: str | None, root: str) -> str | None:

@@ -13,7 +13,7 @@ from guda_cli.data.sources.names import clean_root
 from guda_cli.data.sources.packed import Progress, check_group, from_arrays
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 _BATCH = re.compile(r"data_batch_\d+\.bin")
 _PIXELS = 3 * 32 * 32

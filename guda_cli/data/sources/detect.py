@@ -7,7 +7,7 @@ from pathlib import Path
 
 from guda_cli.data.sources.names import clean_root
 from guda_cli.errors import DataError, nearest, unknown
-from guda_cli.recipe import SOURCES, DataSpec
+from guda_cli.sections import SOURCES, DataSpec
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 

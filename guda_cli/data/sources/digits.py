@@ -6,7 +6,7 @@ import numpy as np
 
 from guda_cli.data.dataset import Dataset
 from guda_cli.data.sources.packed import Progress, check_group, from_arrays
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 
 def read_digits(spec: DataSpec, progress: Progress | None = None) -> Dataset:

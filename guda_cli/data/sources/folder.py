@@ -7,9 +7,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from guda_cli.data.sources.names import check_text, hidden, hostile, plural
+from guda_cli.data.sources.names import check_text, hidden, hostile
 from guda_cli.data.versions import IMAGE_SUFFIXES
 from guda_cli.errors import DataError
+from guda_cli.phrases import plural
 
 
 class FolderTree:

@@ -16,7 +16,7 @@ from guda_cli.data.dataset import Dataset
 from guda_cli.data.sources.detect import IdxFiles, idx_files
 from guda_cli.data.sources.packed import Progress, check_group, from_arrays
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

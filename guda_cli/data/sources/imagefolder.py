@@ -11,11 +11,12 @@ from guda_cli.data.dataset import Dataset, make_dataset
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
 from guda_cli.data.sources.captions import caption_file, read_captions
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
-from guda_cli.data.sources.names import clean_root, few, plural
+from guda_cli.data.sources.names import clean_root
 from guda_cli.data.sources.selection import keep_common, select
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError, nearest
-from guda_cli.recipe import DataSpec
+from guda_cli.phrases import few, plural
+from guda_cli.sections import DataSpec
 
 Progress = Callable[[int, int | None], None]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from guda_cli.data.sources.names import few
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError, unknown
+from guda_cli.phrases import few
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 PROMPT_COLUMNS = ("prompt", "text", "caption")

@@ -57,14 +57,3 @@ def clean_root(root: str) -> str:
             f"data.root '{root}' leads outside data.path", fix="give a folder inside data.path, such as train"
         )
     return "/".join(parts)
-
-
-def few(names: list[str], most: int = 5) -> str:
-    """The first `most` names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def plural(count: int, one: str, many: str) -> str:
-    """`count` with the fitting noun phrase."""
-    return f"{count} {one if count == 1 else many}"

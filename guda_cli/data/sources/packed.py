@@ -12,7 +12,7 @@ from guda_cli.data.images import preprocess
 from guda_cli.data.sources.imagefolder import duplicates
 from guda_cli.data.sources.selection import select
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 Progress = Callable[[int, int | None], None]
 

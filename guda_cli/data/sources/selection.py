@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from guda_cli.data.sources.names import plural
 from guda_cli.errors import DataError, unknown
-from guda_cli.recipe import DataSpec
+from guda_cli.phrases import plural
+from guda_cli.sections import DataSpec
 
 
 def keep_common(

@@ -14,7 +14,7 @@ from guda_cli.data.sources.folder import walk
 from guda_cli.data.sources.names import clean_root
 from guda_cli.data.versions import DATASET_VERSION, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
-from guda_cli.recipe import DataSpec
+from guda_cli.sections import DataSpec
 
 
 def fingerprint(spec: DataSpec) -> str:

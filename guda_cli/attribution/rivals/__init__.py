@@ -1,0 +1,1 @@
+"""Methods that look at training images instead of removing a group."""

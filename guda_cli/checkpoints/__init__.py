@@ -1,0 +1,1 @@
+"""Other people's model files: pipelines, single files, LoRAs, tokenizers, read and written."""

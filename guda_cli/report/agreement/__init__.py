@@ -1,0 +1,1 @@
+"""Methods against the oracle, for terminal, page and scripts."""

@@ -1,0 +1,226 @@
+"""The report for a terminal, as rich renderables; rich itself is imported when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from guda_cli.report.answers import words
+from guda_cli.report.answers.content import NO_GROUP, Check, CostRow, GroupScore, QueryResult, ReportModel
+from guda_cli.report.answers.words import caption
+from guda_cli.report.pieces.rich_pieces import bar, literal, ruled, titled
+from guda_cli.report.pieces.text import (
+    UNKNOWN,
+    Scale,
+    change,
+    count,
+    duration,
+    finite,
+    printable,
+    scale_for,
+    shorten,
+    significant,
+    z_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+_WIDE = 100
+_BAR = 8
+
+
+def render(
+    report: ReportModel, top: int, console_width: int, *, most_queries: int = 20
+) -> list[RenderableType]:
+    """The report's parts, each fit for ``console_width`` columns; empty parts are left out."""
+    parts: list[RenderableType] = [_headline(report), _facts(report)]
+    parts += [literal(f"warning: {warning}", "yellow") for warning in report.warnings]
+    if report.queries:
+        parts += _queries(report, top, console_width, most_queries)
+    if len(report.queries) > 1:
+        parts += _means(report, console_width)
+        parts += _matrix(report, console_width)
+    if report.checks:
+        parts += _checks(report.checks, console_width)
+    if report.costs:
+        parts += _costs(report.costs)
+    return parts
+
+
+def query_table(query: QueryResult, top: int, unit: str, *, counterfactual: bool = True) -> RenderableType:
+    """One image: its answer, then its ``top`` groups with error, interval, z and a small bar.
+
+    ``counterfactual`` as in `ReportModel`. Training images follow where the method scores them.
+    """
+    from rich.console import Group
+
+    entries = query.scores[:top]
+    scale = scale_for([e.score for e in entries], [e.se for e in entries])
+    reach = max((abs(e.score) for e in entries if finite(e.score) is not None), default=0.0)
+    with_z, with_errors = any(e.z is not None for e in entries), words.with_errors(entries)
+    heads = [f"{words.score_name(counterfactual)} {scale.label}".strip()]
+    heads += (["± s.e.", "95 % interval"] if with_errors else []) + (["z"] if with_z else [])
+    table = ruled("rank", "group", right=heads)
+    table.add_column("", no_wrap=True, min_width=_BAR)
+    for rank, e in enumerate(entries, 1):
+        cells = [f"{rank:>4}", e.group, scale.show(e.score, sign=True)]
+        cells += [scale.show(e.se), _interval(e, scale)] if with_errors else []
+        cells += [z_text(e.z)] if with_z else []
+        table.add_row(*map(literal, cells), bar(e.score, reach, _BAR), style="bold" if e.stands_out else "")
+    head = literal(f"{words.caption(query)}: ").append(literal(words.query_answer(query), "bold"))
+    more = len(query.scores) - len(entries)
+    sign = words.sign(counterfactual)
+    note = f"{unit}; {sign[0].lower()}{sign[1:]}" + (f" {more} more groups not shown." if more > 0 else "")
+    return Group(head, table, literal(note, "dim"), *_instances(query))
+
+
+def _interval(entry: GroupScore, scale: Scale) -> str:
+    if finite(entry.low) is None and finite(entry.high) is None:
+        return UNKNOWN
+    return f"{scale.show(entry.low, sign=True)} … {scale.show(entry.high, sign=True)}"
+
+
+def _instances(query: QueryResult) -> list[RenderableType]:
+    if not query.instances:
+        return []
+    scale = scale_for([one.score for one in query.instances])
+    table = ruled("rank", "training image", "groups", right=(f"score {scale.label}".strip(),))
+    for rank, one in enumerate(query.instances, 1):
+        cells = [f"{rank:>4}", one.name, ", ".join(one.groups), scale.show(one.score, sign=True)]
+        table.add_row(*map(literal, cells))
+    return [table]
+
+
+def _headline(report: ReportModel) -> Text:
+    from rich.text import Text
+
+    lines = [
+        literal(report.title, "bold"),
+        literal(words.headline(report)),
+        literal(words.sign(report.counterfactual), "dim"),
+    ]
+    return Text("\n").join(lines)
+
+
+def _facts(report: ReportModel) -> Text:
+    facts = [f"{name.lower()} {value}" for name, value in words.method_facts(report)]
+    return literal(" · ".join(facts), "dim")
+
+
+def _queries(report: ReportModel, top: int, width: int, most: int) -> list[RenderableType]:
+    shown = [e for query in report.queries[:most] for e in query.scores[:top]]
+    scale = scale_for([e.score for e in shown], [e.se for e in shown])
+    with_z, with_errors = any(e.z is not None for e in shown), words.with_errors(shown)
+    heads = [f"{words.score_name(report.counterfactual)} {scale.label}".strip()]
+    heads += (["± s.e."] if with_errors else []) + (["z"] if with_z else [])
+    table = ruled("image", "group", right=heads)
+    table.add_column("", no_wrap=True)
+    room = max(12, width // 4 - 2)
+    for query in report.queries[:most]:
+        entries = query.scores[:top]
+        for rank, e in enumerate(entries):
+            first = rank == 0
+            cells = [
+                shorten(printable(words.caption(query)), room) if first else "",
+                shorten(printable(e.group), room),
+            ]
+            cells.append(scale.show(e.score, sign=True))
+            cells += ([scale.show(e.se)] if with_errors else []) + ([z_text(e.z)] if with_z else [])
+            cells.append(_mark(query, e, first, width >= _WIDE))
+            style = "bold" if e.stands_out else ""
+            table.add_row(*map(literal, cells), style=style, end_section=rank == len(entries) - 1)
+    parts = titled(f"Images, highest groups first ({report.weighting_unit})", table)
+    if len(report.queries) > most:
+        parts.append(literal(f"{len(report.queries) - most:,} more images: --html, --csv or --json.", "dim"))
+    if width < _WIDE and report.null is not None:
+        parts.append(literal(f"◀ the group stands out; none: {NO_GROUP}.", "dim"))
+    return [*parts, literal(words.null_line(report), "dim")]
+
+
+def _mark(query: QueryResult, entry: GroupScore, first: bool, wide: bool) -> str:
+    if entry.stands_out:
+        return "◀ stands out" if wide else "◀"
+    if first and query.answer == ():
+        return NO_GROUP if wide else "none"
+    return ""
+
+
+def _means(report: ReportModel, width: int) -> list[RenderableType]:
+    known = sorted((m for m in report.mean_scores if finite(m.mean) is not None), key=lambda m: -m.mean)
+    if not known:
+        return []
+    scale = scale_for([m.mean for m in known], [m.se for m in known])
+    reach = max(abs(m.mean) for m in known)
+    table = ruled("group", right=(f"mean {scale.label}".strip(), "± s.e."))
+    table.add_column("", no_wrap=True)
+    for m in known:
+        name = shorten(printable(m.group), width // 3)
+        cells = [name, scale.show(m.mean, sign=True), scale.show(m.se)]
+        table.add_row(*map(literal, cells), bar(m.mean, reach, 20))
+    return titled(f"Mean over {len(report.queries):,} images (± its standard error over the images)", table)
+
+
+def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
+    """The matrix if it fits the width, else a line that says where it is."""
+    values = [v for row in report.matrix.values() for v in map(finite, row.values()) if v is not None]
+    if not values:
+        return []
+    scale = scale_for([float(np.quantile(np.abs(values), 0.98))], values)
+    cell = max(len(scale.show(v)) for v in values)
+    heads = [shorten(printable(g), max(cell, 5)) for g in report.groups]
+    labels = [f"{shorten(printable(row), 10)} ({report.matrix_counts.get(row, 0)})" for row in report.matrix]
+    first = max(len("looks like"), *map(len, labels))
+    if first + 1 + sum(max(cell, len(head)) + 2 for head in heads) > width:
+        text = f"The matrix of {len(heads)} groups is too wide for {width} columns: see --html."
+        return [literal(text, "dim")]
+    table = ruled("looks like", right=heads)
+    table.padding = (0, 1)
+    for label, (row, cells) in zip(labels, report.matrix.items(), strict=True):
+        shown = [literal(scale.show(cells.get(g)), "bold" if g == row else "") for g in report.groups]
+        table.add_row(literal(label), *shown)
+    title = f"Mean score {scale.label}".rstrip()
+    columns = "the group removed" if report.counterfactual else "group"
+    return titled(f"{title}: rows by what the image looks like, columns by {columns}", table)
+
+
+def _checks(checks: Sequence[Check], width: int) -> list[RenderableType]:
+    table = ruled("group", "result", right=("group's loss", "rest's loss"))
+    table.add_column("why", overflow="fold")
+    for check in sorted(checks, key=lambda c: c.passed):
+        table.add_row(
+            literal(shorten(printable(check.group), max(8, width // 5))),
+            literal("passed", "green") if check.passed else literal("FAILED", "bold red"),
+            literal(_loss(check.group_before, check.group_after)),
+            literal(_loss(check.rest_before, check.rest_after)),
+            literal(check.why),
+        )
+    return titled("Checks of the models without a group (loss per pixel, change)", table)
+
+
+def _loss(before: float, after: float) -> str:
+    return f"{significant(after)} ({change(before, after)})"
+
+
+def _costs(costs: Sequence[CostRow]) -> list[RenderableType]:
+    table = ruled("step", right=("run", "cached", "time", "forward-equivalents"))
+    totals = words.cost_totals(costs)
+    for index, (name, run, cached, seconds, forwards) in enumerate(totals):
+        cells = [name, f"{run:,}", f"{cached:,}", duration(seconds), count(forwards)]
+        table.add_row(*map(literal, cells), end_section=index == len(totals) - 4)
+    return [*titled("Cost", table), literal(words.FORWARD_NOTE, "dim")]
+
+
+def query_line(query: QueryResult, top: int) -> str:
+    """`name: groups that stand out, starred, and the first `top` groups with score and error`."""
+    parts = []
+    for entry in query.scores[:top]:
+        star = "*" if entry.stands_out else ""
+        z = f", z {entry.z:.1f}" if finite(entry.z) is not None else ""
+        error = f" ± {entry.se:.2g}" if entry.se is not None else ""
+        parts.append(f"{printable(entry.group)}{star} {entry.score:+.4g}{error}{z}")
+    answer = f"{NO_GROUP}; " if query.answer is not None and not query.answer else ""
+    return f"{printable(caption(query))}: {answer}{'; '.join(parts)}"

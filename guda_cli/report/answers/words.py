@@ -1,0 +1,207 @@
+"""What a report says in sentences; the HTML page and the terminal use the same ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from guda_cli.report.answers.content import (
+    HIGHER,
+    NO_GROUP,
+    SIGN,
+    CostRow,
+    GroupScore,
+    QueryResult,
+    ReportModel,
+)
+from guda_cli.report.pieces.text import finite, flatten, number, printable
+
+METHODS = {
+    "guda": "each group was unlearned from the full model",
+    "logo": "the model was trained again without each group",
+    "similarity": "the training images were compared with the query by their embeddings",
+    "trak": "gradients of the denoising loss were compared (TRAK)",
+    "d-trak": "gradients of the network's squared output were compared (D-TRAK)",
+    "das": "gradients of the network's mean output were compared (DAS)",
+    "unlearn-query": "the query was unlearned in one step and the training images' losses compared",
+    "mucs": "the query was unlearned by bounded ascent and the training images' losses compared",
+    "random": "scores were drawn at random: a floor for comparison, no answer",
+}
+FORWARD_NOTE = (
+    "A forward-equivalent is one pass of one image through the network; a backward pass counts as two. "
+    "It measures work independently of the machine."
+)
+_LIMITS = (
+    "This is an estimate of what the model would be without a group. It does not prove that anything was "
+    "deleted, nor that an image was copied.",
+    "Errors and intervals are Monte-Carlo errors of the paired difference (over noise draws and timesteps). "
+    "They do not cover the randomness of training: a model trained with another seed can rank groups "
+    "differently.",
+    "The ranking depends on the weighting over timesteps named above.",
+)
+_OTHER_LIMITS = (
+    "No model without a group was made: these scores do not say what the model would be without it. How "
+    "far the method agrees with retraining, guda report --against logo says.",
+    "Scores of different methods cannot be compared with each other, only their rankings.",
+)
+_NOT_LEGAL = "This is not legal advice."
+
+
+def limits(report: ReportModel) -> tuple[str, ...]:
+    """What the scores do not say."""
+    return (*(_LIMITS if report.counterfactual else _OTHER_LIMITS), _NOT_LEGAL)
+
+
+def sign(counterfactual: bool) -> str:
+    """What the sign or size of a score means."""
+    return SIGN if counterfactual else HIGHER
+
+
+def score_name(counterfactual: bool) -> str:
+    """The head of a column of scores."""
+    return "delta-ELBO" if counterfactual else "score"
+
+
+def with_errors(entries: Iterable[GroupScore]) -> bool:
+    """Does any of these scores have a Monte-Carlo error?"""
+    return any(finite(entry.se) is not None for entry in entries)
+
+
+def caption(query: QueryResult) -> str:
+    """The query's name, and the class or the prompts it was scored with where there are some."""
+    if query.condition is not None:
+        return f"{query.name} (class {query.condition})"
+    if not query.prompts:
+        return query.name
+    told = "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
+    return f"{query.name} ({told})"
+
+
+def query_answer(query: QueryResult) -> str:
+    """The answer for one query, as a sentence."""
+    if query.answer is None:
+        if not query.scores:
+            return "No scores."
+        return f"Ranked first: {printable(query.scores[0].group)} (no null to compare with)."
+    if not query.answer:
+        return f"{NO_GROUP.capitalize()}."
+    names = listed([printable(g) for g in query.answer])
+    return f"{'Stands' if len(query.answer) == 1 else 'Stand'} out: {names}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names joined as in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def headline(report: ReportModel) -> str:
+    """The report's answer in one or two sentences."""
+    queries = report.queries
+    if not queries:
+        return "No image has been scored yet."
+    judged = [q for q in queries if q.answer is not None]
+    if len(queries) == 1:
+        return f"{printable(queries[0].name)}: {query_answer(queries[0])}"
+    if not judged:
+        tops = Counter(q.scores[0].group for q in queries if q.scores)
+        return (
+            f"{len(queries):,} images were ranked. There is no null of random groups, so nothing says "
+            f"whether a group stands out. Most often ranked first: {_counted(tops)}."
+        )
+    text = _verdicts(judged)
+    counts = Counter(group for q in judged for group in q.answer or ())
+    if counts:
+        text += f" Most often named: {_counted(counts)}."
+    if len(judged) < len(queries):
+        text += f" {len(queries) - len(judged):,} more had no null to be compared with."
+    return text
+
+
+def _verdicts(judged: Sequence[QueryResult]) -> str:
+    named = sum(bool(q.answer) for q in judged)
+    if not named:
+        return f"{NO_GROUP.capitalize()} for any of the {len(judged):,} images."
+    if named == len(judged):
+        return f"At least one group stands out for each of the {len(judged):,} images."
+    return (
+        f"For {named:,} of {len(judged):,} images at least one group stands out; "
+        f"for the other {len(judged) - named:,}, {NO_GROUP}."
+    )
+
+
+def _counted(counts: Counter[str], most: int = 3) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{printable(name)} ({n:,}×)" for name, n in ordered[:most]]
+    more = len(ordered) - most
+    return listed(shown + ([f"{more} more"] if more > 0 else []))
+
+
+def question(report: ReportModel) -> str:
+    """What was asked."""
+    images = "1 image" if len(report.queries) == 1 else f"{len(report.queries):,} images"
+    it = "it" if len(report.queries) == 1 else "each of them"
+    how = METHODS.get(report.method, f"method {printable(report.method)}")
+    need = f"does the model need to explain {it}" if report.counterfactual else f"is {it} owed to"
+    return (
+        f"Asked of {images}: which of the {len(report.groups):,} groups of the training data {need}? "
+        f"To find out, {how}."
+    )
+
+
+def method_facts(report: ReportModel) -> list[tuple[str, str]]:
+    """How the scores were computed, as names and values."""
+    grid = f"{report.grid} ({report.timesteps} timesteps)" if report.timesteps else report.grid
+    facts = [
+        ("Method", report.method),
+        ("Weighting", report.weighting),
+        ("Unit", report.weighting_unit),
+        ("Timestep grid", grid),
+        ("Noise draws", f"{report.draws}" if report.draws else ""),
+        ("Seed", f"{report.seed}"),
+        ("Recipe", report.recipe_name),
+        ("Date", report.created),
+    ]
+    return [(name, printable(value)) for name, value in facts if value]
+
+
+def null_line(report: ReportModel) -> str:
+    """What z-values compare with."""
+    if report.null is None:
+        why = "no random groups were unlearned" if report.counterfactual else "not for this method"
+        return f"No null: {why}, so no z-values."
+    rest = {k: v for k, v in report.null.items() if k != "description"}
+    parts = [printable(report.null["description"])] if report.null.get("description") else []
+    parts += [f"{key.replace('_', ' ')}: {value}" for key, value in flatten(rest)]
+    return "z compares with the null of random groups (" + "; ".join(parts) + ")."
+
+
+def elbo_line(query: QueryResult) -> str:
+    """The image's own ELBO under the full model, or nothing."""
+    if query.elbo_nats is None:
+        return ""
+    places = 0 if abs(query.elbo_nats) >= 100 else 2
+    error = f" ± {number(query.elbo_se, places)}" if query.elbo_se is not None else ""
+    bits = f" ({number(query.bits_per_dim, 3)} bits/dim)" if query.bits_per_dim is not None else ""
+    return f"ELBO of the full model {number(query.elbo_nats, places)}{error} nats{bits}"
+
+
+def cost_totals(costs: Sequence[CostRow]) -> list[tuple[str, int, int, float | None, float | None]]:
+    """Per step, then in all: (name, run, cached, seconds, forward-equivalents).
+
+    A sum leaves out the costs that are unknown and is None if all of them are.
+    """
+    steps = list(dict.fromkeys(row.step for row in costs))
+    parts = [(step, [row for row in costs if row.step == step]) for step in steps]
+    parts += [
+        ("run", [row for row in costs if row.status == "run"]),
+        ("reused from the store", [row for row in costs if row.status == "cached"]),
+        ("all steps", list(costs)),
+    ]
+    return [(name, *_total(rows)) for name, rows in parts]
+
+
+def _total(rows: Sequence[CostRow]) -> tuple[int, int, float | None, float | None]:
+    run = sum(row.status == "run" for row in rows)
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    forwards = [row.forwards for row in rows if row.forwards is not None]
+    return run, len(rows) - run, sum(seconds) if seconds else None, sum(forwards) if forwards else None

@@ -1,0 +1,52 @@
+"""Small pieces of terminal output, as rich renderables; rich itself is imported when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from guda_cli.report.pieces.text import finite, printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+def literal(content: str, style: str = "") -> Text:
+    """Literal text: neither markup nor control characters have an effect."""
+    from rich.text import Text
+
+    return Text(printable(content), style=style)
+
+
+def ruled(*left: str, right: Sequence[str] = ()) -> Table:
+    """A table whose ``right`` columns hold numbers and are never broken."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in left:
+        table.add_column(literal(name), overflow="fold", min_width=min(len(name), 5))
+    for name in right:
+        table.add_column(literal(name), justify="right", no_wrap=True)
+    return table
+
+
+def titled(title: str, table: Table) -> list[RenderableType]:
+    """An empty line, the title, the table."""
+    return [literal(""), literal(title, "bold"), table]
+
+
+def bar(value: float | None, reach: float, width: int) -> Text:
+    """A horizontal bar of block characters, blue and shaded below zero."""
+    known = finite(value)
+    if known is None or reach <= 0:
+        return literal("")
+    eighths = round(min(abs(known) / reach, 1.0) * width * 8)
+    if known < 0:
+        return literal("▒" * round(eighths / 8), "blue")
+    full, part = divmod(eighths, 8)
+    return literal("█" * full + (_BLOCKS[part] if part else ""), "red")

@@ -1,0 +1,79 @@
+"""Finding recipes: the shipped ones by name, a user's own by path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from guda_cli.errors import RecipeError, unknown
+from guda_cli.sections import Recipe
+from guda_cli.settings import reading as recipes
+
+ORDER = (
+    "digits",
+    "digits-class",
+    "fashion-mnist",
+    "cifar10-small",
+    "emoji-styles",
+    "cifar10",
+    "folder",
+    "paintings",
+    "unlearncanvas-sd15",
+)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the program, the easiest first."""
+    names = [
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files("guda_cli").joinpath("recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    ]
+    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+
+def shipped_text(name: str) -> str:
+    """The YAML text of a shipped recipe, comments included; RecipeError names the nearest."""
+    known = shipped()
+    if name not in known:
+        raise RecipeError(unknown("recipe", name, known), fix="guda recipes ls")
+    return resources.files("guda_cli").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load(name_or_path: str, sets: Sequence[str] = (), cwd: Path | None = None) -> tuple[Recipe, str]:
+    """The recipe called or lying at `name_or_path`, with `--set` overrides, and its YAML text.
+
+    A relative `data.path` counts from the recipe file's folder; in a shipped recipe and in
+    `--set data.path=...` it counts from `cwd`.
+    """
+    cwd = cwd or Path.cwd()
+    text, base = _read(name_or_path, cwd)
+    values = recipes.parse(text, where=f"recipe {name_or_path}")
+    values.setdefault("name", Path(name_or_path).name.removesuffix(".yaml").removesuffix(".yml"))
+    return override(recipes.resolve_path(values, base or cwd), sets, cwd), text
+
+
+def override(values: dict[str, Any], sets: Sequence[str], cwd: Path) -> Recipe:
+    """A recipe from `values` with the `--set` overrides on top."""
+    changed = recipes.apply_sets(values, sets)
+    return recipes.from_dict(recipes.resolve_path(changed, cwd, known=values))
+
+
+def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
+    """The text, and the folder of a user's file (None for a shipped recipe)."""
+    path = cwd / Path(name_or_path).expanduser()
+    looks_like_path = path.suffix in (".yaml", ".yml") or "/" in name_or_path or "\\" in name_or_path
+    if not looks_like_path:
+        return shipped_text(name_or_path), None
+    try:
+        return path.read_text(encoding="utf-8"), path.parent
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {name_or_path} is not text", why="it is not UTF-8") from None
+    except OSError as err:
+        raise RecipeError(
+            f"cannot read recipe {name_or_path}",
+            why=err.strerror or str(err),
+            fix="guda recipes ls, or guda recipes show folder > my.yaml",
+        ) from None

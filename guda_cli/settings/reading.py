@@ -1,0 +1,144 @@
+"""Recipes: read from YAML into frozen dataclasses, with strict keys and `--set a.b=c` overrides.
+
+A recipe fixes everything that decides the numbers: data, model, diffusion, training, unlearning,
+scoring. Paths, devices and worker counts are not part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from guda_cli.errors import RecipeError, unknown
+from guda_cli.sections import Recipe, UnlearnSpec, to_dict
+from guda_cli.settings.rules import validate
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """Build and validate a recipe; unknown keys and wrong types raise RecipeError."""
+    recipe: Recipe = _build(Recipe, values, "")
+    validate(recipe)
+    return recipe
+
+
+def parse(text: str, *, where: str = "recipe") -> dict[str, Any]:
+    """YAML text to a mapping; RecipeError on bad YAML or when it is not a mapping."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise RecipeError(f"{where} is not valid YAML", why=str(err)) from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} must be a mapping of sections", why=f"it is a {type(values).__name__}")
+    return values
+
+
+def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, Any]:
+    """`values` with every `a.b=c` of `sets` applied (c is read as YAML).
+
+    Another `unlearn.operator` drops what was set for the one before (its weight and window).
+    """
+    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    unlearn = values.get("unlearn")
+    if isinstance(unlearn, dict) and any(
+        item.partition("=")[0].strip() == "unlearn.operator"
+        and item.partition("=")[2].strip() != unlearn.get("operator", UnlearnSpec.operator)
+        for item in sets
+    ):
+        values["unlearn"] = {k: v for k, v in unlearn.items() if k not in ("forget_weight", "t_min")}
+    for item in sets:
+        path, eq, text = item.partition("=")
+        if not eq or not path.strip():
+            raise RecipeError(f"--set {item!r} is not of the form section.key=value")
+        *sections, key = path.strip().split(".")
+        here = values
+        for section in sections:
+            here = here.setdefault(section, {})
+            if not isinstance(here, dict):
+                raise RecipeError(f"--set {path}: {section} is not a section")
+        try:
+            here[key] = yaml.safe_load(text)
+        except yaml.YAMLError as err:
+            raise RecipeError(f"--set {item!r}: the value is not valid YAML", why=str(err)) from None
+    return values
+
+
+def dump(recipe: Recipe) -> str:
+    """The full recipe as YAML that `guda train` reads back."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+PATHS = (("data", "path"), ("data", "prompts"), ("text", "descriptors"), ("unlearn", "anchor_encoder"))
+
+
+def resolve_path(values: dict[str, Any], base: Path, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`values` with the paths of PATHS made absolute against `base`.
+
+    Those that `known` has the same are left as they are. So is a `data.prompts` that lies below `data.path`,
+    or nowhere: it is looked for in the data. And an `unlearn.anchor_encoder` that is no folder: a hub's.
+    """
+    for section, key in PATHS:
+        part, before = values.get(section), (known or {}).get(section)
+        text = part.get(key) if isinstance(part, dict) else None
+        if not isinstance(part, dict) or not isinstance(text, str):
+            continue
+        if isinstance(before, dict) and before.get(key) == text:
+            continue
+        own = Path(text).expanduser()
+        path = own if own.is_absolute() else (base / own).resolve()
+        inside = isinstance(part.get("path"), str) and Path(part["path"], own).is_file()
+        if key == "prompts" and not own.is_absolute() and (inside or not path.is_file()):
+            continue
+        if key == "anchor_encoder" and not path.is_dir():
+            continue
+        values = {**values, section: {**part, key: str(path)}}
+    return values
+
+
+def _build(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise RecipeError(f"section {where or 'recipe'} must be a mapping")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise RecipeError(unknown(f"key in {where or 'the recipe'}", str(key), hints))
+    made = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        made[key] = _convert(hints[key], value, path)
+    return cls(**made)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value if value is not None else {}, path)
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if typing.get_origin(hint) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(typing.get_args(hint)[0], v, path) for v in items)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is str and value is False:  # YAML reads no as false
+        return "no"
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise RecipeError(f"{path} must be {_TYPE_NAMES.get(hint, hint)}, not {value!r}")
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -1,0 +1,1 @@
+"""One file an operator, and what they share."""

@@ -1,0 +1,19 @@
+"""Retain-only fine-tuning: the group's entries are masked out of the stream."""
+
+from __future__ import annotations
+
+import torch
+
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem
+from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
+
+
+class Finetune(Redirecting):
+    """Go on training without the group (the baseline of most unlearning papers)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.schedule = problem.schedule
+
+    def redirect(self, batch: ForgetBatch) -> Redirect:
+        """Weight 0 for every entry of the group."""
+        return Redirect(batch.noise, torch.zeros(len(batch.t), device=batch.t.device))

@@ -1,0 +1,150 @@
+"""ReTrack: redirect the group's noisy images to what a retain-only denoiser would say.
+
+Shi et al. 2025 (arXiv 2509.13007); GUDA-U of Murata et al. 2026.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import coefficients, to_x0
+from guda_cli.diffusion.schedule import Schedule
+from guda_cli.unlearning import catalog
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem
+from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
+
+RATIO_BOUND = 5.0  # largest density ratio of an entry, in units of the step's mean
+
+
+def neighbour_noise(schedule: Schedule, x_t: Tensor, t: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+    """eps_r [B, K, ...] = (x_t - sqrt(abar_t) a_r) / sqrt(1 - abar_t) and its weights w_r [B, K].
+
+    `neighbours` [B, K, C, H, W]. The exponent -||x_t - sqrt(abar_t) a_r||^2 / (2 (1 - abar_t)) is
+    about -dim/2, so the softmax is taken in log space, in float64: exponentiating it as it stands gives 0
+    for every neighbour at image size.
+    """
+    signal, sigma = coefficients(schedule, t, neighbours)
+    eps = (x_t.unsqueeze(1) - signal * neighbours) / sigma
+    wide = eps.cpu() if eps.device.type == "mps" else eps  # which has no float64
+    exponent = -0.5 * wide.double().square().flatten(2).sum(2)
+    return eps, torch.softmax(exponent, dim=1).to(x_t.dtype).to(x_t.device)
+
+
+def target_noise(
+    schedule: Schedule, x_t: Tensor, t: Tensor, neighbours: Tensor, noise: Tensor, cap: float | None = None
+) -> Tensor:
+    """eps_bar [B, C, H, W] = sum_r w_r eps_r; `cap` limits each ||eps_r - noise||."""
+    eps, weights = neighbour_noise(schedule, x_t, t, neighbours)
+    if cap is not None:
+        shift = eps - noise.unsqueeze(1)
+        length = shift.flatten(2).norm(dim=2).clamp_min(1e-12)
+        eps = noise.unsqueeze(1) + shift * (cap / length).clamp(max=1.0).view(*length.shape, 1, 1, 1)
+    return torch.einsum("bk,bkchw->bchw", weights, eps)
+
+
+def log_density_sum(schedule: Schedule, x_t: Tensor, t: Tensor, images: Tensor, block: int = 1024) -> Tensor:
+    """log sum_a exp(-||x_t - sqrt(abar_t) a||^2 / (2 (1 - abar_t))) [B] over flat `images` [M, D].
+
+    In float64 on the CPU, `block` images at a time.
+    """
+    x = x_t.cpu().double().flatten(1)
+    signal, sigma = (c.flatten() for c in coefficients(schedule, t.cpu(), x))
+    parts = []
+    for rows in torch.split(images, block):
+        a = rows.double()
+        cross, length = x @ a.T, a.square().sum(1)
+        distance = x.square().sum(1, keepdim=True) - 2 * signal[:, None] * cross
+        distance = distance + signal.square()[:, None] * length
+        parts.append(torch.logsumexp(-0.5 * distance / sigma.square()[:, None], dim=1))
+    return torch.logsumexp(torch.stack(parts), dim=0)
+
+
+def ratio_weights(log_ratio: Tensor, inside: Tensor) -> Tensor:
+    """Weights [F] proportional to exp(log_ratio), of mean 1 over the entries `inside`, cut at RATIO_BOUND.
+
+    Entries outside get 0. Without the bound one entry would carry a whole step: truncated importance
+    sampling (Ionides 2008).
+    """
+    masked = log_ratio.masked_fill(~inside, -math.inf)
+    if not bool(inside.any()):
+        return torch.zeros_like(log_ratio)
+    mean = torch.logsumexp(masked, dim=0) - math.log(int(inside.sum()))
+    return torch.exp(masked - mean).clamp(max=RATIO_BOUND)
+
+
+class Retrack(Redirecting):
+    """The operator: K nearest retain images of every image of the group, found once."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.schedule, self.spec, self.problem = problem.schedule, problem.spec, problem
+        flat = to_x0(problem.images.flatten(1))
+        forget, retain = problem.forget.nonzero().flatten(), (~problem.forget).nonzero().flatten()
+        found = retain[nearest(flat[forget], flat[retain], self.spec.neighbours)]
+        self.table = torch.zeros(len(flat), found.shape[1], dtype=torch.int64)
+        self.table[forget] = found
+        self.images = problem.images
+        self.group = flat[forget] if self.spec.density_ratio else None
+        self.retained = len(retain)
+
+    def redirect(self, batch: ForgetBatch) -> Redirect:
+        """eps_bar for each entry; entries outside the window t_min * T .. t_max * T get weight 0."""
+        neighbours = to_x0(self.images[self.table[batch.indices]]).to(batch.x_t.device)
+        target = target_noise(self.schedule, batch.x_t, batch.t, neighbours, batch.noise, self.spec.cap)
+        weight = catalog.value(self.spec, "forget_weight") * self.problem.share(batch)
+        if self.group is not None:
+            weight = weight * self._ratios(batch, neighbours).to(weight)
+        return Redirect(target, weight)
+
+    def _ratios(self, batch: ForgetBatch, neighbours: Tensor) -> Tensor:
+        """Weights from p_-k(x_t) / p_k(x_t) [F]: the full ReTrack objective.
+
+        p_k is the mean over all images of the group. The neighbours stand for all retain images in p_-k, as
+        they do in eps_bar; with all of them as neighbours both are exact.
+        """
+        assert self.group is not None
+        x_t, t = batch.x_t, batch.t
+        near = torch.cat(
+            [
+                log_density_sum(self.schedule, x_t[i : i + 1], t[i : i + 1], neighbours[i].cpu().flatten(1))
+                for i in range(len(t))
+            ]
+        )
+        own = log_density_sum(self.schedule, x_t, t, self.group)
+        log_ratio = near - math.log(self.retained) - own + math.log(len(self.group))
+        return ratio_weights(log_ratio, self.problem.share(batch).cpu() > 0)
+
+
+def nearest(forget: Tensor, retain: Tensor, k: int, *, block: int = 2048) -> Tensor:
+    """Row numbers in `retain` [R, D] of the k nearest rows to each of `forget` [F, D]: int64 [F, k].
+
+    Squared Euclidean distance, ties to the lower row; k is cut to R. Memory is block x block.
+    """
+    out = []
+    retain_squares = retain.square().sum(1)
+    for rows in torch.split(forget, block):
+        best = torch.empty(len(rows), 0)
+        index = torch.empty(len(rows), 0, dtype=torch.int64)
+        for start in range(0, len(retain), block):
+            part = retain[start : start + block]
+            distance = retain_squares[start : start + block] - 2.0 * rows @ part.T
+            columns = torch.arange(start, start + len(part)).expand(len(rows), -1)
+            best, index = _smallest(torch.cat([best, distance], 1), torch.cat([index, columns], 1), k)
+        ranked = best.argsort(dim=1, stable=True)
+        out.append(index.gather(1, ranked))
+    return torch.cat(out)
+
+
+def _smallest(values: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest of each row with their `index`, in the order they stand; the first of equal ones.
+
+    `topk` alone picks any of equal values.
+    """
+    k = min(k, values.shape[1])
+    limit = values.topk(k, dim=1, largest=False).values.amax(1, keepdim=True)
+    below, equal = values < limit, values == limit
+    room = k - below.sum(1, keepdim=True)
+    chosen = below | (equal & (equal.cumsum(1) <= room))
+    return values[chosen].view(-1, k), index[chosen].view(-1, k)

@@ -1,0 +1,151 @@
+"""One unlearning run: the shared stream, the operator's say about the group, one forward a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, training_target
+from guda_cli.diffusion.networks import Weights
+from guda_cli.errors import DataError
+from guda_cli.training import distributed, loop
+from guda_cli.training.precision import mixed
+from guda_cli.training.run_state import RunState
+from guda_cli.training.scale import Scale, checkpointed
+from guda_cli.training.stream import Stream, clean
+from guda_cli.unlearning import catalog, subsets
+from guda_cli.unlearning.guard import guard_weights
+from guda_cli.unlearning.operators.base import ForgetBatch, Operator, Problem, squared_error
+from guda_cli.unlearning.operators.make import make
+
+
+def step_loss(
+    denoiser: Denoiser,
+    teacher: Denoiser | None,
+    operator: Operator,
+    problem: Problem,
+    stream: Stream,
+    step: int,
+    only: Tensor | None = None,
+) -> Tensor:
+    """L = (1/B) [sum over retain entries + what the operator says of forget entries].
+
+    Dividing by the whole batch treats every retain entry alike whatever group is removed. Losses are
+    mean squared errors per pixel of the model's own prediction type; `teacher` gives the retain entries'
+    targets where there is one. `only` int64 [n] are the entries whose share of L is wanted (None: all).
+    """
+    schedule, device = problem.schedule, denoiser.device
+    batch = stream.at(step)
+    size = len(batch.t)
+    only = torch.arange(size) if only is None else only
+    batch = batch.take(only)
+    x0 = clean(problem.images, batch, flip=False).to(device)
+    noise, t = batch.noise.to(device), batch.t.to(device)
+    x_t = add_noise(schedule, x0, noise, t)
+    cond = _conditions(problem, stream, step)
+    cond = None if cond is None else cond[only].to(device)
+    target = training_target(schedule, x0, noise, t)
+    if teacher is not None:
+        with torch.no_grad():
+            target = teacher.predict(x_t, t, cond)
+    rows = problem.forget[batch.indices].nonzero().flatten().to(device)
+    if not len(rows):
+        return squared_error(denoiser.predict(x_t, t, cond), target).sum() / size
+    own = None if cond is None else cond[rows]
+    indices = batch.indices[rows.cpu()]
+    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, size, only)
+    part = operator.shown(part)
+    x_t = part.place(x_t, part.x_t)
+    if cond is not None and part.cond is not None:
+        cond = part.place(cond, part.cond)
+    # operators divide by the entries that they are given
+    return operator.loss(denoiser.predict(x_t, t, cond), target, part) * (len(t) / size)
+
+
+def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
+    """Each entry's condition [B, ...], a share of them the null condition, the same whatever group goes."""
+    if problem.cond is None:
+        return None
+    cond = problem.cond[stream.indices(step)]
+    if problem.null is not None and problem.dropout:
+        cond[stream.unlabelled(step, problem.dropout)] = problem.null
+    return cond
+
+
+def _stream(problem: Problem) -> Stream:
+    """The stream that all groups share; with `forget_share`, the group's images put into it."""
+    spec, images = problem.spec, problem.images
+    of = (spec.batch_size, problem.schedule.T, tuple(images.shape[1:]), spec.seed)
+    dose = catalog.dose(spec)
+    return DosedStream(problem.forget, dose, *of) if dose else Stream(len(images), *of)
+
+
+def unlearn(
+    denoiser: Network,
+    problem: Problem,
+    *,
+    teacher: Denoiser | None = None,
+    scale: Scale = Scale(),  # noqa: B008 - frozen
+    resume: RunState | None = None,
+    hooks: loop.Hooks,
+) -> Weights:
+    """Weights of `denoiser` (the full model's on entry) after unlearning `problem.forget`.
+
+    All of them, or those trained where `params` chooses some (low-rank factors as peft names them).
+    Needs at least one image to forget and one to keep (DataError otherwise); `teacher` is the frozen
+    full model, which `retain: distill` and esd need. `guard` weighs the forget terms by the weights on entry.
+    RecipeError for what of `scale` the operator, the network or the device cannot do.
+    """
+    if not bool(problem.forget.any()) or bool(problem.forget.all()):
+        raise DataError("there must be at least one image to forget and one to keep")
+    spec = problem.spec
+    if spec.retain == "distill" and teacher is None:
+        raise ValueError("retain: distill needs the full model as teacher")
+    catalog.check_parts(spec, scale.accumulation * distributed.world())
+    unet, model = denoiser.unet, mixed(denoiser, scale.precision)
+    teacher = None if teacher is None else mixed(teacher, scale.precision)
+    if spec.guard:
+        problem = dataclasses.replace(problem, guard=guard_weights(denoiser, problem))
+    subsets.prepare(unet, spec.params, spec.seed)
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    operator = make(problem, teacher if spec.operator in catalog.NEED_FULL else None, trained)
+    stream = _stream(problem)
+    towards = teacher if spec.retain == "distill" else None
+    unet.train()
+    # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
+    settings = loop.LoopSpec(
+        steps=spec.steps, lr=spec.lr, seed=spec.seed, warmup=max(1, spec.steps // 10), decay_lr=True,
+        scaled=scale.precision == "fp16",
+    )  # fmt: skip
+
+    def losses_at(step: int) -> Iterator[Tensor]:
+        for rows in scale.parts(spec.batch_size):
+            yield step_loss(model, towards, operator, problem, stream, step, rows)
+
+    with checkpointed(unet, scale.checkpointing):
+        return loop.run(unet, losses_at, settings, resume=resume, hooks=hooks)
+
+
+class DosedStream(Stream):
+    """The shared stream with the first `dose` entries of every batch replaced by images of `forget` [N].
+
+    Timesteps, noise and the other entries stay the shared stream's, whatever group goes. The group's images
+    come in seeded epochs of their own. Of a group that is 1/60 of the data a batch of 8 has one image in
+    seven or eight steps; Murata et al. 2026 draw half of each batch from it.
+    """
+
+    def __init__(
+        self, forget: Tensor, dose: int, batch_size: int, T: int, shape: tuple[int, ...], seed: int
+    ) -> None:
+        super().__init__(len(forget), batch_size, T, shape, seed)
+        self.group = forget.nonzero().flatten()
+        self.dose = dose
+        self._own = Stream(len(self.group), dose, T, shape, seed)
+
+    def indices(self, step: int) -> Tensor:
+        """See `Stream.indices`."""
+        own = self.group[self._own.indices(step)]
+        return torch.cat([own, super().indices(step)[self.dose :]])

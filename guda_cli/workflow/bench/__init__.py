@@ -1,1 +1,0 @@
-"""The bench: every method's scores of the same images, judged by the oracle."""

@@ -1,0 +1,1 @@
+"""Methods and settings against the oracle: the bench, and guda tune."""

@@ -1,0 +1,147 @@
+"""What is judged: the images that the oracle has scored, the groups, and scores read from ELBO tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from guda_cli.attribution import delta_elbo
+from guda_cli.attribution import oracle_seeds as oracles
+from guda_cli.data.queries import Query
+from guda_cli.diffusion import grid as grids
+from guda_cli.diffusion import weighting as weightings
+from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.schedule import Array, Schedule
+from guda_cli.errors import MissingError
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.judging.held_out import tuned_groups
+from guda_cli.workflow.keys import removal, steps
+from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.models.model_record import read_schedule
+from guda_cli.workflow.project.project import Project
+from guda_cli.workflow.scoring import counterfactuals, remembered
+from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
+
+
+@dataclass(eq=False)
+class Bench:
+    """Images, groups and oracle of one project; reads the store, runs nothing."""
+
+    project: Project
+    found: Counterfactuals
+    queries: list[Query]
+    columns: list[Removal]
+    left_out: tuple[str, ...]
+    grid_spec: Mapping[str, Any]
+    compute: Mapping[str, Any]
+    centred: bool = False
+    _terms: dict[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The full model's."""
+        return read_schedule(self.project, self.found.full)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Of the terms."""
+        return grids.build(self.grid_spec, self.schedule.T)
+
+    @cached_property
+    def score_records(self) -> list[ActionRecord]:
+        """Of every scoring of the full model."""
+        weights = self.found.full.outputs["weights"]
+        return [r for r in self.project.store.records("score") if r.inputs["full"] == weights]
+
+    @property
+    def digests(self) -> list[str]:
+        """Row keys of the queries."""
+        return [query.digest for query in self.queries]
+
+    def table(self, record: ActionRecord) -> str:
+        """Key of the ELBO table of a model."""
+        seed = int(self.grid_spec["seed"])
+        return steps.elbo_table(record, self.grid_spec, seed, self.compute)[0]
+
+    def lacking(self, record: ActionRecord) -> int:
+        """How many of the queries have no terms under a model."""
+        return len(set(self.digests) - self.project.store.table_rows(self.table(record)))
+
+    def terms(self, record: ActionRecord) -> Array:
+        """-ELBO terms [queries, draws, n] under a model; MissingError when some were found damaged."""
+        if record.key not in self._terms:
+            found, missing = self.project.store.table_read(self.table(record), self.digests)
+            self.project.tell_notices()
+            if missing:
+                raise MissingError(
+                    f"{len(missing)} images have no terms under {record.provenance.get('what')}",
+                    fix="guda score IMAGES --method guda,logo",
+                )
+            self._terms[record.key] = np.asarray(found["terms"])
+        return self._terms[record.key]
+
+    def scores(self, models: Sequence[ActionRecord], weighting: str) -> Array:
+        """Delta-ELBO [queries, groups] of models in the order of `columns`."""
+        multiplier = weightings.parse(weighting).multiplier(self.schedule)
+        full = self.terms(self.found.full)
+        out = [delta_elbo.delta_elbo(full, self.terms(m), self.grid, multiplier).value for m in models]
+        return self.maybe_centred(np.stack(out, axis=1))
+
+    def maybe_centred(self, table: Array) -> Array:
+        """`table` [queries, groups], less each group's mean where that was asked for."""
+        return oracles.centre(table) if self.centred else table
+
+    def oracle(self, weighting: str) -> list[Array]:
+        """The oracle's scores [queries, groups], one matrix a seed."""
+        models = [self.found.groups[what.name] for what in self.columns]
+        return [
+            self.scores([of_group[s] for of_group in models], weighting) for s in range(len(self.found.seeds))
+        ]
+
+
+def open_bench(project: Project, *, centred: bool = False, seeds: Sequence[int] = ()) -> Bench:
+    """The bench of the current recipe: images scored under every model of the oracle, on its last grid.
+
+    MissingError when there is no oracle, or no image scored with it.
+    """
+    found = counterfactuals.find(project, "logo", seeds=seeds)
+    records = [
+        r
+        for r in project.store.records("score")
+        if r.params["method"] == "logo" and r.inputs["full"] == found.full.outputs["weights"]
+    ]
+    command = "guda score IMAGES --method logo"
+    if not records:
+        raise MissingError("the oracle has scored no image yet", fix=command)
+    last = records[-1].params
+    records = [r for r in records if all(r.params[k] == last[k] for k in ("grid", "compute"))]
+    out = tuned_groups(project, found.full)
+    counts = project.data.counts
+    seen = {part for name in out for part in ([name] if name in counts else name.split("+"))}
+    columns = [what for what in removal.of_groups(list(found.groups), counts) if not seen & {*what.groups}]
+    bench = Bench(project, found, [], columns, out, last["grid"], last["compute"], centred)
+    bench.queries = _complete(bench, records)
+    if not bench.queries:
+        raise MissingError("no image has been scored under every model of the oracle", fix=command)
+    if len(columns) < 2:
+        raise MissingError(
+            "the oracle has fewer than two groups to rank",
+            why=f"left out, as settings were tuned on them: {', '.join(out)}" if out else "",
+            fix="guda train --each-group",
+        )
+    return bench
+
+
+def _complete(bench: Bench, records: Sequence[ActionRecord]) -> list[Query]:
+    """The queries of `records` that have terms under the full model and the whole oracle, by name."""
+    known = {q.digest: q for record in records for q in remembered.recall(bench.project, record)}
+    models = [bench.found.full]
+    models += [record for what in bench.columns for record in bench.found.groups[what.name]]
+    complete = set(known)
+    for record in models:
+        complete &= bench.project.store.table_rows(bench.table(record))
+    return sorted((known[digest] for digest in complete), key=lambda query: query.name)

@@ -1,0 +1,141 @@
+"""Training, unlearning and scoring as keys: all that decides their results. No torch here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from guda_cli.errors import RecipeError
+from guda_cli.sections import Recipe, to_dict, total_steps
+from guda_cli.store import ActionRecord
+from guda_cli.unlearning import catalog
+from guda_cli.workflow.keys import text_settings
+from guda_cli.workflow.keys.configs import configs
+from guda_cli.workflow.keys.operations import Action, DataRef, table_spec
+from guda_cli.workflow.keys.removal import Removal
+
+
+def check_one_group(data: DataRef) -> None:
+    """RecipeError unless every image is in one group, which a class-conditional model takes for its class."""
+    if sum(data.counts.values()) != data.images:  # every image is in one at least
+        raise RecipeError(
+            "model.class_conditional needs every image in exactly one group, its class",
+            why=f"{data.images} images are in {sum(data.counts.values())} groups, counted by image",
+            fix="--set data.group=folder or one metadata column, or --set model.class_conditional=false",
+        )
+
+
+def train_steps(recipe: Recipe, images: int) -> int:
+    """Optimiser steps of one training."""
+    return total_steps(recipe.train, images)
+
+
+# Settings that came later: they are left out where they change nothing, so that older keys stay.
+_LATER = {
+    "params": "full",
+    "gradient_accumulation": 1,
+    "gradient_checkpointing": False,
+    "mixed_precision": "no",
+}
+
+
+def _train_settings(recipe: Recipe) -> dict[str, Any]:
+    """The `train` section as it enters a key, less the length and what conditions need."""
+    found = to_dict(recipe.train)
+    found.pop("epochs")
+    if not recipe.model.text_conditional:
+        found.pop("prompt_dropout")
+    return {name: value for name, value in found.items() if name not in _LATER} | _later(recipe)
+
+
+def _later(recipe: Recipe) -> dict[str, Any]:
+    """The settings of `train` that came later, as far as they are not the default."""
+    found = {name: getattr(recipe.train, name) for name in _LATER}
+    return {name: value for name, value in found.items() if value != _LATER[name]}
+
+
+def check_params(recipe: Recipe) -> None:
+    """RecipeError where `train.params` cannot be: with no pipeline to start from, or not installed."""
+    params = recipe.train.params
+    if params != "full" and not recipe.model.base:
+        raise RecipeError(
+            f"train.params: {params} needs a model to start from",
+            why="all weights of a model that is trained from scratch are trained",
+            fix="guda train --from DIR (text-to-image recipes); or --set train.params=full",
+        )
+    catalog.check_params(params, {}, recipe.model.text_conditional, "train.params")
+
+
+def train(
+    recipe: Recipe,
+    data: DataRef,
+    removal: Removal | None,
+    full: ActionRecord | None = None,
+    seed: int | None = None,
+) -> Action:
+    """Training the full model (`removal` None) or a leave-one-group-out model.
+
+    A registered full model lends its configuration to the models trained without a group. `seed` is that
+    of an oracle trained apart from the full model (None: the recipe's own). Text-to-image models need all of
+    `data.parts`.
+    """
+    steps = train_steps(recipe, data.images)
+    settings = _train_settings(recipe)
+    settings["steps"] = steps
+    if recipe.model.class_conditional:
+        check_one_group(data)
+    else:
+        settings.pop("class_dropout")
+    if seed is not None:
+        settings["seed"] = seed
+    params: dict[str, Any] = {"train": settings, "without": removal.params if removal else None}
+    inputs = {"dataset": data.blob}
+    if full is not None and full.operation == "register":
+        inputs |= {"config": full.outputs["config"], "betas": full.outputs["betas"]}
+    elif recipe.model.base is None:
+        params["configs"] = configs(recipe, data.shape, data.counts)
+    if recipe.model.text_conditional:
+        params |= {"posterior": recipe.latent.posterior, "base": recipe.model.base}
+        inputs |= data.parts
+    what = f"model without {removal.name}" if removal else "full model"
+    command = "guda train"
+    if removal and not removal.is_null:
+        command += f" --without {shlex.quote(removal.name)}"
+    if settings["seed"] != recipe.train.seed:
+        what, command = f"{what}, seed {seed}", f"{command} --seeds {seed}"
+    forwards = 3.0 * steps * recipe.train.batch_size
+    return Action("train", params, inputs, what, forwards, steps, command)
+
+
+def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal) -> Action:
+    """Unlearning `removal` from the full model."""
+    params: dict[str, Any] = {
+        "unlearn": text_settings.operator_settings(recipe),
+        "without": removal.params,
+        **text_settings.read_latents(recipe, full),
+    }
+    if recipe.model.class_conditional:
+        params["class_dropout"] = recipe.train.class_dropout
+    params |= {name: value for name, value in _later(recipe).items() if name != "params"}
+    if recipe.model.text_conditional:
+        params |= {"prompt_dropout": recipe.train.prompt_dropout, **text_settings.settings(recipe)}
+    inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
+    command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
+    removed = removal.size or sum(data.counts.get(name, 0) for name in removal.groups)
+    forwards = catalog.forwards(recipe.unlearn, min(removed, data.images), data.images)
+    return Action(
+        "unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command
+    )
+
+
+def elbo_table(
+    model: ActionRecord, grid: Mapping[str, Any], seed: int, compute: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Key and spec of the table of one model's ELBO terms (the queries are its rows)."""
+    names = ("weights", "config", "betas") if model.operation != "unlearn" else ("weights",)
+    inputs = {name: model.outputs[name] for name in names}
+    if model.operation == "unlearn":
+        inputs |= {f"base-{name}": model.inputs[name] for name in ("weights", "config", "betas")}
+    params = {"grid": dict(grid), "noise_seed": seed, "compute": dict(compute)}
+    return table_spec("elbo-table", params, inputs)

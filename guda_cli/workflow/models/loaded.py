@@ -1,0 +1,106 @@
+"""Networks from records: one network in memory, weights swapped in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from guda_cli.diffusion import networks
+from guda_cli.diffusion.denoiser import Network
+from guda_cli.diffusion.networks import Weights
+from guda_cli.errors import DataError
+from guda_cli.store import ActionRecord
+from guda_cli.unlearning import subsets
+from guda_cli.workflow.models.model_record import read_classes, read_schedule
+from guda_cli.workflow.models.spaces import PixelSpace, Space
+from guda_cli.workflow.project.compute import Compute
+from guda_cli.workflow.project.project import Project
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.models.parts import Parts
+
+
+MEMORY = 2 << 30  # bytes for the activations of a forward
+MAPS = 40
+
+
+class Models:
+    """The full model, and any model derived from it, in the same network object."""
+
+    def __init__(self, project: Project, full: ActionRecord, compute: Compute, parts: Parts | None) -> None:
+        self.project, self.full, self.compute, self.parts = project, full, compute, parts
+        self.config: dict[str, Any] = json.loads(project.read(full, "config"))
+        self.classes = read_classes(project, full)
+        self.schedule = read_schedule(project, full)
+        self.base = networks.from_bytes(project.read(full, "weights"))
+        networks.check_finite(self.base, "the full model")
+        self.space: Space = parts.space if parts else PixelSpace(project.data.shape, self.classes)
+        self.unet = self.frozen()
+        self._swapped: set[str] = set()
+        self._dtype = torch.float32
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the network also predicts a variance, which scoring does not use."""
+        return bool(self.config["unet"]["out_channels"] == 2 * self.config["unet"]["in_channels"])
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward: `Compute.batch_size`, or fewer where their activations would not fit.
+
+        An estimate: MAPS feature maps of the first block's width a row.
+        """
+        _, height, width = self.space.shape
+        channels = int(self.config["unet"]["block_out_channels"][0])
+        return max(1, min(self.compute.batch_size, MEMORY // (4 * MAPS * height * width * channels)))
+
+    def fresh(self) -> torch.nn.Module:
+        """Another network of the same shape with the full model's weights."""
+        unet = networks.build_unet(self.config["unet"], seed=0)
+        unet.load_state_dict(self.base)
+        return unet.to(self.compute.device)
+
+    def frozen(self) -> torch.nn.Module:
+        """A network with the full model's weights, in the memory of `_placed`; never to be trained."""
+        return networks.sharing(self.config["unet"], self._placed).to(self.compute.device)
+
+    @cached_property
+    def _placed(self) -> Weights:
+        """`base` on the device, once for all networks that share it; on the CPU it is `base` itself."""
+        return {name: value.to(self.compute.device) for name, value in self.base.items()}
+
+    def denoiser(self, unet: torch.nn.Module) -> Network:
+        """The adapter of a network of this shape."""
+        return self.space.denoiser(unet, self.schedule)
+
+    def conditions(self, names: Sequence[str | None]) -> torch.Tensor | None:
+        """What `predict` takes for these class names or prompts; None for unconditional models."""
+        return self.space.conditions(names)
+
+    def changes(self, record: ActionRecord) -> Weights:
+        """The weights of a trained, registered or unlearned model that differ from the full model's."""
+        if record.key == self.full.key:
+            return {}
+        loaded = networks.from_bytes(self.project.read(record, "weights"))
+        networks.check_finite(loaded, str(record.provenance.get("what", "the model")))
+        return subsets.changes(self.base, loaded) if record.operation == "unlearn" else loaded
+
+    def use(self, record: ActionRecord, dtype: torch.dtype = torch.float32) -> Network:
+        """The network in evaluation mode with `record`'s weights; valid until the next call."""
+        return self.swapped(self.changes(record), dtype)
+
+    def swapped(self, changes: Weights, dtype: torch.dtype = torch.float32) -> Network:
+        """The one network with `changes` in place of the full model's weights; valid until the next call."""
+        unknown = sorted(changes.keys() - self.base.keys())
+        if unknown:
+            raise DataError(f"the model has weights that the full model lacks, such as {unknown[0]}")
+        old = self.base.keys() if dtype != self._dtype else self._swapped
+        wanted = {name: self._placed[name] for name in old} | changes
+        moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
+        self.unet.load_state_dict(moved, strict=False, assign=True)
+        self._swapped, self._dtype = set(changes), dtype
+        return self.denoiser(self.unet.eval().requires_grad_(False))

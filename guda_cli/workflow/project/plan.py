@@ -1,0 +1,143 @@
+"""What a command would do: every step, whether the store has it, why not, and what it would cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.keys import operations, part_keys, removal, steps
+from guda_cli.workflow.keys.operations import Action
+from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.project import without
+from guda_cli.workflow.project.project import Project
+
+CACHED, TO_DO, WAITS = "cached", "to do", "waits"
+PARTS = ("VAE", "text encoder")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: `status` cached | to do | waits (for an earlier step), and the command that runs it."""
+
+    what: str
+    status: str
+    why: str = ""
+    key: str | None = None
+    forwards: float | None = None
+    seconds: float | None = None
+    command: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Planner:
+    """Plans of one project; runs and writes nothing."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.data = project.known_data()
+        self._known: dict[str, list[ActionRecord]] = {}
+        self.rate = _seconds_a_forward([*self._records("train"), *self._records("unlearn")])
+
+    def dataset(self) -> Step:
+        """Reading the images."""
+        if self.data is not None:
+            images, groups = self.data.images, len(self.data.counts)
+            return Step("dataset", CACHED, f"{images} images in {groups} groups", self.data.key)
+        return Step("dataset", TO_DO, "not read yet, or changed since", command="guda train")
+
+    def full(self) -> Step:
+        """The full model."""
+        recipe = self.project.recipe
+        if recipe.model.registered:
+            record = self.project.known_full()
+            if record:
+                return Step("full model", CACHED, "registered with --from", record.key, 0.0, 0.0)
+            return Step(
+                "full model",
+                TO_DO,
+                "the registered model is not in the store",
+                command="guda train --from DIR",
+            )
+        if self.data is None:
+            return Step("full model", WAITS, "for the dataset", command="guda train")
+        if not self.project.has_parts(self.data):
+            return Step("full model", WAITS, "for the VAE and the text encoder", command="guda train")
+        return self._step(steps.train(recipe, self.data, None))
+
+    def parts(self) -> list[Step]:
+        """VAE and text encoder, where the recipe trains them."""
+        recipe, data = self.project.recipe, self.data
+        if not recipe.model.text_conditional or recipe.model.base or recipe.model.registered:
+            return []
+        if data is None:
+            return [Step(what, WAITS, "for the dataset", command="guda train") for what in PARTS]
+        begun = part_keys.trained(recipe, data, self.project.store)
+        steps = [self._step(action) for action, _ in begun]
+        return steps + [
+            Step(what, WAITS, "for the VAE", command="guda train") for what in PARTS[len(steps) :]
+        ]
+
+    def models(self, method: str, removals: Sequence[Removal], seed: int | None = None) -> list[Step]:
+        """Counterfactual models, unlearned (`guda`) or retrained (`logo`, perhaps with another `seed`)."""
+        full = self.project.known_full()
+        out = []
+        for what in removals:
+            ready = self.data is not None and self.project.has_parts(self.data)
+            if self.data is None or not ready or (full is None and method == "guda"):
+                verb = "unlearn" if method == "guda" else "model without"
+                out.append(Step(f"{verb} {what.name}", WAITS, "for the full model"))
+            elif full is not None:
+                out.append(self._step(without.action_of(self.project, method, full, what, seed)))
+            else:
+                out.append(self._step(steps.train(self.project.recipe, self.data, what, None, seed)))
+        return out
+
+    def _step(self, action: Action) -> Step:
+        record = self.project.store.lookup(action.key)
+        if record is not None:
+            seconds = record.provenance.get("wall_seconds")
+            return Step(action.what, CACHED, "", action.key, action.forwards, seconds, action.command)
+        seconds = action.forwards * self.rate if self.rate else None
+        return Step(
+            action.what, TO_DO, self._why(action), action.key, action.forwards, seconds, action.command
+        )
+
+    def _records(self, operation: str) -> list[ActionRecord]:
+        if operation not in self._known:
+            self._known[operation] = list(self.project.store.records(operation))
+        return self._known[operation]
+
+    def _why(self, action: Action) -> str:
+        saved = self.project.store.state_step(action.key) if action.steps else None
+        if saved is not None:
+            return f"interrupted at step {saved} of {action.steps}"
+        differing = operations.differences(self._records(action.operation), action)
+        if differing:
+            return "made before with other settings or data: " + ", ".join(differing)
+        return "not made yet"
+
+    def nulls(self) -> list[Removal]:
+        """The random sets of the null, or none while the data are unknown."""
+        if self.data is None:
+            return []
+        return removal.nulls(self.data.counts, self.data.images, self.project.recipe.unlearn.null_groups)
+
+    def groups(self) -> list[Removal]:
+        """Every group."""
+        return removal.of_groups(list(self.data.counts), self.data.counts) if self.data else []
+
+
+def _seconds_a_forward(records: list[ActionRecord]) -> float | None:
+    """Measured seconds a forward-equivalent of steps run in this store."""
+    rates = [
+        record.provenance["wall_seconds"] / record.provenance["forwards"]
+        for record in records
+        if record.provenance.get("forwards") and not record.provenance.get("resumed_at_step")
+    ]
+    return statistics.median(rates) if rates else None

@@ -1,0 +1,311 @@
+"""One recipe on one store: what every workflow starts from. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from guda_cli.checkpoints.components import BLOBS
+from guda_cli.console import Console
+from guda_cli.errors import CorruptError, DataError, MissingError
+from guda_cli.sections import DataSpec, Recipe, to_dict
+from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
+from guda_cli.training import distributed
+from guda_cli.workflow.keys import steps
+from guda_cli.workflow.keys.operations import Action, DataRef
+
+if TYPE_CHECKING:
+    from guda_cli.data.dataset import Dataset
+
+SHARED = ("train", "unlearn")  # operations that all processes of a launch work on together
+PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What running an action gives: blobs by name, and facts for its record."""
+
+    outputs: Mapping[str, bytes]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An action and the function that runs it."""
+
+    action: Action
+    make: Callable[[], Made]
+
+
+class Project:
+    """A recipe, its store and the console; runs jobs once and finds what they made."""
+
+    def __init__(self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True) -> None:
+        self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
+        self.ran: set[str] = set()  # action keys that this process ran
+        self._jobs: dict[str, Job] = {}
+        self._dataset: Dataset | None = None
+        self._data: DataRef | None = None
+        self._said_gone = False
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def ensure(self, job: Job) -> ActionRecord:
+        """The record of a job: from the store, or by running it under a lease.
+
+        In a launch of several processes only the first one publishes; see `training.distributed`.
+        """
+        action = job.action
+        self._jobs[action.key] = job
+        record = self.store.lookup(action.key)
+        if record is None and distributed.rank():
+            make = job.make if action.operation in SHARED else None
+            record = distributed.follow(action.key, lambda: self.store.lookup(action.key), make)
+        if record is None:
+            with self.lease(action.key, action.what, holds=action.inputs.values()):
+                record = self.store.lookup(action.key) or self._run(job)
+        self.tell_notices()
+        return record
+
+    def _run(self, job: Job) -> ActionRecord:
+        action, started = job.action, time.monotonic()
+        with distributed.leading(action.key, shared=action.operation in SHARED):
+            made = job.make()
+        outputs = {name: self.store.put_bytes(data) for name, data in made.outputs.items()}
+        facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
+        record = self.store.publish(
+            action.key,
+            operation=action.operation,
+            version=action.version,
+            params=dict(action.params),
+            inputs=dict(action.inputs),
+            outputs=outputs,
+            provenance=provenance() | facts | dict(made.facts),
+        )
+        self.store.drop_state(action.key)
+        self.ran.add(action.key)
+        return record
+
+    def keep(
+        self, operation: str, outputs: Mapping[str, bytes], what: str, facts: Mapping[str, Any]
+    ) -> ActionRecord:
+        """The record of `outputs` that were not made here: its key is their digests'."""
+        digests = {name: self.store.put_bytes(data) for name, data in outputs.items()}
+        action = Action(operation, {"digests": digests}, {}, what)
+        return self.ensure(Job(action, lambda: Made(outputs, facts)))
+
+    def lease(self, key: str, what: str, *, holds: Iterable[str] = ()) -> AbstractContextManager[None]:
+        """Hold the right to do `what`, waiting (and saying so) while another process does it."""
+
+        def say(holder: Mapping[str, Any]) -> None:
+            self.console.say(f"{what}: another process (pid {holder.get('pid')}) is at it; waiting")
+
+        return self.store.lease(key, wait=self.wait, on_wait=say, holds=holds)
+
+    def tell_notices(self) -> None:
+        """Pass on what the store noticed (quarantined objects)."""
+        while self.store.notices:
+            self.console.warn(self.store.notices.pop(0))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self, record: ActionRecord, output: str) -> bytes:
+        """An output's bytes, hash-checked; a damaged one is rebuilt where this command knows how.
+
+        Raises CorruptError when it does not, or when the rebuilt object differs.
+        """
+        digest = record.outputs[output]
+        try:
+            return self.store.read_bytes(digest)
+        except (CorruptBlob, MissingBlob) as err:
+            self.tell_notices()
+            job = self._jobs.get(record.key)
+            if job is not None:
+                self.console.say(f"rebuilding {job.action.what}")
+                rebuilt = self.ensure(job)
+                if rebuilt.outputs[output] == digest:
+                    return self.store.read_bytes(digest)
+            again = "guda train"
+            if record.operation in ("register", "pipeline"):
+                again += " --from " + shlex.quote(str(record.provenance.get("source", "DIR")))
+            raise CorruptError(
+                f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
+                why=str(err),
+                fix=f"{again}, then guda unlearn --all, rebuild what is missing",
+            ) from None
+
+    def knows(self, job: Job) -> None:
+        """Remember how to rebuild a job's outputs."""
+        self._jobs[job.action.key] = job
+
+    # -- the dataset -------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> DataRef:
+        """The dataset, read into the store on first use."""
+        if self._data is None:
+            self._data = self._known_source() or self._store_dataset(self._read_source())
+        self._data = self._with_parts(self._data)
+        return self._data
+
+    def known_data(self) -> DataRef | None:
+        """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
+        known = self._known_source()
+        return self._with_parts(known) if known else None
+
+    def _with_parts(self, data: DataRef) -> DataRef:
+        """`data` with the parts that a text-to-image recipe has in the store by now."""
+        if self.has_parts(data):
+            return data
+        from guda_cli.workflow.keys import part_keys
+
+        return dataclasses.replace(data, parts=part_keys.known(self.recipe, data, self.store))
+
+    def _known_source(self) -> DataRef | None:
+        try:
+            document = self.store.get_document(self._data_document)
+        except DataError as err:  # the source is gone: what was read from it still serves
+            document = self.store.get_document(self._spec_document)
+            if document is None:
+                raise
+            if not self._said_gone:
+                self.console.warn(f"{err.message}: using the copy in the store")
+                self._said_gone = True
+        record = self.store.lookup(document["key"]) if document else None
+        return DataRef.of(record) if record else None
+
+    @cached_property
+    def _spec_document(self) -> str:
+        spec = json.dumps(to_dict(self.recipe.data), sort_keys=True)
+        return f"source-{hashlib.sha256(spec.encode()).hexdigest()[:32]}"
+
+    @cached_property
+    def _data_document(self) -> str:
+        from guda_cli.data.sources import fingerprint
+
+        return f"dataset-{hashlib.sha256(fingerprint(self.recipe.data).encode()).hexdigest()[:32]}"
+
+    def dataset(self) -> Dataset:
+        """The images and groups themselves."""
+        from guda_cli.data.dataset import from_bytes
+
+        if self._dataset is None:
+            record = self.store.lookup(self.data.key)
+            try:
+                if record is not None:
+                    self._dataset = from_bytes(self.store.read_bytes(record.outputs["data"]))
+            except (CorruptBlob, MissingBlob):
+                self.tell_notices()
+                self.console.say("reading the dataset again from its source")
+            if self._dataset is None:
+                self._dataset = self._read_source()
+                if self._store_dataset(self._dataset).blob != self.data.blob:
+                    raise CorruptError(
+                        "the stored dataset is damaged and its source has changed",
+                        fix="guda train trains anew",
+                    )
+        return self._dataset
+
+    def _read_source(self) -> Dataset:
+        from guda_cli.data.sources import read_dataset
+
+        with reading_progress(self.console, self.recipe.data) as progress:
+            dataset = read_dataset(self.recipe.data, progress)
+        for note in dataset.notes:
+            self.console.say(note)
+        return dataset
+
+    def _store_dataset(self, dataset: Dataset) -> DataRef:
+        from guda_cli.data.dataset import to_bytes
+
+        action = Action("dataset", {"digest": dataset.digest}, {}, "dataset")
+        facts = {
+            "groups": dataset.counts(),
+            "images": len(dataset.names),
+            "shape": list(dataset.images.shape[1:]),
+            "notes": list(dataset.notes),
+            "data": to_dict(self.recipe.data),
+        }
+        record = self.ensure(Job(action, lambda: Made({"data": to_bytes(dataset)}, facts)))
+        for name in (self._data_document, self._spec_document):
+            self.store.set_document(name, {"key": record.key})
+        return DataRef.of(record)
+
+    # -- the full model ----------------------------------------------------------------------------
+
+    def known_full(self) -> ActionRecord | None:
+        """The full model's record if it is there; runs nothing."""
+        if self.recipe.model.registered:
+            return self.store.lookup(self.recipe.model.registered)
+        data = self.known_data()
+        if data is None or not self.has_parts(data):
+            return None
+        return self.store.lookup(steps.train(self.recipe, data, None).key)
+
+    def has_parts(self, data: DataRef) -> bool:
+        """Whether all that stands around the network is there; always, where it works on pixels."""
+        return not self.recipe.model.text_conditional or set(BLOBS) <= data.parts.keys()
+
+    def require_full(self) -> ActionRecord:
+        """The full model's record, or MissingError naming the command that makes it."""
+        record = self.known_full()
+        if record is None:
+            raise MissingError(
+                f"there is no full model of recipe '{self.recipe.name}' yet",
+                fix="guda train --from PIPELINE" if self.recipe.model.text_conditional else "guda train",
+                why="nothing has been trained, or its settings or data have changed since",
+            )
+        return record
+
+
+def now() -> str:
+    """The date and time in UTC, to the second, as reports carry it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def provenance() -> dict[str, Any]:
+    """What an auditor needs to run a step again: command, versions, date."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {
+        "argv": ["guda", *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": found,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def reading_progress(console: Console, spec: DataSpec) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress callback (done, total) for reading images."""
+    with console.progress(
+        f"reading {spec.source if spec.source != 'auto' else 'images'}", 0, unit="image"
+    ) as bar:
+        seen = 0
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal seen
+            if total is not None:
+                bar.total = total
+            bar.advance(done - seen)
+            seen = done
+
+        yield advance

@@ -1,0 +1,190 @@
+"""The report's content, read from the store. Runs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from guda_cli.data.queries import Query
+from guda_cli.diffusion import grid as grids
+from guda_cli.diffusion import weighting as weightings
+from guda_cli.errors import MissingError
+from guda_cli.report.answers.content import Check, CostRow, ReportModel, summarise
+from guda_cli.settings.reading import dump
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.keys import steps
+from guda_cli.workflow.models.model_record import read_schedule
+from guda_cli.workflow.project.project import Project, now, provenance
+from guda_cli.workflow.reporting.gallery import Request
+from guda_cli.workflow.reporting.gallery import build as build_gallery
+from guda_cli.workflow.scoring import answers, counterfactuals, remembered
+from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
+from guda_cli.workflow.scoring.elbo_tables import Tables
+from guda_cli.workflow.scoring.looks import looks_like
+
+
+def build(project: Project, method: str, weighting: str, gallery: Request | None = None) -> ReportModel:
+    """Everything scored under `method`'s current models, on the grid used last; and a `gallery` where asked.
+
+    Raises MissingError when there is no model or no scored image.
+    """
+    chosen = weightings.parse(weighting)
+    found = counterfactuals.find(project, method)
+    records = [r for r in project.store.records("score") if _belongs(r, found)]
+    if not records:
+        raise MissingError("no image has been scored with the current models", fix="guda score IMAGE")
+    last = records[-1].params
+    records = [
+        r for r in records if r.params["grid"] == last["grid"] and r.params["compute"] == last["compute"]
+    ]
+    schedule = read_schedule(project, found.full)
+    grid = grids.build(last["grid"], schedule.T)
+    reading = answers.Reading(
+        grid, schedule, chosen, dict(project.data.counts), project.recipe.model.text_conditional
+    )
+    queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
+    full, nulls, groups = cells[""], found.mean(cells, found.nulls), found.mean(cells, found.groups)
+    looks = looks_like(project, queries)
+    found_answers = tuple(answers.assemble(reading, queries, full, groups, nulls, looks))
+    return ReportModel(
+        title=f"Which groups are these images owed to? ({project.recipe.name})",
+        recipe_name=project.recipe.name,
+        recipe_yaml=dump(project.recipe),
+        method=method,
+        weighting=chosen.name,
+        weighting_unit=reading.unit,
+        grid=_grid_name(last["grid"]),
+        timesteps=grid.timesteps.shape[1],
+        draws=grid.timesteps.shape[0],
+        seed=int(last["grid"]["seed"]),
+        created=now(),
+        groups=tuple(groups),
+        group_sizes=_sizes(project, list(groups)),
+        queries=found_answers,
+        checks=_checks(found),
+        null=_null(found),
+        costs=_costs(project, found, records),
+        provenance=_provenance(project, found, last),
+        warnings=tuple(_warnings(found, skipped)),
+        gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
+        **summarise(found_answers, list(groups))._asdict(),
+    )
+
+
+def _belongs(record: ActionRecord, found: Counterfactuals) -> bool:
+    return record.params["method"] == found.method and record.inputs["full"] == found.full.outputs["weights"]
+
+
+def _scored(project: Project, records: list[ActionRecord]) -> list[Query]:
+    """Each image once, under the name it was last scored by, in order of name."""
+    queries: dict[str, Query] = {}
+    for query in (query for record in records for query in remembered.recall(project, record)):
+        known = queries.get(query.digest)
+        origin = query.origin or (known.origin if known else None)  # a copy may have lost it
+        queries[query.digest] = replace(query, origin=origin)
+    return sorted(queries.values(), key=lambda query: query.name)
+
+
+def _cells(
+    project: Project,
+    found: Counterfactuals,
+    reading: answers.Reading,
+    last: Mapping[str, Any],
+    queries: list[Query],
+) -> tuple[list[Query], dict[str, Any], int]:
+    """Terms under every model of the images that have them all, and how many images do not."""
+    keys = {
+        name: steps.elbo_table(record, last["grid"], int(last["grid"]["seed"]), last["compute"])
+        for name, record in found.records().items()
+    }
+    tables = Tables(project, keys, reading.grid, last["compute"])
+    wanted = [query.digest for query in queries]
+    complete = set(wanted)
+    for key in tables.keys.values():
+        complete &= project.store.table_rows(key)
+    kept = [query for query in queries if query.digest in complete]
+    if not kept:
+        raise MissingError("no image has scores under every current model", fix="guda score IMAGE (again)")
+    cells = {}
+    for name in found.records():
+        terms, missing = tables.read(name, [query.digest for query in kept])
+        if missing:  # a segment turned out damaged: its rows are gone until they are scored again
+            return _cells(project, found, reading, last, [q for q in kept if q.digest not in set(missing)])
+        cells[name] = terms
+    return kept, cells, len(wanted) - len(kept)
+
+
+def _grid_name(spec: Mapping[str, Any]) -> str:
+    return f"stride:{spec['stride']}" if spec["kind"] == "stride" else str(spec["kind"])
+
+
+def _sizes(project: Project, groups: list[str]) -> dict[str, int]:
+    counts = project.data.counts
+    return {
+        name: counts[name] if name in counts else sum(counts[p] for p in name.split("+")) for name in groups
+    }
+
+
+def _checks(found: Counterfactuals) -> tuple[Check, ...]:
+    checked = ((name, records[0].provenance.get("check")) for name, records in found.groups.items())
+    return tuple(Check(group=name, **check) for name, check in checked if check)
+
+
+def _null(found: Counterfactuals) -> dict[str, Any] | None:
+    if not found.nulls:
+        return None
+    sizes = sorted({int(name.split("-")[1]) for name in found.nulls})
+    how = "unlearned with the same operator" if found.method == "guda" else "left out of training"
+    return {
+        "description": f"{len(found.nulls)} random groups, drawn across all true groups and {how}",
+        "sizes": sizes,
+        "groups": len(found.nulls),
+        "stands_out": f"p < {answers.LEVEL:g}, one-sided Student t, Bonferroni over the groups",
+    }
+
+
+def _costs(project: Project, found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
+    out = []
+    prepare = "unlearn" if found.method == "guda" else "retrain"
+    nulls = {label for name in found.nulls for label in found.labels(name)}
+    for name, record in found.records().items():
+        step = prepare if name else "train"
+        step = "null" if name in nulls else step
+        out.append(_cost_row(step, name or "full model", record))
+    for record in scored:
+        out.append(_cost_row("score", f"{record.provenance.get('images')} images", record))
+    return tuple(out)
+
+
+def _cost_row(step: str, what: str, record: ActionRecord) -> CostRow:
+    seen = record.provenance
+    seconds = (seen.get("wall_seconds") or 0.0) + (seen.get("seconds_before_resume") or 0.0)
+    status = "run" if seen.get("forwards") else "cached"
+    return CostRow(step, what, seconds, seen.get("forwards"), status, record.created)
+
+
+def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **provenance(),
+        "dataset": {"digest": project.data.blob, "images": project.data.images},
+        "models": {name or "full": record.outputs["weights"] for name, record in found.records().items()},
+        "trained": {
+            "argv": found.full.provenance.get("argv"),
+            "created": found.full.created,
+            "packages": found.full.provenance.get("packages"),
+        },
+        "compute": dict(last["compute"]),
+        "grid": dict(last["grid"]),
+        "operator": next(iter(found.groups.values()))[0].params.get("unlearn"),
+        "oracle_seeds": list(found.seeds),
+    }
+
+
+def _warnings(found: Counterfactuals, skipped: int) -> list[str]:
+    out = counterfactuals.warnings(found)
+    if skipped:
+        out.append(f"{skipped} images are left out: they have not been scored under every current model")
+    if found.lacking:
+        out.append("no model without " + ", ".join(what.name for what in found.lacking))
+    return out

@@ -1,0 +1,71 @@
+"""A rival method's report, read from the store. Runs no network."""
+
+from __future__ import annotations
+
+from guda_cli.data.queries import Query
+from guda_cli.errors import MissingError
+from guda_cli.report.answers.content import CostRow, ReportModel, summarise
+from guda_cli.settings.reading import dump
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.project.project import Project, now, provenance
+from guda_cli.workflow.scoring import instance_settings, remembered
+from guda_cli.workflow.scoring.conditions import Given
+from guda_cli.workflow.scoring.instance_run import InstanceRun
+
+
+def build(project: Project, method: str, instances: int) -> ReportModel:
+    """Everything scored by `method` with the recipe's settings; MissingError when nothing was."""
+    chosen = instance_settings.settings(method, project.recipe.attribution)
+    run = InstanceRun(project, chosen, "auto", given=Given(), instances=instances)
+    records = [r for r in project.store.records("score") if _belongs(r, run)]
+    queries: dict[str, Query] = {
+        query.digest: query for record in records for query in remembered.recall(project, record)
+    }
+    if not queries:
+        raise MissingError(
+            f"no image has been scored by {method} with these settings",
+            fix=f"guda score IMAGE --method {method}",
+        )
+    answers = run.read(sorted(queries.values(), key=lambda query: query.name))
+    groups = [what.name for what in run.removals]
+    prepared = run.known_preparation()
+    costs = [_cost("prepare", run.settings.name, prepared)] if prepared else []
+    costs += [_cost("score", f"{r.provenance.get('images')} images", r) for r in records]
+    return ReportModel(
+        title=f"Which groups are these images owed to? ({project.recipe.name})",
+        recipe_name=project.recipe.name,
+        recipe_yaml=dump(project.recipe),
+        method=run.settings.name,
+        weighting="",
+        weighting_unit=run.unit,
+        grid="",
+        timesteps=0,
+        draws=0,
+        seed=int(chosen.values.get("seed", 0)),
+        created=now(),
+        groups=tuple(groups),
+        group_sizes=dict(project.data.counts),
+        queries=tuple(answers),
+        costs=tuple(costs),
+        provenance={
+            **provenance(),
+            "dataset": {"digest": project.data.blob, "images": project.data.images},
+            "models": {"full": run.full.outputs["weights"]},
+            "settings": {**chosen.values, "aggregate": str(run.how)},
+        },
+        counterfactual=False,
+        **summarise(answers, groups)._asdict(),
+    )
+
+
+def _belongs(record: ActionRecord, run: InstanceRun) -> bool:
+    return (
+        record.params["method"] == run.method
+        and record.params.get("values") == dict(run.settings.values)
+        and record.inputs["full"] == run.full.outputs["weights"]
+    )
+
+
+def _cost(step: str, what: str, record: ActionRecord) -> CostRow:
+    seen = record.provenance
+    return CostRow(step, what, seen.get("wall_seconds"), seen.get("forwards"), "run", record.created)

@@ -1,0 +1,1 @@
+"""The scores of an image, by any method."""

@@ -1,0 +1,257 @@
+"""One run of `guda score`: from paths to results, block by block; torch only if a cell is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guda_cli.data.queries import Query
+from guda_cli.diffusion import grid as grids
+from guda_cli.diffusion import weighting as weightings
+from guda_cli.diffusion.schedule import Array
+from guda_cli.errors import DataError
+from guda_cli.phrases import plural
+from guda_cli.report.answers.content import SIGN, QueryResult
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.keys import steps
+from guda_cli.workflow.models.jobs import LazyJobs
+from guda_cli.workflow.models.model_record import read_schedule
+from guda_cli.workflow.project import without
+from guda_cli.workflow.project.compute import known_compute, remember_compute
+from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
+from guda_cli.workflow.project.project import Project
+from guda_cli.workflow.scoring import answers, counterfactuals, remembered
+from guda_cli.workflow.scoring.conditions import Given, conditions_for
+from guda_cli.workflow.scoring.elbo_tables import Tables
+from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
+
+if TYPE_CHECKING:
+    from guda_cli.workflow.project.compute import Compute
+    from guda_cli.workflow.scoring.terms import Engine
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a score depends on beside the models."""
+
+    method: str
+    groups: tuple[str, ...]
+    weighting: str
+    grid: str
+    timesteps: int
+    draws: int
+    seed: int
+    oracle_seeds: tuple[int, ...] = ()
+    given: Given = field(default_factory=Given)
+
+
+class _OtherCompute(Exception):  # noqa: N818
+    """Cells are missing, perhaps from tables that this process, rounding otherwise, cannot add to."""
+
+
+class ScoreRun:
+    """Scores images under one set of counterfactual models."""
+
+    def __init__(self, project: Project, settings: Settings, device: str, *, remember: bool = True) -> None:
+        self.project, self.settings, self.device = project, settings, device
+        self.remember = remember  # for reports
+        weighting = weightings.parse(settings.weighting)
+        self.grid_spec = grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)
+        self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
+        self.jobs = LazyJobs(project, self._setup)
+        self._register_rebuilds()  # before the first read of a model's parts
+        self.conditions = conditions_for(project, self.found.full, settings.given)
+        schedule = read_schedule(project, self.found.full)
+        grid = grids.build(self.grid_spec, schedule.T)
+        self.reading = answers.Reading(
+            grid, schedule, weighting, dict(project.data.counts), project.recipe.model.text_conditional
+        )
+        self.warnings = counterfactuals.warnings(self.found)
+        self.method, self.weighting, self.unit = settings.method, settings.weighting, self.reading.unit
+        self.forwards = self.images = self.cached = 0
+
+    # -- what is scored ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """How to read the scores, in one line."""
+        s, grid = self.settings, self.reading.grid
+        n = grid.timesteps.shape[1]
+        partial = "" if grid.unbiased else ", a partial sum"
+        return (
+            f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps"
+            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}. {SIGN}"
+        )
+
+    def _seeds(self) -> str:
+        seeds = self.found.seeds
+        return f" (mean of seeds {', '.join(map(str, seeds))})" if len(seeds) > 1 else ""
+
+    def announce(self) -> None:
+        """Warn of failed checks and say which groups have no model."""
+        for text in self.warnings:
+            self.project.console.warn(text)
+        if self.found.lacking:
+            names = [what.name for what in self.found.lacking]
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            command = without.command_of(self.settings.method, names[:1])
+            self.project.console.say(f"not scored, as there is no model without them: {shown} ({command})")
+
+    def context(self) -> dict[str, Any]:
+        """What every JSON line says of how it was computed."""
+        return {
+            "method": self.method,
+            "weighting": self.weighting,
+            "unit": self.unit,
+            "grid": dict(self.grid_spec),
+            "recipe": self.project.recipe.name,
+            "models": {
+                name or "full": record.outputs["weights"] for name, record in self.found.records().items()
+            },
+            "not_scored": [what.name for what in self.found.lacking],
+            "warnings": self.warnings,
+        }
+
+    def summary(self) -> str:
+        """What was computed and what came from the store."""
+        scored = plural(self.images, "image", "images")
+        if self.forwards == 0:
+            return f"{scored}: every term was in the store, no model was run"
+        return f"{scored}: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def blocks(self, paths: Sequence[str]) -> Iterator[BlockResult]:
+        """Score the images of `paths` in blocks; a bad file does not stop the others."""
+        rows = self.reading.grid.rows * len(self.found.records())
+        with self.project.console.progress("score", len(paths) * rows, unit="forward") as bar:
+            for start in range(0, len(paths), BLOCK):
+                part = list(paths[start : start + BLOCK])
+                queries, bad = load(self.project, part, self.conditions)
+                bar.advance(len(bad) * rows)
+                done = self._score(queries, bar.advance) if queries else []
+                yield BlockResult(done, queries, bad)
+
+    def score(self, queries: Sequence[Query]) -> list[QueryResult]:
+        """Results of images that are in memory already."""
+        parts = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
+        rows = self.reading.grid.rows * len(self.found.records())
+        with self.project.console.progress("score", len(queries) * rows, unit="forward") as bar:
+            return [result for part in parts for result in self._score(part, bar.advance)]
+
+    def plan(self, paths: Sequence[str]) -> list[Step]:
+        """One step a model: how many images have no terms under it yet."""
+        queries, _ = load(self.project, paths, self.conditions)
+        digests = [query.digest for query in queries]
+        tables = self._tables(self._known_compute())
+        steps = []
+        for name, missing in tables.missing(digests).items():
+            what = f"terms under the {'full model' if not name else 'model without ' + name}"
+            why = f"{missing} of {len(set(digests))} images" if missing else ""
+            cost = float(missing * self.reading.grid.rows)
+            steps.append(
+                Step(what, TO_DO if missing else CACHED, why, tables.keys[name], cost, command="guda score")
+            )
+        return steps
+
+    def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
+        """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
+        from guda_cli.report.answers import maps
+
+        names = [entry.group for entry in result.scores[:top]]
+        multiplier = self.reading.weighting.multiplier(self.reading.schedule)
+        models = {name: self.found.groups[name] for name in names}
+        found = self._engine.maps(query, {"": (self.found.full,), **models}, multiplier)
+        panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
+        image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+        except (OSError, ValueError) as err:
+            raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
+
+    def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
+        digests = [query.digest for query in queries]
+        started, before = time.monotonic(), self.forwards
+        tables = self._tables(self._known_compute())
+        try:
+            if any(tables.missing(digests).values()):
+                raise _OtherCompute
+            cells = self._cells(tables, queries, advance)
+        except _OtherCompute:
+            tables = self._tables(self._live_compute())
+            with self.project.lease(tables.block_key(digests), f"scoring {len(queries)} images"):
+                cells = self._cells(tables, queries, advance)
+        facts = {
+            "images": len(queries),
+            "forwards": self.forwards - before,
+            "wall_seconds": time.monotonic() - started,
+        }
+        if self.remember:
+            remembered.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
+        self.images += len(queries)
+        looks = looks_like(self.project, queries)
+        found = self.found
+        groups, nulls = found.mean(cells, found.groups), found.mean(cells, found.nulls)
+        return answers.assemble(self.reading, queries, cells[""], groups, nulls, looks)
+
+    def _cells(
+        self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
+    ) -> dict[str, Array]:
+        """Terms of a block under every model, by removal name."""
+        distinct, rows = len({query.digest for query in queries}), self.reading.grid.rows
+        cells = {}
+        for name, record in self.found.records().items():
+
+            def compute(wanted: list[Query], record: ActionRecord = record) -> Array:
+                if self._live_compute() != tables.compute:
+                    raise _OtherCompute
+                return self._engine.terms(record, wanted)
+
+            cells[name], fresh = tables.terms(name, queries, compute)
+            self.forwards += fresh * rows
+            self.cached += (distinct - fresh) * rows
+            advance(len(queries) * rows)
+        return cells
+
+    # -- torch, only where needed ------------------------------------------------------------------
+
+    def _register_rebuilds(self) -> None:
+        """Let damaged models be made again on use."""
+        found, full = self.found, self.found.full
+        if full.operation == "train":
+            self.jobs.full()
+        for what in counterfactuals.removals_of(self.project, found):
+            if self.settings.method == "guda":
+                self.jobs.unlearned(what, full)
+            for seed in found.seeds:
+                self.jobs.without(what, full, seed)
+
+    def _setup(self) -> Compute:
+        return remember_compute(self.project, self.device, self.project.recipe.score.dtype)
+
+    def _known_compute(self) -> Mapping[str, Any]:
+        return known_compute(self.project, self.device, self.project.recipe.score.dtype)
+
+    def _live_compute(self) -> Mapping[str, Any]:
+        return self.jobs.compute.key
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from guda_cli.workflow.scoring.terms import Engine
+
+        models = self.jobs.models(self.found.full)
+        if models.learned_variance:
+            self.project.console.say("this model also predicts a variance; only its noise half is scored")
+        return Engine(models, self.reading.grid, self.settings.seed, self.jobs.compute)
+
+    def _tables(self, compute: Mapping[str, Any]) -> Tables:
+        keys = {
+            name: steps.elbo_table(record, self.grid_spec, self.settings.seed, compute)
+            for name, record in self.found.records().items()
+        }
+        return Tables(self.project, keys, self.reading.grid, compute)

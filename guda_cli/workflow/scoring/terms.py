@@ -1,0 +1,97 @@
+"""The part of scoring that runs networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guda_cli.data.queries import Query
+from guda_cli.diffusion import elbo
+from guda_cli.diffusion.denoiser import Network
+from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.schedule import Array
+from guda_cli.errors import DataError
+from guda_cli.store import ActionRecord
+from guda_cli.workflow.models.loaded import Models
+from guda_cli.workflow.project.compute import Compute
+
+
+class Engine:
+    """Computes ELBO terms and maps of queries under any model, one model at a time."""
+
+    def __init__(self, models: Models, grid: Grid, seed: int, compute: Compute) -> None:
+        self.models, self.grid, self.seed, self.compute = models, grid, seed, compute
+
+    def terms(self, record: ActionRecord, queries: Sequence[Query]) -> Array:
+        """-ELBO terms in nats [queries, draws, n] under the model of `record`."""
+        denoiser = self._use(record)
+        x0 = self._x0(queries)
+        rows = [i for i, query in enumerate(queries) for _ in query.conditions]
+        told = [condition for query in queries for condition in query.conditions]
+        found = elbo.image_terms(
+            denoiser,
+            x0 if len(rows) == len(queries) else x0[rows],
+            [queries[i].pixels_digest for i in rows],
+            self.grid,
+            seed=self.seed,
+            batch_size=self.models.batch_size,
+            cond=self.models.conditions(told),
+        )
+        _check_finite(found, self.compute.dtype)
+        return found if len(rows) == len(queries) else _means(found, rows)
+
+    def _use(self, record: ActionRecord) -> Network:
+        return self.models.use(record, getattr(torch, self.compute.dtype))
+
+    def _x0(self, queries: Sequence[Query]) -> Tensor:
+        digests = [query.pixels_digest for query in queries]
+        return self.models.space.x0(np.stack([query.pixels for query in queries]), digests)
+
+    def maps(
+        self, query: Query, models: dict[str, tuple[ActionRecord, ...]], multiplier: Array
+    ) -> dict[str, Array]:
+        """Per-pixel delta-ELBO [H, W] of one query for each name, mean over its models; "" is the full."""
+        found = {
+            name: np.mean([self._map(query, record, multiplier) for record in records], axis=0)
+            for name, records in models.items()
+        }
+        full = found.pop("")
+        return {name: self.models.space.spread(value - full) for name, value in found.items()}
+
+    def _map(self, query: Query, record: ActionRecord, multiplier: Array) -> Array:
+        maps = [self._map_under(query, told, record, multiplier) for told in query.conditions]
+        return np.asarray(np.mean(maps, axis=0))
+
+    def _map_under(self, query: Query, told: str | None, record: ActionRecord, multiplier: Array) -> Array:
+        return elbo.weighted_map(
+            self._use(record),
+            self._x0([query])[0],
+            query.pixels_digest,
+            self.grid,
+            multiplier,
+            seed=self.seed,
+            batch_size=self.models.batch_size,
+            cond=self.models.conditions([told]),
+        )
+
+
+def _check_finite(terms: Array, dtype: str) -> None:
+    if not np.isfinite(terms).all():
+        raise DataError(
+            "a term of the ELBO is NaN or infinite",
+            why=f"the network's forwards in {dtype} overflow"
+            if dtype != "float32"
+            else "the weights are damaged",
+            fix="--set score.dtype=bfloat16, which has float32's range" if dtype == "float16" else "",
+        )
+
+
+def _means(terms: Array, rows: Sequence[int]) -> Array:
+    """Terms [M, draws, n] averaged over the forwards of each query; `rows` [M] says whose each is."""
+    owner = np.asarray(rows)
+    out = np.zeros((int(owner.max()) + 1, *terms.shape[1:]))
+    np.add.at(out, owner, terms)
+    return np.asarray(out / np.bincount(owner)[:, None, None])
