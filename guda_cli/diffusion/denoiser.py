@@ -29,8 +29,8 @@ class Denoiser(Protocol):
 class Network(Denoiser, Protocol):
     """A denoiser whose weights are those of one module, as training and unlearning need it."""
 
-    unet: torch.nn.Module
-    null_class: int | None
+    network: torch.nn.Module
+    null: int | None
     """The null condition's value; None where there is none."""
 
 
@@ -47,31 +47,33 @@ class UNetDenoiser:
     configuration says `null_class: false`.
     """
 
-    def __init__(self, unet: torch.nn.Module, schedule: Schedule, dtype: torch.dtype = torch.float32) -> None:
-        self.unet = unet
+    def __init__(
+        self, network: torch.nn.Module, schedule: Schedule, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.network = network
         self.schedule = schedule
         self.dtype = dtype
-        self.device = next(unet.parameters()).device
-        config = getattr(unet, "config", {})
+        self.device = next(network.parameters()).device
+        config = getattr(network, "config", {})
         self.embeddings: int | None = config.get("num_class_embeds")
         """Number of class embeddings, the null class included; None for an unconditional network."""
         has_null = self.embeddings is not None and config.get("null_class", True)
-        self.null_class: int | None = self.embeddings - 1 if self.embeddings and has_null else None
+        self.null: int | None = self.embeddings - 1 if self.embeddings and has_null else None
         """Index of the null class; None where there is none."""
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """See `Denoiser.predict`; `cond` are class indices int64 [N]."""
         labels = {} if self.embeddings is None and cond is None else {"class_labels": self._labels(t, cond)}
-        out: Tensor = self.unet(x_t.to(self.dtype), t - 1, return_dict=False, **labels)[0]
+        out: Tensor = self.network(x_t.to(self.dtype), t - 1, return_dict=False, **labels)[0]
         return out[:, : x_t.shape[1]].float()
 
     def _labels(self, t: Tensor, cond: Tensor | None) -> Tensor:
         if self.embeddings is None:
             raise ValueError("a condition was given to an unconditional network")
         if cond is None:
-            if self.null_class is None:
+            if self.null is None:
                 raise ValueError("this network has no null class: every image needs a class")
-            return torch.full_like(t, self.null_class)
+            return torch.full_like(t, self.null)
         if cond.shape != t.shape or cond.dtype != torch.int64:
             raise ValueError(
                 f"class labels must be int64 {list(t.shape)}, not {cond.dtype} {list(cond.shape)}"

@@ -44,15 +44,15 @@ def sharing(config: Mapping[str, Any], weights: Weights) -> torch.nn.Module:
     Nothing is drawn or copied, so that a large network is in memory once. ValueError when they do not fit.
     """
     with torch.device("meta"):
-        unet = build_unet(config, 0)
+        network = build_unet(config, 0)
     try:
-        unet.load_state_dict(weights, assign=True)
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as err:
         raise ValueError(str(err)) from None
-    if any(buffer.is_meta for buffer in unet.buffers()):  # one that is not stored: it must be computed
-        unet = build_unet(config, 0)
-        unet.load_state_dict(weights, assign=True)
-    return unet.eval().requires_grad_(False)
+    if any(buffer.is_meta for buffer in network.buffers()):  # one that is not stored: it must be computed
+        network = build_unet(config, 0)
+        network.load_state_dict(weights, assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def _class_of(name: str) -> Any:

@@ -16,18 +16,18 @@ class TextDenoiser:
     & Salimans 2022). Forwards run in `dtype`, the prediction is float32.
     """
 
-    null_class: int | None = 0
+    null: int | None = 0
     """Index of the null condition, the empty prompt."""
 
     def __init__(
         self,
-        unet: torch.nn.Module,
+        network: torch.nn.Module,
         schedule: Schedule,
         bank: PromptBank,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.unet, self.schedule, self.bank = unet, schedule, bank
-        first = next(unet.parameters())
+        self.network, self.schedule, self.bank = network, schedule, bank
+        first = next(network.parameters())
         self.dtype, self.device = dtype or first.dtype, first.device
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -37,5 +37,7 @@ class TextDenoiser:
         if cond.shape != t.shape or cond.dtype != torch.int64:
             raise ValueError(f"prompts must be int64 {list(t.shape)}, not {cond.dtype} {list(cond.shape)}")
         text = self.bank.embeddings(cond).to(self.dtype)
-        out: Tensor = self.unet(x_t.to(self.dtype), t - 1, encoder_hidden_states=text, return_dict=False)[0]
+        out: Tensor = self.network(x_t.to(self.dtype), t - 1, encoder_hidden_states=text, return_dict=False)[
+            0
+        ]
         return out.float()

@@ -38,21 +38,21 @@ class Scale:
 
 
 @contextmanager
-def checkpointed(unet: torch.nn.Module, on: bool) -> Iterator[None]:
-    """Keep few activations of `unet` for the backward and compute the rest anew (Chen et al. 2016).
+def checkpointed(network: torch.nn.Module, on: bool) -> Iterator[None]:
+    """Keep few activations of `network` for the backward and compute the rest anew (Chen et al. 2016).
 
     RecipeError when the network cannot do it.
     """
     if not on:
         yield
         return
-    if not getattr(unet, "_supports_gradient_checkpointing", False):
+    if not getattr(network, "_supports_gradient_checkpointing", False):
         raise RecipeError(
-            f"train.gradient_checkpointing does not go with a {type(unet).__name__}",
+            f"train.gradient_checkpointing does not go with a {type(network).__name__}",
             fix="--set train.gradient_checkpointing=false",
         )
-    unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    network.enable_gradient_checkpointing()  # type: ignore[operator]
     try:
         yield
     finally:
-        unet.disable_gradient_checkpointing()  # type: ignore[operator]
+        network.disable_gradient_checkpointing()  # type: ignore[operator]

@@ -36,18 +36,18 @@ def train(
     ValueError when there is none. `spec` also says in how many parts a batch is computed, and in which
     precision; RecipeError for what the network or the device cannot do.
     """
-    unet, schedule, scale = denoiser.unet, denoiser.schedule, Scale.of(spec)
+    network, schedule, scale = denoiser.network, denoiser.schedule, Scale.of(spec)
     model = mixed(denoiser, scale.precision)
     stream = Stream(len(images), spec.batch_size, schedule.T, tuple(images.shape[1:]), spec.seed, keep=keep)
-    if labels is not None and dropout and denoiser.null_class is None:
+    if labels is not None and dropout and denoiser.null is None:
         raise ValueError("dropping conditions needs a null condition")
-    unet.train()
+    network.train()
 
     def losses_at(step: int) -> Iterator[Tensor]:
         whole, cond = stream.at(step), None
         if labels is not None:
             dropped = stream.unlabelled(step, dropout)
-            cond = with_dropped(labels[whole.indices], dropped, denoiser.null_class).to(denoiser.device)
+            cond = with_dropped(labels[whole.indices], dropped, denoiser.null).to(denoiser.device)
         for rows in scale.parts(spec.batch_size):
             batch = whole.take(rows)
             x0 = clean(images, batch, flip=spec.flip).to(denoiser.device)
@@ -58,8 +58,8 @@ def train(
             loss = torch.nn.functional.mse_loss(model.predict(x_t, t, shown), target)
             yield loss * (len(rows) / spec.batch_size)
 
-    with checkpointed(unet, scale.checkpointing):
-        return loop.run(unet, losses_at, settings(spec, len(images)), resume=resume, hooks=hooks)
+    with checkpointed(network, scale.checkpointing):
+        return loop.run(network, losses_at, settings(spec, len(images)), resume=resume, hooks=hooks)
 
 
 def settings(spec: TrainSpec, images: int) -> loop.LoopSpec:
@@ -77,6 +77,6 @@ def settings(spec: TrainSpec, images: int) -> loop.LoopSpec:
     )
 
 
-def with_dropped(labels: Tensor, dropped: Tensor, null_class: int | None) -> Tensor:
+def with_dropped(labels: Tensor, dropped: Tensor, null: int | None) -> Tensor:
     """`labels` int64 [B] with the null class where `dropped` [B] is True; nothing is dropped without one."""
-    return labels if null_class is None else labels.masked_fill(dropped, null_class)
+    return labels if null is None else labels.masked_fill(dropped, null)

@@ -28,7 +28,7 @@ class _Losses(torch.nn.Module):
 
     def __init__(self, denoiser: Network) -> None:
         super().__init__()
-        self.unet, self.denoiser = denoiser.unet, denoiser
+        self.network, self.denoiser = denoiser.network, denoiser
 
     def forward(self, x_t: Tensor, t: Tensor, target: Tensor, cond: Tensor | None = None) -> Tensor:
         return squared_error(self.denoiser.predict(x_t, t, cond), target)
@@ -48,7 +48,7 @@ def guard_weights(denoiser: Network, problem: Problem) -> Tensor:
     `denoiser` holds the full model and is put in evaluation mode. The (t, noise) of an image depend on its
     index and the seed alone.
     """
-    denoiser.unet.eval()
+    denoiser.network.eval()
     retain = retain_gradient(denoiser, problem)
     rows = problem.forget.nonzero().flatten()
     aligned = alignments(denoiser, problem, rows, retain)

@@ -17,12 +17,12 @@ ADAPTER = "default"  # peft's name of the only adapter
 A, B = ".lora_A", ".lora_B"
 
 
-def targets(unet: torch.nn.Module) -> list[str]:
+def targets(network: torch.nn.Module) -> list[str]:
     """Names of all convolutions, of the linear layers of attention and of those that lead into and out of it.
 
     At rank 4 that is 0.4 % of the 860 million parameters of Stable Diffusion 1.5, attention alone 0.1 %.
     """
-    kinds = {name: type(module).__name__ for name, module in unet.named_modules()}
+    kinds = {name: type(module).__name__ for name, module in network.named_modules()}
     inside = tuple(f"{name}." for name, kind in kinds.items() if kind == "Attention")
     around = {
         f"{name}.{end}"
@@ -32,24 +32,24 @@ def targets(unet: torch.nn.Module) -> list[str]:
     }
     return [
         name
-        for name, module in unet.named_modules()
+        for name, module in network.named_modules()
         if isinstance(module, torch.nn.Conv2d)
         or (isinstance(module, torch.nn.Linear) and (name.startswith(inside) or name in around))
     ]
 
 
-def inject(unet: torch.nn.Module, rank: int, seed: int) -> None:
-    """Put trainable factors of that rank into `unet`, in place, and freeze all else.
+def inject(network: torch.nn.Module, rank: int, seed: int) -> None:
+    """Put trainable factors of that rank into `network`, in place, and freeze all else.
 
     B starts at zero and A is drawn from `seed`: the network says what it said before.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets(unet))
+    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets(network))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("guda.lora/1", seed))
-        inject_adapter_in_model(config, unet, adapter_name=ADAPTER)
-    for name, parameter in unet.named_parameters():
+        inject_adapter_in_model(config, network, adapter_name=ADAPTER)
+    for name, parameter in network.named_parameters():
         parameter.requires_grad_(A in name or B in name)
 
 

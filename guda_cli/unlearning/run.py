@@ -105,16 +105,16 @@ def unlearn(
     if spec.retain == "distill" and teacher is None:
         raise ValueError("retain: distill needs the full model as teacher")
     catalog.check_parts(spec, scale.accumulation * distributed.world())
-    unet, model = denoiser.unet, mixed(denoiser, scale.precision)
+    network, model = denoiser.network, mixed(denoiser, scale.precision)
     teacher = None if teacher is None else mixed(teacher, scale.precision)
     if spec.guard:
         problem = dataclasses.replace(problem, guard=guard_weights(denoiser, problem))
-    subsets.prepare(unet, spec.params, spec.seed)
-    trained = [p for p in unet.parameters() if p.requires_grad]
+    subsets.prepare(network, spec.params, spec.seed)
+    trained = [p for p in network.parameters() if p.requires_grad]
     operator = make(problem, teacher if spec.operator in catalog.NEED_FULL else None, trained)
     stream = _stream(problem)
     towards = teacher if spec.retain == "distill" else None
-    unet.train()
+    network.train()
     # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
     settings = loop.LoopSpec(
         steps=spec.steps, lr=spec.lr, seed=spec.seed, warmup=max(1, spec.steps // 10), decay_lr=True,
@@ -125,8 +125,8 @@ def unlearn(
         for rows in scale.parts(spec.batch_size):
             yield step_loss(model, towards, operator, problem, stream, step, rows)
 
-    with checkpointed(unet, scale.checkpointing):
-        return loop.run(unet, losses_at, settings, resume=resume, hooks=hooks)
+    with checkpointed(network, scale.checkpointing):
+        return loop.run(network, losses_at, settings, resume=resume, hooks=hooks)
 
 
 class DosedStream(Stream):

@@ -10,7 +10,7 @@ from guda_cli.sections import subset_of
 from guda_cli.unlearning import lora
 
 
-def prepare(unet: torch.nn.Module, params: str, seed: int) -> None:
+def prepare(network: torch.nn.Module, params: str, seed: int) -> None:
     """Make exactly the parameters of `params` (full, attn, cross-attn-kv, lora:R) trainable, in place.
 
     ValueError when the network has none; `catalog.check` says so to users beforehand.
@@ -19,19 +19,19 @@ def prepare(unet: torch.nn.Module, params: str, seed: int) -> None:
     if kind == "full":
         return
     if kind == "lora":
-        lora.inject(unet, rank, seed)
+        lora.inject(network, rank, seed)
         return
-    chosen = _attention(unet, kind)
+    chosen = _attention(network, kind)
     if not chosen:
         raise ValueError(f"the network has no parameters for {params}")
-    for name, parameter in unet.named_parameters():
+    for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in chosen)
 
 
-def _attention(unet: torch.nn.Module, kind: str) -> set[str]:
+def _attention(network: torch.nn.Module, kind: str) -> set[str]:
     """Names of the parameters of attention, or of the keys and values of cross-attention."""
     out = set()
-    for module_name, module in unet.named_modules():
+    for module_name, module in network.named_modules():
         if type(module).__name__ != "Attention":
             continue
         crossing = bool(getattr(module, "is_cross_attention", False))

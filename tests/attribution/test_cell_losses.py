@@ -24,13 +24,13 @@ def test_one_loss_by_hand() -> None:
     noise = QueryNoise(5).fill(torch.empty(1, 1, 2, 2), [(samples.digests[1], t, 1)])[0].double()
     abar = network.schedule.abar[t]
     x_t = abar**0.5 * (samples.images[1].double() / 127.5 - 1.0) + (1 - abar) ** 0.5 * noise
-    expected = (network.unet.gain.detach() * x_t - noise).square().mean()
+    expected = (network.network.gain.detach() * x_t - noise).square().mean()
     assert found[1, 1, 2] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_other_weights_are_used_and_left_behind() -> None:
     network, samples = learnt(), random_samples(3)
-    network.unet.train()
+    network.network.train()
     at, before = cl.levels(T, 3, 1, 0), bits(network)
     one = cl.cell_losses(network, {}, samples, at, seed=0, batch_size=4)
     weights = {name: value.clone() for name, value in network.weights().items()}
@@ -39,11 +39,11 @@ def test_other_weights_are_used_and_left_behind() -> None:
     other = cl.cell_losses(network, double, samples, at, seed=0, batch_size=4)
     np.testing.assert_array_equal(same, one)
     assert (np.abs(other / one - 1.0) > 1e-3).all()
-    network.unet.load_state_dict(double)
+    network.network.load_state_dict(double)
     np.testing.assert_array_equal(cl.cell_losses(network, {}, samples, at, seed=0, batch_size=4), other)
-    network.unet.load_state_dict(weights)
+    network.network.load_state_dict(weights)
     assert bits(network) == before
-    assert all(module.training for module in network.unet.modules())
+    assert all(module.training for module in network.network.modules())
 
 
 def test_companions_order_and_batch_size() -> None:
@@ -98,10 +98,10 @@ class ByClass:
 
     def __init__(self) -> None:
         self.schedule, self.device = make_schedule(T=T), torch.device("cpu")
-        self.unet: torch.nn.Module = torch.nn.Embedding(3, 1)
+        self.network: torch.nn.Module = torch.nn.Embedding(3, 1)
 
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        shift: Tensor = self.unet(torch.zeros(len(t), dtype=torch.int64) if labels is None else labels)
+        shift: Tensor = self.network(torch.zeros(len(t), dtype=torch.int64) if labels is None else labels)
         return x_t * 0.0 + shift.view(-1, 1, 1, 1)
 
 

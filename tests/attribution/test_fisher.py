@@ -17,10 +17,10 @@ from tests.diffusion.tiny import make_denoiser
 def one_at_a_time(
     network: cl.Network, names: list[str], samples: cl.Samples, at: cl.Grid
 ) -> dict[str, torch.Tensor]:
-    parameters = dict(network.unet.named_parameters())
+    parameters = dict(network.network.named_parameters())
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in names}
     share = np.tile(at.widths / at.widths.sum() / len(at.timesteps), len(at.timesteps) * len(samples))
-    network.unet.eval()
+    network.network.eval()
     for where, rows in cl.batches(network, samples, at, seed=0, batch_size=1):
         loss = cl.row_losses(network, {}, rows)[0]
         parts = torch.autograd.grad(loss, [parameters[name] for name in names])
@@ -62,7 +62,7 @@ def test_closed_form_of_a_linear_network() -> None:
     )
     found = diagonal_fisher(network, network.weights(), samples, at, seed=0)
     _, rows = next(cl.batches(network, samples, at, seed=0, batch_size=40))
-    slope = 2.0 * (network.unet.gain.detach() * rows.x_t - rows.target) * rows.x_t / 4
+    slope = 2.0 * (network.network.gain.detach() * rows.x_t - rows.target) * rows.x_t / 4
     np.testing.assert_allclose(found.diagonal["gain"], slope.square().mean(0), rtol=1e-6)
 
 

@@ -98,7 +98,7 @@ def test_a_real_unet_with_group_norm_and_attention(objective: str) -> None:
         denoiser, x0, named(2), objective=objective, timesteps=STEPS, seed=1,
         projection=Identity(parameter_count(denoiser)), chunk=4,
     )  # fmt: skip
-    near(found, looped(denoiser, denoiser.unet, x0, objective=objective, seed=1), rtol=5e-4)
+    near(found, looped(denoiser, denoiser.network, x0, objective=objective, seed=1), rtol=5e-4)
 
 
 def test_the_condition_reaches_the_network() -> None:

@@ -160,7 +160,7 @@ def test_null_is_the_loss_of_a_network_that_knows_nothing() -> None:
     """A network that says zero pays the mean square of the noise; the untrained one about as much."""
     network = cl.Network(PixelwiseDenoiser())
     with torch.no_grad():
-        network.unet.gain.zero_()
+        network.network.gain.zero_()
     pool = cl.Samples(POOL.images[:2, :, :2, :2].contiguous(), POOL.digests[:2])
     at = cl.levels(T, 7, 1, SPEC.seed, SPEC.lowest)  # 35 levels: strata of equal width
     found = mucs.null_losses(network, pool, SPEC, n=7)
@@ -199,7 +199,7 @@ def test_images_of_the_querys_kind_are_forgotten_with_it() -> None:
 
 def test_queries_pool_order_and_batch_size_play_no_part() -> None:
     network = learnt()
-    network.unet.train()
+    network.network.train()
     before, short = bits(network), replace(SPEC, max_steps=6)
     first = scored(network, 3, short)
     scored(network, 8, short)
@@ -210,7 +210,7 @@ def test_queries_pool_order_and_batch_size_play_no_part() -> None:
     np.testing.assert_allclose(scored(network, 3, short, pool=order).scores, first.scores[order], atol=1e-3)
     np.testing.assert_allclose(scored(network, 3, short, batch_size=5).scores, first.scores, atol=1e-3)
     assert bits(network) == before
-    assert all(module.training for module in network.unet.modules())
+    assert all(module.training for module in network.network.modules())
 
 
 def test_cost_is_what_was_spent() -> None:

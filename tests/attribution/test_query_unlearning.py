@@ -48,7 +48,7 @@ def retrained(count: int) -> tuple[cl.Network, cl.Samples, Tensor, Tensor, Tenso
     network, samples = cl.Network(PixelwiseDenoiser()), random_samples(count, (1, 2, 2))
     xx, xe = moments(network, samples)
     with torch.no_grad():
-        network.unet.gain.copy_(xe.sum(0) / xx.sum(0))
+        network.network.gain.copy_(xe.sum(0) / xx.sum(0))
     without = xe[1:].sum(0) / xx[1:].sum(0)
     return network, samples, without, 2 * xx.mean(0) / 4, 2 * xx[0] / 4
 
@@ -65,7 +65,7 @@ def step(network: cl.Network, samples: cl.Samples, curvature: Tensor) -> Tensor:
 @pytest.mark.parametrize("count", [20, 80])
 def test_one_step_is_retraining_without_the_query_up_to_one_over_n(count: int) -> None:
     network, samples, without, hessian, _ = retrained(count)
-    moved = without - network.unet.gain.detach()
+    moved = without - network.network.gain.detach()
     error = step(network, samples, hessian) - without
     assert float(moved.norm()) > 1e-3 / count
     assert float(error.norm() / moved.norm()) < 4 / count
@@ -96,7 +96,7 @@ def test_scores_are_the_rise_of_each_image_under_the_retrained_network() -> None
         batch_size=64,
     )
     xx, xe = moments(network, samples)
-    gain = network.unet.gain.detach()
+    gain = network.network.gain.detach()
     rise = (without**2 - gain**2) * xx - 2 * (without - gain) * xe
     np.testing.assert_allclose(found.scores, rise.flatten(1).mean(1), rtol=1e-4, atol=1e-9)
     assert found.scores.argmax() == 0
@@ -220,7 +220,7 @@ def test_only_the_subset_moves_and_the_network_not_at_all() -> None:
 def test_a_query_without_gradient_stays_put_and_scores_nothing() -> None:
     network, samples = cl.Network(PixelwiseDenoiser()), random_samples(3, (1, 2, 2))
     unused = torch.nn.Parameter(torch.ones(2))
-    network.unet.register_parameter("unused", unused)
+    network.network.register_parameter("unused", unused)
     only = network.weights(lambda name: name == "unused")
     base = cl.cell_losses(network, only, samples, AT, seed=0, batch_size=64)
     found = score_query(

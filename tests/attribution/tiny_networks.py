@@ -34,10 +34,10 @@ class Pixelwise(torch.nn.Module):
 class PixelwiseDenoiser:
     def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule, self.device = schedule or make_schedule(T=T), torch.device("cpu")
-        self.unet: torch.nn.Module = Pixelwise()
+        self.network: torch.nn.Module = Pixelwise()
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.unet(x_t)
+        out: Tensor = self.network(x_t)
         return out
 
 
@@ -90,4 +90,4 @@ def untrained() -> Network:
 
 
 def bits(network: Network) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in network.unet.state_dict().items()}
+    return {name: value.numpy().tobytes() for name, value in network.network.state_dict().items()}

@@ -41,7 +41,7 @@ class TestPredict:
     def test_is_the_network_called_with_class_labels(self) -> None:
         denoiser = conditional()
         with torch.no_grad():
-            expected = denoiser.unet(X, T - 1, class_labels=LABELS).sample
+            expected = denoiser.network(X, T - 1, class_labels=LABELS).sample
             assert torch.equal(denoiser.predict(X, T, LABELS), expected)
             assert not torch.equal(denoiser.predict(X, T, LABELS.flip(0)), expected)
 
@@ -49,14 +49,14 @@ class TestPredict:
         denoiser = conditional()
         null = torch.full((4,), CLASSES)
         with torch.no_grad():
-            expected = denoiser.unet(X, T - 1, class_labels=null).sample
+            expected = denoiser.network(X, T - 1, class_labels=null).sample
             assert torch.equal(denoiser.predict(X, T), expected)
             assert not torch.equal(denoiser.predict(X, T, LABELS), expected)
-        assert (denoiser.embeddings, denoiser.null_class) == (CLASSES + 1, CLASSES)
+        assert (denoiser.embeddings, denoiser.null) == (CLASSES + 1, CLASSES)
 
     def test_a_network_without_null_class_needs_one(self) -> None:
         denoiser = conditional(null_class=False)
-        assert denoiser.null_class is None
+        assert denoiser.null is None
         with torch.no_grad():
             assert torch.equal(denoiser.predict(X, T, LABELS), conditional().predict(X, T, LABELS))
         with pytest.raises(ValueError, match="no null class"):
@@ -64,7 +64,7 @@ class TestPredict:
 
     def test_an_unconditional_network_takes_none(self) -> None:
         denoiser = UNetDenoiser(make_unet().eval(), make_schedule())
-        assert denoiser.embeddings is denoiser.null_class is None
+        assert denoiser.embeddings is denoiser.null is None
         with pytest.raises(ValueError, match="unconditional"):
             denoiser.predict(X, T, LABELS)
 

@@ -42,7 +42,7 @@ def gradients(model: tuple[Network, Tensor, Tensor], spec: TrainSpec) -> tuple[l
     told: list[float] = []
     hooks = loop.Hooks(on_step=told.append)
     train(denoiser, images, spec, labels=labels, dropout=0.25, hooks=hooks)
-    return [p.grad.clone() for p in denoiser.unet.parameters()], told[0]
+    return [p.grad.clone() for p in denoiser.network.parameters()], told[0]
 
 
 def distance(some: list[Tensor], others: list[Tensor]) -> float:
@@ -89,13 +89,13 @@ def test_checkpointed_activations_give_the_same_gradient(make: object) -> None:
     lean, other = gradients(model, dataclasses.replace(SPEC, gradient_checkpointing=True))
     assert distance(lean, whole) < 1e-5
     assert other == pytest.approx(loss, rel=1e-6)
-    assert not model[0].unet.is_gradient_checkpointing
+    assert not model[0].network.is_gradient_checkpointing
 
 
 def test_checkpointing_computes_blocks_twice_and_draws_the_same_masks() -> None:
     def forwards(on: bool) -> tuple[int, list[Tensor]]:
         model, calls = by_class(dropout=0.3), []
-        model[0].unet.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
+        model[0].network.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
         found, _ = gradients(model, dataclasses.replace(SPEC, gradient_checkpointing=on))
         return len(calls), found
 
@@ -127,11 +127,11 @@ def test_half_precision_differs_a_little_and_repeats(precision: str) -> None:
 def test_only_the_forwards_are_in_half_precision() -> None:
     denoiser, _, labels = by_class()
     kinds: list[torch.dtype] = []
-    denoiser.unet.conv_in.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+    denoiser.network.conv_in.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
     out = mixed(denoiser, "bf16").predict(torch.zeros(2, 1, 8, 8), torch.tensor([1, 5]), labels[:2])
     assert kinds == [torch.bfloat16]
     assert out.dtype == torch.float32
-    assert {p.dtype for p in denoiser.unet.parameters()} == {torch.float32}
+    assert {p.dtype for p in denoiser.network.parameters()} == {torch.float32}
     assert mixed(denoiser, "no") is denoiser
 
 

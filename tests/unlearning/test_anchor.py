@@ -70,7 +70,7 @@ def test_the_target_is_the_full_models_answer_to_what_is_asked(operator: str, pr
     assert p.text is not None
     with torch.no_grad():
         text = p.text.bank.embeddings(p.text.bank.indices(prompts))
-        target = teacher(p).unet(x_t, part.t - 1, encoder_hidden_states=text).sample
+        target = teacher(p).network(x_t, part.t - 1, encoder_hidden_states=text).sample
     assert part.rows is not None
     inside = ((part.t >= 0.3 * 60) & (part.t <= 0.9 * 60)).float()
     assert 0 < inside.sum() < len(inside)

@@ -35,8 +35,8 @@ def trained_weights() -> dict[str, Tensor]:
 def trained(p: Problem) -> TextDenoiser:
     assert p.text is not None
     full = denoiser(p.text.bank, p.schedule)
-    full.unet.load_state_dict(trained_weights())
-    full.unet.eval()
+    full.network.load_state_dict(trained_weights())
+    full.network.eval()
     return full
 
 
@@ -47,7 +47,7 @@ def after(p: Problem, resume: RunState | None = None, hooks: loop.Hooks | None =
 def rises(p: Problem, weights: dict[str, Tensor]) -> Tensor:
     """How much the loss on each of GROUPS rises, as a share of it before."""
     before, now = trained(p), trained(p)
-    now.unet.load_state_dict(subsets.merge(trained_weights(), weights))
+    now.network.load_state_dict(subsets.merge(trained_weights(), weights))
     out = []
     for group in range(len(GROUPS)):
         rows = torch.arange(len(p.images)).view(len(GROUPS), -1)[group].repeat(10)
@@ -112,7 +112,7 @@ def test_esd_steers_away_from_the_prompt() -> None:
     assert p.text is not None
     with torch.no_grad():
         steered, nothing = (
-            full.unet(part.x_t, part.t - 1, encoder_hidden_states=text_problem.encode(texts)).sample
+            full.network(part.x_t, part.t - 1, encoder_hidden_states=text_problem.encode(texts)).sample
             for texts in ([p.text.prompts[i] for i in part.indices.tolist()], [""] * len(part.t))
         )
     assert not torch.allclose(steered, nothing)

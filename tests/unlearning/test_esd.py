@@ -35,8 +35,8 @@ def test_target_by_hand(eta: float, prediction: str) -> None:
     assert part.cond is not None
     assert set(part.cond.tolist()) == {1}
     with torch.no_grad():
-        steered = full.unet(part.x_t, part.t - 1, class_labels=part.cond).sample
-        nothing = full.unet(part.x_t, part.t - 1, class_labels=torch.full_like(part.t, 3)).sample
+        steered = full.network(part.x_t, part.t - 1, class_labels=part.cond).sample
+        nothing = full.network(part.x_t, part.t - 1, class_labels=torch.full_like(part.t, 3)).sample
     assert not torch.allclose(steered, nothing)
     found = operator.redirect(part)
     torch.testing.assert_close(found.target, nothing - eta * (steered - nothing))
@@ -88,7 +88,7 @@ def test_unlearning_moves_the_class_away() -> None:
     )  # fmt: skip
     weights = unlearn(conditional(), p, teacher=full, hooks=loop.Hooks())
     after = conditional()
-    after.unet.load_state_dict(weights)
+    after.network.load_state_dict(weights)
     x_t = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.full((8,), 40)
 

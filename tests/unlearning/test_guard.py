@@ -36,17 +36,17 @@ def test_alignment_is_the_inner_product_of_gradients(classes: int | None) -> Non
     rows = p.forget.nonzero().flatten()
     retain = guard.retain_gradient(denoiser, p)
     found = guard.alignments(denoiser, p, rows, retain)
-    names = [name for name, _ in denoiser.unet.named_parameters()]
-    assert sorted(retain) == sorted(f"unet.{name}" for name in names)
+    names = [name for name, _ in denoiser.network.named_parameters()]
+    assert sorted(retain) == sorted(f"network.{name}" for name in names)
 
     def gradient(of: Tensor, draw: int) -> list[Tensor]:
         [(x_t, t, target, *cond)] = guard._draws(denoiser, p, of, draw, 64)
         each = (denoiser.predict(x_t, t, *cond) - target).square().flatten(1).mean(1)
-        return list(torch.autograd.grad(each.mean(), list(denoiser.unet.parameters()), allow_unused=True))
+        return list(torch.autograd.grad(each.mean(), list(denoiser.network.parameters()), allow_unused=True))
 
     stays = gradient((~p.forget).nonzero().flatten(), 0)
     for name, expected in zip(names, stays, strict=True):
-        torch.testing.assert_close(retain[f"unet.{name}"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(retain[f"network.{name}"], expected, rtol=1e-4, atol=1e-5)
     for row, value in zip(rows, found.tolist(), strict=True):
         each = []
         for draw in range(catalog.GUARD_DRAWS):
@@ -94,12 +94,12 @@ def test_an_image_like_the_rest_is_spared() -> None:
 
 def test_weights_are_seeded_and_leave_the_model_alone() -> None:
     denoiser = make_denoiser(make_schedule("linear", 60))
-    before = {name: value.clone() for name, value in denoiser.unet.state_dict().items()}
+    before = {name: value.clone() for name, value in denoiser.network.state_dict().items()}
     one, two = (guard.guard_weights(denoiser, case()) for _ in range(2))
     assert torch.equal(one, two)
     assert not torch.equal(one, guard.guard_weights(denoiser, case(seed=1)))
-    assert all(torch.equal(before[n], v) for n, v in denoiser.unet.state_dict().items())
-    assert all(p.grad is None and p.requires_grad for p in denoiser.unet.parameters())
+    assert all(torch.equal(before[n], v) for n, v in denoiser.network.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in denoiser.network.parameters())
 
 
 def test_guard_changes_a_run_and_only_then() -> None:

@@ -304,12 +304,12 @@ def test_unlearning_in_parts_or_in_half_precision_ends_nearby(scale: Scale) -> N
     def run(scale: Scale) -> Tensor:
         p = Problem(bytes_images(COUNT, (1, 8, 8)), forget_mask(0, 2, 7), make_schedule(), SPEC)
         denoiser, kinds, lean = UNetDenoiser(make_unet(), p.schedule), [], []
-        denoiser.unet.conv_in.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
-        hooks = loop.Hooks(on_step=lambda loss: lean.append(denoiser.unet.is_gradient_checkpointing))
+        denoiser.network.conv_in.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+        hooks = loop.Hooks(on_step=lambda loss: lean.append(denoiser.network.is_gradient_checkpointing))
         weights = unlearn(denoiser, p, teacher=make_denoiser(), scale=scale, hooks=hooks)
         assert kinds == [KINDS[scale.precision]] * SPEC.steps * (2 if scale.accumulation > 1 else 1)
         assert lean == [scale.checkpointing] * SPEC.steps
-        assert not denoiser.unet.is_gradient_checkpointing
+        assert not denoiser.network.is_gradient_checkpointing
         return torch.cat([w.flatten() for w in weights.values()])
 
     before = torch.cat([w.flatten() for w in make_unet().state_dict().values()])

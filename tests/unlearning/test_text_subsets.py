@@ -59,7 +59,7 @@ def test_parameter_subsets_of_a_text_network(params: str, linear: bool) -> None:
     with torch.no_grad():
         one, two, before = (
             TextDenoiser(unet.eval(), p.schedule, p.text.bank).predict(part.x_t, part.t, part.cond)
-            for unet in (full, merged, frozen.unet)
+            for unet in (full, merged, frozen.network)
         )
     torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
     assert float((one - before).abs().max()) > 1e-4

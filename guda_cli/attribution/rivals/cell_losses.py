@@ -28,11 +28,11 @@ Weights = Mapping[str, Tensor]
 
 
 class Parametric(Protocol):
-    """A denoiser whose weights are those of the module `unet` (a `UNetDenoiser`)."""
+    """A denoiser whose weights are those of the module `network` (a `UNetDenoiser`)."""
 
     schedule: Schedule
     device: torch.device
-    unet: torch.nn.Module
+    network: torch.nn.Module
 
     @property
     def predict(self) -> Callable[..., Tensor]:
@@ -45,22 +45,22 @@ class Network(torch.nn.Module):
 
     def __init__(self, denoiser: Parametric) -> None:
         super().__init__()
-        self.unet, self.denoiser, self.schedule = denoiser.unet, denoiser, denoiser.schedule
+        self.network, self.denoiser, self.schedule = denoiser.network, denoiser, denoiser.schedule
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The raw prediction for x_t [B, C, H, W] at t [B] (and class `labels` [B])."""
         return self.denoiser.predict(x_t, t) if labels is None else self.denoiser.predict(x_t, t, labels)
 
     def weights(self, keep: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
-        """The parameters whose name (as in `unet`) `keep` accepts, detached; DataError when none is."""
-        found = {name: p.detach() for name, p in self.unet.named_parameters() if keep(name)}
+        """The parameters whose name (as in `network`) `keep` accepts, detached; DataError when none is."""
+        found = {name: p.detach() for name, p in self.network.named_parameters() if keep(name)}
         if not found:
             raise DataError("the parameter subset holds no parameter of this network", fix="--params full")
         return found
 
     def predict(self, weights: Weights, *inputs: Tensor | None) -> Tensor:
         """`forward` with `weights` in place of the parameters of those names."""
-        swapped = {f"unet.{name}": value for name, value in weights.items()}
+        swapped = {f"network.{name}": value for name, value in weights.items()}
         out: Tensor = functional_call(self, swapped, inputs)
         return out
 
@@ -162,8 +162,8 @@ def cell_weights(at: Grid) -> Tensor:
 @contextmanager
 def evaluating(network: Network) -> Iterator[None]:
     """No dropout inside; every module's mode as before afterwards."""
-    modes = [(module, module.training) for module in network.unet.modules()]
-    network.unet.eval()
+    modes = [(module, module.training) for module in network.network.modules()]
+    network.network.eval()
     try:
         yield
     finally:

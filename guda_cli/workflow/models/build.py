@@ -94,8 +94,8 @@ class Builder:
         config, weights = self._start(full)
         denoiser = self._denoiser(config, spec.seed)
         if weights is not None:
-            denoiser.unet.load_state_dict(weights)
-            subsets.prepare(denoiser.unet, spec.params, spec.seed)
+            denoiser.network.load_state_dict(weights)
+            subsets.prepare(denoiser.network, spec.params, spec.seed)
         keep = ~self._members(removal) if removal else None
         with run_hooks(self.project, action) as (resume, hooks):
             trained = training.train(
@@ -149,13 +149,13 @@ class Builder:
 
     def _denoiser(self, config: dict[str, Any], seed: int) -> Network:
         try:
-            unet = networks.build_unet(config["unet"], seed).to(self.compute.device)
+            network = networks.build_unet(config["unet"], seed).to(self.compute.device)
         except DataError as err:
             raise RecipeError(
                 err.message, why=err.why, fix="guda recipes show digits is a working example"
             ) from None
         schedule = from_config(config["scheduler"])
-        return self.parts.space.denoiser(unet, schedule) if self.parts else UNetDenoiser(unet, schedule)
+        return self.parts.space.denoiser(network, schedule) if self.parts else UNetDenoiser(network, schedule)
 
     def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
         """Unlearn `removal` from the full model and check what that did."""
@@ -186,7 +186,7 @@ class Builder:
             styles=text.styles if text else None,
             removed=removal.groups,
         )
-        null = models.denoiser(models.unet).null_class
+        null = models.denoiser(models.network).null
         return Problem(
             self.images, self._members(removal), models.schedule, recipe.unlearn, self.labels,
             None if null is None else torch.tensor(null), self.dropout, text=text,

@@ -39,7 +39,7 @@ class Models:
         self.base = networks.from_bytes(project.read(full, "weights"))
         networks.check_finite(self.base, "the full model")
         self.space: Space = parts.space if parts else PixelSpace(project.data.shape, self.classes)
-        self.unet = self.frozen()
+        self.network = self.frozen()
         self._swapped: set[str] = set()
         self._dtype = torch.float32
 
@@ -60,9 +60,9 @@ class Models:
 
     def fresh(self) -> torch.nn.Module:
         """Another network of the same shape with the full model's weights."""
-        unet = networks.build_unet(self.config["unet"], seed=0)
-        unet.load_state_dict(self.base)
-        return unet.to(self.compute.device)
+        network = networks.build_unet(self.config["unet"], seed=0)
+        network.load_state_dict(self.base)
+        return network.to(self.compute.device)
 
     def frozen(self) -> torch.nn.Module:
         """A network with the full model's weights, in the memory of `_placed`; never to be trained."""
@@ -73,9 +73,9 @@ class Models:
         """`base` on the device, once for all networks that share it; on the CPU it is `base` itself."""
         return {name: value.to(self.compute.device) for name, value in self.base.items()}
 
-    def denoiser(self, unet: torch.nn.Module) -> Network:
+    def denoiser(self, network: torch.nn.Module) -> Network:
         """The adapter of a network of this shape."""
-        return self.space.denoiser(unet, self.schedule)
+        return self.space.denoiser(network, self.schedule)
 
     def conditions(self, names: Sequence[str | None]) -> torch.Tensor | None:
         """What `predict` takes for these class names or prompts; None for unconditional models."""
@@ -101,6 +101,6 @@ class Models:
         old = self.base.keys() if dtype != self._dtype else self._swapped
         wanted = {name: self._placed[name] for name in old} | changes
         moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
-        self.unet.load_state_dict(moved, strict=False, assign=True)
+        self.network.load_state_dict(moved, strict=False, assign=True)
         self._swapped, self._dtype = set(changes), dtype
-        return self.denoiser(self.unet.eval().requires_grad_(False))
+        return self.denoiser(self.network.eval().requires_grad_(False))

@@ -27,7 +27,7 @@ class Space(Protocol):
     clips: bool
     """Whether x0 lies in [-1, 1]."""
 
-    def denoiser(self, unet: torch.nn.Module, schedule: Schedule) -> Network:
+    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
         """The adapter of a network."""
         ...
 
@@ -56,9 +56,9 @@ class PixelSpace:
     def __init__(self, shape: tuple[int, int, int], classes: Classes | None) -> None:
         self.shape, self.classes = shape, classes
 
-    def denoiser(self, unet: torch.nn.Module, schedule: Schedule) -> Network:
+    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
         """See `Space`."""
-        return UNetDenoiser(unet, schedule, next(unet.parameters()).dtype)
+        return UNetDenoiser(network, schedule, next(network.parameters()).dtype)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`."""
@@ -89,9 +89,9 @@ class LatentSpace:
         self.codec, self.bank, self.shape, self.size = codec, bank, shape, size
         self._known: dict[str, Tensor] = {}
 
-    def denoiser(self, unet: torch.nn.Module, schedule: Schedule) -> Network:
+    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
         """See `Space`."""
-        return TextDenoiser(unet, schedule, self.bank)
+        return TextDenoiser(network, schedule, self.bank)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`: posterior means, so that an image has one latent. Those of the last call are kept."""

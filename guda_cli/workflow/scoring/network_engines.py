@@ -233,8 +233,8 @@ class Mucs(_ByQuery):
     @cached_property
     def _untrained(self) -> cell_losses.Network:
         models = self.context.models
-        unet = networks.build_unet(models.config["unet"], models.project.recipe.train.seed)
-        return cell_losses.Network(models.denoiser(unet.to(self.context.compute.device).eval()))
+        network = networks.build_unet(models.config["unet"], models.project.recipe.train.seed)
+        return cell_losses.Network(models.denoiser(network.to(self.context.compute.device).eval()))
 
 
 def make(method: str, context: Context) -> Engine:
