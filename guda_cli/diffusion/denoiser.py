@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -87,52 +87,67 @@ def at(values: Array, t: Tensor) -> Tensor:
 
 
 def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(abar_t) and sqrt(1 - abar_t) shaped to multiply `like` [N, ...]; rounded from float64."""
-    abar = at(schedule.abar, t).view((-1,) + (1,) * (like.dim() - 1))
-    return abar.sqrt().to(like.dtype).to(like.device), (1.0 - abar).sqrt().to(like.dtype).to(like.device)
+    """signal_t and sigma_t shaped to multiply `like` [N, ...]; rounded from float64."""
+    shape = (-1,) + (1,) * (like.dim() - 1)
+    signal, sigma = (at(values, t).view(shape) for values in (schedule.signal, schedule.sigma))
+    return signal.to(like.dtype).to(like.device), sigma.to(like.dtype).to(like.device)
 
 
 def add_noise(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise for t [N] in 1..T."""
+    """x_t = signal_t x0 + sigma_t noise for t [N] in 1..T."""
     signal, sigma = coefficients(schedule, t, x0)
     return signal * x0 + sigma * noise
 
 
+class _Pair(NamedTuple):
+    """raw = a x0 + b noise at each of some times, beside x_t = signal x0 + sigma noise."""
+
+    signal: Tensor
+    sigma: Tensor
+    a: Tensor
+    b: Tensor
+    determinant: Tensor
+    """a sigma - b signal, taken in float64: for v it is -(signal^2 + sigma^2), in float32 exactly -1."""
+
+
+def _pair(schedule: Schedule, t: Tensor, like: Tensor) -> _Pair:
+    """Each shaped to multiply `like` [N, ...]; rounded from float64."""
+    shape = (-1,) + (1,) * (like.dim() - 1)
+    signal, sigma = (at(values, t).view(shape) for values in (schedule.signal, schedule.sigma))
+    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in schedule.prediction.pair(signal, sigma))
+    values = (signal, sigma, a, b, a * sigma - b * signal)
+    return _Pair(*(value.to(like.dtype).to(like.device) for value in values))
+
+
 def to_noise(schedule: Schedule, raw: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """The predicted noise from a raw eps-, v- or sample-prediction (Salimans & Ho 2022)."""
+    """The predicted noise from a raw prediction, (a x_t - signal raw) / (a sigma - b signal)."""
     if schedule.prediction_type == "epsilon":
         return raw
-    signal, sigma = coefficients(schedule, t, x_t)
-    if schedule.prediction_type == "v_prediction":
-        return signal * raw + sigma * x_t
-    return (x_t - signal * raw) / sigma
+    p = _pair(schedule, t, x_t)
+    return (p.a * x_t - p.signal * raw) / p.determinant
 
 
 def to_sample(schedule: Schedule, raw: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """The predicted clean image from a raw eps-, v- or sample-prediction."""
-    signal, sigma = coefficients(schedule, t, x_t)
+    """The predicted clean image from a raw prediction: (sigma raw - b x_t) / (a sigma - b signal)."""
     if schedule.prediction_type == "sample":
         return raw
-    if schedule.prediction_type == "v_prediction":
-        return signal * x_t - sigma * raw
-    return (x_t - sigma * raw) / signal
+    p = _pair(schedule, t, x_t)
+    return (p.sigma * raw - p.b * x_t) / p.determinant
 
 
 def from_noise(schedule: Schedule, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """The raw output that says `noise`: the inverse of `to_noise`, undefined where abar_t = 0."""
+    """The raw output that says `noise`: the inverse of `to_noise`, undefined where there is no signal."""
     if schedule.prediction_type == "epsilon":
         return noise
-    signal, sigma = coefficients(schedule, t, x_t)
-    if schedule.prediction_type == "v_prediction":
-        return (noise - sigma * x_t) / signal
-    return (x_t - sigma * noise) / signal
+    p = _pair(schedule, t, x_t)
+    return (p.a * x_t - p.determinant * noise) / p.signal
 
 
 def training_target(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """What the raw output is trained towards: the noise, v, or the clean image."""
+    """What the raw output is trained towards: a x0 + b noise."""
     if schedule.prediction_type == "epsilon":
         return noise
     if schedule.prediction_type == "sample":
         return x0
-    signal, sigma = coefficients(schedule, t, x0)
-    return signal * noise - sigma * x0
+    p = _pair(schedule, t, x0)
+    return p.a * x0 + p.b * noise

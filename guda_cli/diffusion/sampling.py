@@ -55,18 +55,18 @@ def sample(
     def draw() -> Tensor:
         return torch.stack([torch.randn(shape, generator=g) for g in sources]).to(denoiser.device)
 
-    x = draw()
+    x = draw()  # of unit variance; what the network sees is as long as the process has it
     ladder = timesteps(schedule.T, steps)
     for t, previous in zip(ladder, ladder[1:] + [0], strict=True):
         level = torch.full((len(x),), t, device=denoiser.device)
-        raw = _guided(denoiser, x, level, cond, guidance)
+        x_t = x if schedule.length[t] == 1.0 else schedule.length[t] * x
+        raw = _guided(denoiser, x_t, level, cond, guidance)
         abar, abar_prev = schedule.abar[t], schedule.abar[previous]
+        x0 = to_sample(schedule, raw, x_t, level).clamp(-bound, bound)
         if abar > 0:
-            x0 = to_sample(schedule, raw, x, level).clamp(-bound, bound)
             noise = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
         else:  # zero terminal SNR: x_T is the noise
-            x0 = to_sample(schedule, raw, x, level).clamp(-bound, bound)
-            noise = to_noise(schedule, raw, x, level)
+            noise = to_noise(schedule, raw, x_t, level)
         variance = eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
         x = abar_prev**0.5 * x0 + max(1 - abar_prev - variance, 0.0) ** 0.5 * noise
         if variance > 0:

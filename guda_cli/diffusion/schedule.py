@@ -1,12 +1,15 @@
-"""The forward process in float64, computed from a scheduler's betas.
+"""The forward process in float64: how much signal and how much noise there is at each time.
 
 Time runs t = 1..T as in the papers; diffusers' index is t - 1. Arrays here have length T + 1 and are
-indexed by t, with t = 0 the clean image.
+indexed by t, with t = 0 the clean image. x_t = signal_t x0 + sigma_t noise, whatever the process:
+variance-preserving diffusion has signal^2 + sigma^2 = 1, flow matching signal + sigma = 1. Divided by
+sqrt(signal^2 + sigma^2), any x_t is one of a variance-preserving process with the same signal-to-noise ratio:
+so every bound and weight is worked out from `abar`, once for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,13 +19,63 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
+BETAS, LEVELS = "betas", "levels"
+"""Names of the stored output that holds a schedule: its betas, or signal and sigma."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network puts out: raw = a x0 + b noise, with (a, b) = `pair`(signal, sigma)."""
+
+    name: str
+    pair: Callable[[Any, Any], tuple[Any, Any]]
+    """Of arrays or tensors alike; plain numbers where they are the same at every level."""
+
+
+# The names are diffusers' own (Salimans & Ho 2022 for v; Liu et al. 2023, Lipman et al. 2023 for flow).
+PREDICTIONS = {
+    row.name: row
+    for row in (
+        Prediction("epsilon", lambda signal, sigma: (0.0, 1.0)),
+        Prediction("v_prediction", lambda signal, sigma: (-sigma, signal)),
+        Prediction("sample", lambda signal, sigma: (1.0, 0.0)),
+        Prediction("flow", lambda signal, sigma: (-1.0, 1.0)),
+    )
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A variance-preserving diffusion with `betas` [T] and what its model predicts."""
+    """A forward process and what its model predicts (a name in PREDICTIONS).
 
+    `signal` and `sigma` [T + 1] as at the top; `abar` [T + 1] is the signal's share of the variance. `betas`
+    [T] are its steps. Made by `from_betas` or `from_levels`.
+    """
+
+    signal: Array
+    sigma: Array
+    abar: Array
     betas: Array
     prediction_type: str = "epsilon"
+    stored: str = BETAS
+    """Under which name `to_bytes` is kept: BETAS or LEVELS."""
+
+    @staticmethod
+    def from_betas(betas: Array, prediction_type: str = "epsilon") -> Schedule:
+        """The variance-preserving diffusion with these `betas` [T] (Ho et al. 2020)."""
+        abar = np.concatenate([[1.0], np.cumprod(1.0 - betas)])
+        return Schedule(np.sqrt(abar), np.sqrt(1.0 - abar), abar, betas, prediction_type)
+
+    @staticmethod
+    def from_levels(signal: Array, sigma: Array, prediction_type: str = "flow") -> Schedule:
+        """The process with these `signal` and `sigma` [T + 1], of which the first are 1 and 0."""
+        abar = signal**2 / (signal**2 + sigma**2)
+        return Schedule(signal, sigma, abar, 1.0 - abar[1:] / abar[:-1], prediction_type, LEVELS)
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the model puts out."""
+        return PREDICTIONS[self.prediction_type]
 
     @property
     def T(self) -> int:  # noqa: N802 - the papers' symbol
@@ -30,9 +83,11 @@ class Schedule:
         return len(self.betas)
 
     @cached_property
-    def abar(self) -> Array:
-        """Signal variance abar_t, t = 0..T, with abar_0 = 1."""
-        return np.concatenate([[1.0], np.cumprod(1.0 - self.betas)])
+    def length(self) -> Array:
+        """sqrt(signal^2 + sigma^2), t = 0..T: exactly 1 where the process preserves the variance."""
+        if self.stored == BETAS:
+            return np.ones(self.T + 1)
+        return np.sqrt(self.signal**2 + self.sigma**2)
 
     @cached_property
     def snr(self) -> Array:
@@ -79,6 +134,20 @@ class Schedule:
         flat = x0.reshape(len(x0), -1)
         return np.asarray(0.5 * (abar * flat**2 - abar - np.log1p(-abar)).sum(axis=1))
 
+    def to_bytes(self) -> bytes:
+        """The betas, or signal and sigma one after the other, as little-endian float64."""
+        values = self.betas if self.stored == BETAS else np.concatenate([self.signal, self.sigma])
+        return np.ascontiguousarray(values, dtype="<f8").tobytes()
+
+    @staticmethod
+    def from_bytes(stored: str, data: bytes, prediction_type: str) -> Schedule:
+        """The inverse of `to_bytes`; `stored` is the name that the data were kept under."""
+        values = np.frombuffer(data, dtype="<f8").copy()
+        if stored == BETAS:
+            return Schedule.from_betas(values, prediction_type)
+        signal, sigma = np.split(values, 2)
+        return Schedule.from_levels(signal, sigma, prediction_type)
+
 
 def from_config(config: Mapping[str, Any]) -> Schedule:
     """The schedule of a diffusers scheduler configuration (any `beta_schedule` of `DDPMScheduler`)."""
@@ -95,4 +164,13 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
     )
     scheduler = DDPMScheduler(**{k: config[k] for k in names if config.get(k) is not None})
     betas = scheduler.betas.double().numpy()
-    return Schedule(betas, str(config.get("prediction_type") or "epsilon"))
+    return Schedule.from_betas(betas, str(config.get("prediction_type") or "epsilon"))
+
+
+def flow_matching(T: int) -> Schedule:
+    """Rectified flow on even times: x_t = (1 - s) x0 + s noise with s = t / T, raw = noise - x0.
+
+    Unshifted, so that scores do not depend on what a sampler prefers.
+    """
+    s = np.arange(T + 1) / T
+    return Schedule.from_levels(1.0 - s, s)

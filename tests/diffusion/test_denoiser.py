@@ -16,7 +16,7 @@ from guda_cli.diffusion.denoiser import (
     to_sample,
     training_target,
 )
-from guda_cli.diffusion.schedule import Schedule
+from guda_cli.diffusion.schedule import Schedule, flow_matching
 from tests.diffusion.tiny import CONFIG, PREDICTIONS, double_batch, make_schedule, make_unet
 
 T = 60
@@ -72,7 +72,8 @@ def test_targets_by_hand() -> None:
     x0, noise = torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), -2.0)
     t = torch.tensor([1])
     found = {
-        kind: training_target(Schedule(np.array([0.36]), kind), x0, noise, t).item() for kind in PREDICTIONS
+        kind: training_target(Schedule.from_betas(np.array([0.36]), kind), x0, noise, t).item()
+        for kind in PREDICTIONS
     }
     assert found == pytest.approx({"epsilon": -2.0, "v_prediction": -1.9, "sample": 0.5})
 
@@ -115,3 +116,16 @@ def test_half_precision_comes_back_as_float32() -> None:
     with torch.no_grad():
         out = denoiser.predict(torch.zeros(1, CONFIG["in_channels"], 8, 8), torch.tensor([3]))
     assert out.dtype == torch.float32
+
+
+def test_flow_says_noise_and_image() -> None:
+    """s = t / T and raw = noise - x0: x0 = x_t - s raw, noise = x_t + (1 - s) raw."""
+    schedule = flow_matching(T)
+    x0, noise, raw, x_t, t = (values[:-1] for values in noised(schedule))  # at s = 1 there is no signal
+    s = (t / T).double().view(-1, 1, 1, 1)
+    torch.testing.assert_close(x_t, (1 - s) * x0 + s * noise)
+    torch.testing.assert_close(training_target(schedule, x0, noise, t), noise - x0)
+    torch.testing.assert_close(to_sample(schedule, raw, x_t, t), x_t - s * raw)
+    torch.testing.assert_close(to_noise(schedule, raw, x_t, t), x_t + (1 - s) * raw)
+    eps = to_noise(schedule, raw, x_t, t)
+    torch.testing.assert_close(from_noise(schedule, eps, x_t, t), raw, rtol=1e-7, atol=1e-7)

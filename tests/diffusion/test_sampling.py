@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guda_cli.diffusion import sampling
 from guda_cli.diffusion.noise import generator
+from guda_cli.diffusion.schedule import flow_matching
 from tests.diffusion.tiny import PREDICTIONS, FunctionDenoiser, make_denoiser, make_schedule, wavy
 
 SHAPE = (2, 4, 4)
@@ -145,3 +146,15 @@ def test_ladder_runs_evenly_from_the_last_step_to_the_first(total: int, steps: i
 def test_a_single_step_starts_from_noise() -> None:
     """x_T is the noise, so the only step there is must be T."""
     assert sampling.timesteps(50, 1) == [50]
+
+
+@pytest.mark.parametrize("steps", [T, 6])
+def test_flow_is_drawn_by_euler_steps(steps: int) -> None:
+    """x_{s'} = x_s + (s' - s) raw from s = 1 down to 0."""
+    denoiser = FunctionDenoiser(flow_matching(T), wavy)
+    found = sampling.sample(denoiser, SHAPE, range(2), sampler="ddim", steps=steps, seed=4, clip=False)
+    x = torch.stack([torch.randn(SHAPE, generator=generator("guda.sample/1", 4, i)) for i in range(2)])
+    ladder = sampling.timesteps(T, steps)
+    for t, previous in zip(ladder, [*ladder[1:], 0], strict=True):
+        x = x + (previous - t) / T * wavy(x, torch.full((len(x),), t))
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)

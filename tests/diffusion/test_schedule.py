@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from guda_cli.diffusion.schedule import Schedule, from_config
+from guda_cli.diffusion.schedule import BETAS, LEVELS, Schedule, flow_matching, from_config
 from tests.diffusion.tiny import BETA_SCHEDULES, make_schedule
 
 LENGTHS = (2, 7, 50, 1000)
@@ -122,8 +122,46 @@ def test_zero_terminal_snr(kind: str, T: int) -> None:
 
 def test_schedule_of_given_betas() -> None:
     """Three steps by hand: abar = 1/2, 1/4, 1/8."""
-    schedule = Schedule(np.array([0.5, 0.5, 0.5]))
+    schedule = Schedule.from_betas(np.array([0.5, 0.5, 0.5]))
     assert schedule.abar.tolist() == [1.0, 0.5, 0.25, 0.125]
     np.testing.assert_allclose(schedule.snr[1:], [1.0, 1 / 3, 1 / 7], rtol=1e-15)
     np.testing.assert_allclose(schedule.posterior_variance, [0, 0, 1 / 3, 3 / 7], rtol=1e-15)
     np.testing.assert_allclose(schedule.elbo_weight, [0, 1.5, 1.0, 2 / 3], rtol=1e-14)
+
+
+class TestFlow:
+    """Flow matching: x_t = (1 - s) x0 + s noise; its network puts out noise - x0."""
+
+    def test_levels_by_hand(self) -> None:
+        schedule = flow_matching(4)
+        np.testing.assert_allclose(schedule.signal, [1, 0.75, 0.5, 0.25, 0])
+        np.testing.assert_allclose(schedule.sigma, [0, 0.25, 0.5, 0.75, 1])
+        np.testing.assert_allclose(schedule.snr[1:], [9, 1, 1 / 9, 0])
+        np.testing.assert_allclose(schedule.abar, [1, 0.9, 0.5, 0.1, 0])
+        np.testing.assert_allclose(schedule.length, np.sqrt([1, 0.625, 0.5, 0.625, 1]))
+        assert schedule.T == 4
+
+    def test_bounds_are_those_of_the_diffusion_with_the_same_signal_to_noise(self) -> None:
+        flow = flow_matching(20)
+        diffusion = Schedule.from_betas(flow.betas, "epsilon")
+        np.testing.assert_allclose(diffusion.abar, flow.abar, atol=1e-15)
+        for name in ("posterior_variance", "x0_weight"):
+            np.testing.assert_allclose(getattr(flow, name)[:-1], getattr(diffusion, name)[:-1], rtol=1e-9)
+        np.testing.assert_allclose(flow.elbo_weight[:-1], diffusion.elbo_weight[:-1], rtol=1e-9)
+        assert np.isinf(flow.elbo_weight[-1])  # no signal is left at s = 1: the weight is on x0 there
+        assert np.isfinite(flow.x0_weight).all()
+
+
+@pytest.mark.parametrize(
+    "schedule", [make_schedule("linear", 7, "v_prediction"), flow_matching(7)], ids=["diffusion", "flow"]
+)
+def test_bytes_give_the_schedule_back(schedule: Schedule) -> None:
+    again = Schedule.from_bytes(schedule.stored, schedule.to_bytes(), schedule.prediction_type)
+    assert again.stored == (LEVELS if schedule.prediction_type == "flow" else BETAS)
+    assert len(schedule.to_bytes()) == 8 * (16 if schedule.stored == LEVELS else 7)
+    for name in ("signal", "sigma", "abar", "betas", "snr", "elbo_weight"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(schedule, name))
+
+
+def test_a_diffusion_preserves_the_variance_exactly() -> None:
+    assert (make_schedule("linear", 9).length == 1.0).all()

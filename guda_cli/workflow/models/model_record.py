@@ -17,14 +17,14 @@ from guda_cli.workflow.project.project import Project
 
 def schedule_bytes(schedule: Schedule) -> bytes:
     """The betas of a schedule as they are stored."""
-    return np.ascontiguousarray(schedule.betas, dtype="<f8").tobytes()
+    return schedule.to_bytes()
 
 
 def read_schedule(project: Project, record: ActionRecord) -> Schedule:
     """The schedule a model was trained with, from its stored betas and configuration."""
     config = json.loads(project.read(record, "config"))
     betas = np.frombuffer(project.read(record, "betas"), dtype="<f8")
-    return Schedule(betas.copy(), config["scheduler"].get("prediction_type") or "epsilon")
+    return Schedule.from_betas(betas.copy(), config["scheduler"].get("prediction_type") or "epsilon")
 
 
 def read_classes(project: Project, full: ActionRecord) -> Classes | None:
