@@ -65,21 +65,20 @@ def scoring() -> None:
     import torch
 
     torch.set_flush_denormal(True)
+
     from guda_cli.data.images import pixels_digest, to_float
     from guda_cli.data.sources import read_dataset
     from guda_cli.diffusion import elbo, grid
-    from guda_cli.diffusion.denoiser import UNetDenoiser
-    from guda_cli.diffusion.networks import build_unet
     from guda_cli.diffusion.schedule import from_config
+    from guda_cli.families.pixels import Pixels, UNetDenoiser
     from guda_cli.sections import to_dict
     from guda_cli.settings.lookup import load
-    from guda_cli.workflow.keys.configs import configs
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)
-    config = configs(recipe, (1, 8, 8))
+    config = Pixels().configs(recipe, (1, 8, 8))
     schedule = from_config(config["scheduler"])
-    denoiser = UNetDenoiser(build_unet(config["unet"], 0).eval(), schedule)
+    denoiser = UNetDenoiser(Pixels().build(config["unet"], 0).eval(), schedule)
     spec = to_dict(recipe.score)
     points = grid.build(grid.spec("strata", spec["timesteps"], spec["draws"], 0), schedule.T)
     models, batch = 11, 256  # the full model and ten groups
@@ -119,26 +118,25 @@ def unlearning() -> None:
     import torch
 
     torch.set_flush_denormal(True)
+
     from guda_cli.data.sources import read_dataset
-    from guda_cli.diffusion.denoiser import UNetDenoiser
-    from guda_cli.diffusion.networks import build_unet
     from guda_cli.diffusion.schedule import from_config
+    from guda_cli.families.pixels import Pixels, UNetDenoiser
     from guda_cli.settings.lookup import load
     from guda_cli.training import loop
     from guda_cli.unlearning.operators.base import Problem
     from guda_cli.unlearning.run import unlearn
-    from guda_cli.workflow.keys.configs import configs
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)
     images = torch.from_numpy(data.images)
     forget = torch.from_numpy(data.members(data.groups[0]))
-    config = configs(recipe, (1, 8, 8))
+    config = Pixels().configs(recipe, (1, 8, 8))
     schedule = from_config(config["scheduler"])
 
     def run(operator: str) -> Callable[[], None]:
         spec = dataclasses.replace(recipe.unlearn, operator=operator, steps=20)
-        unet = build_unet(config["unet"], 0)
+        unet = Pixels().build(config["unet"], 0)
         problem, denoiser = Problem(images, forget, schedule, spec), UNetDenoiser(unet, schedule)
         return lambda: unlearn(denoiser, problem, hooks=loop.Hooks()) and None
 

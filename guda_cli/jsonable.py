@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -23,3 +24,9 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} has no place in a JSON document")
+
+
+def canonical(values: Any) -> bytes:
+    """JSON with sorted keys, no spaces and ASCII alone: equal values give equal bytes."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return text.encode("ascii")

@@ -14,6 +14,45 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SOURCES = ("auto", "digits", "folder", "archive", "idx", "cifar-binary")
 
 
+Options = tuple[tuple[str, Any], ...]
+"""Names and values of settings that a section has no field for."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Which numbers an entry may be; None is always allowed."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+
+    def check(self, path: str, value: Any) -> None:
+        """RecipeError, which names the entry `path`, unless `value` lies within."""
+        if value is None or isinstance(value, (str, bool)):
+            return
+        number, wanted = float(value), self.words()
+        inside = (
+            math.isfinite(number)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+        )
+        if wanted and not inside:
+            raise RecipeError(f"{path} {wanted}, not {value!r}")
+
+    def words(self) -> str:
+        """What follows the entry's name in a message."""
+        if self.at_most is not None:
+            return f"is a share in [{self.at_least or 0:g}, {self.at_most:g}]"
+        if self.above is not None:
+            return f"must be above {self.above:g}"
+        return f"must be at least {self.at_least:g}" if self.at_least is not None else ""
+
+
+ANY, AT_LEAST_0, AT_LEAST_1, POSITIVE = Bounds(), Bounds(at_least=0), Bounds(at_least=1), Bounds(above=0)
+SHARE = Bounds(at_least=0, at_most=1)
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Where the training images are and which groups they belong to."""
@@ -47,6 +86,7 @@ class ModelSpec:
     text_conditional: bool = False  # latent diffusion that reads each image's prompt; see `latent` and `text`
     base: str | None = None  # action key of the pipeline that `guda train --from` starts from
     registered: str | None = None  # action key of a model taken over with `guda train --from`
+    family: str | None = None  # kind of model (null: pixels, or stable-diffusion where it reads prompts)
 
 
 @dataclass(frozen=True)
@@ -148,6 +188,7 @@ class UnlearnSpec:
     anchor_encoder: str | None = None  # CLIP folder or hub id for descriptors (null: the model's own encoder)
     null_groups: int = 6  # random size-matched groups for the null (per size class)
     seed: int = 0
+    options: Options = ()  # settings that only an operator of another package has, beside these in a recipe
 
 
 @dataclass(frozen=True)
@@ -178,6 +219,7 @@ class AttributionSpec:
     mucs_lr: float = 1e-3
     encoder: str = "pixels"  # of similarity: pixels, or a CLIP or DINO model's folder or hub id
     seed: int = 0
+    options: Options = ()  # settings that only a method of another package has, beside these in a recipe
 
 
 @dataclass(frozen=True)
@@ -225,6 +267,18 @@ def subset_of(params: str, where: str = "unlearn.params") -> tuple[str, int]:
     return kind, 0
 
 
+DROPOUT = {"class": "class_dropout", "prompt": "prompt_dropout"}
+"""Which entry of `train` is the share of images shown without what they are told."""
+
+# Entries of the `model` section that are no settings of a diffusers class.
+_OURS = ("base", "registered", "text_conditional", "class_conditional", "family")
+
+
+def network_settings(recipe: Recipe) -> dict[str, Any]:
+    """The `model` section as far as it configures a network of diffusers."""
+    return {name: value for name, value in to_dict(recipe.model).items() if name not in _OURS}
+
+
 def total_steps(spec: TrainSpec, images: int) -> int:
     """Optimiser steps of the full model on `images` images; leave-one-group-out models take as many."""
     return spec.steps or max(1, math.ceil(spec.epochs * images / spec.batch_size))
@@ -235,6 +289,9 @@ def to_dict(spec: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for f in dataclasses.fields(spec):
         value = getattr(spec, f.name)
+        if f.name == "options":
+            out |= dict(value)
+            continue
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
         elif isinstance(value, tuple):

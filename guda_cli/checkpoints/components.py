@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from guda_cli.data.dataset import canonical_json
 from guda_cli.errors import CorruptError
+from guda_cli.jsonable import canonical
 
 BLOBS = ("vae", "vae_config", "text_encoder", "text_config", "tokenizer")
 """Names of the outputs that hold a pipeline's components in the store."""
@@ -47,7 +47,7 @@ class Components:
     @staticmethod
     def from_blobs(blobs: Mapping[str, bytes]) -> Components:
         """The inverse of `to_blobs`; CorruptError for configurations that are no JSON objects."""
-        parts = {name: _object(blobs[name], name) for name in ("vae_config", "text_config", "tokenizer")}
+        parts = {name: json_part(blobs, name) for name in ("vae_config", "text_config", "tokenizer")}
         return Components(
             blobs["vae"],
             parts["vae_config"],
@@ -57,14 +57,10 @@ class Components:
         )
 
 
-def canonical(value: Any) -> bytes:
-    """`canonical_json` as bytes."""
-    return canonical_json(value).encode("ascii")
-
-
-def _object(data: bytes, name: str) -> dict[str, Any]:
+def json_part(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The JSON object that the part `name` is; CorruptError for anything else."""
     try:
-        value = json.loads(data)
+        value = json.loads(blobs[name])
     except ValueError as err:
         raise CorruptError(f"the stored {name} cannot be read", why=str(err)) from None
     if not isinstance(value, dict):

@@ -128,13 +128,13 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
 def _scores(
     project: Project, method: str, weighting: str, instances: int, gallery: Request | None
 ) -> ReportModel:
-    from guda_cli.workflow.project import without
+    from guda_cli.workflow.project.counterfactual_kinds import KINDS
     from guda_cli.workflow.scoring.dispatch import parse_methods
 
     [*names] = parse_methods(method, instances=instances)
     if len(names) > 1:
         raise UsageError("one method a report", fix="--against logo compares several")
-    if names[0] in without.METHODS:
+    if names[0] in KINDS:
         from guda_cli.workflow.reporting.answers_report import build
 
         return build(project, names[0], weighting, gallery)

@@ -90,7 +90,7 @@ def sample(
         return
     found = drawing.sample(project, full, record, settings, session.options.device)
     names = _write(out, drawing.images(project, found, settings), without, settings)
-    unseen = drawing.unseen_classes(record, settings)
+    unseen = drawing.unseen_classes(project.model(record), settings)
     if unseen:
         session.console.say(f"this model was trained without any image of class {', '.join(unseen)}")
     ran = found.key in project.ran
@@ -116,7 +116,7 @@ def _without(project: Project, method: str, group: str) -> ActionRecord:
     from guda_cli.workflow.scoring import counterfactuals
 
     [what] = removal.of_groups([group], project.data.counts)
-    return counterfactuals.find(project, method, (group,)).groups[what.name][0]
+    return counterfactuals.find(project, method, (group,)).groups[what][0].record
 
 
 def _conditions(settings: Settings) -> dict[str, Any]:

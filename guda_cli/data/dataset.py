@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guda_cli.errors import CorruptError, DataError, unknown
+from guda_cli.jsonable import canonical
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -106,7 +107,7 @@ def to_bytes(ds: Dataset) -> bytes:
     """`ds` as a safetensors file; equal data sets give equal bytes. Notes are left out."""
     from safetensors.numpy import save
 
-    text = canonical_json(
+    text = canonical(
         {
             "schema": "guda.dataset/1",
             "digest": ds.digest,
@@ -115,7 +116,7 @@ def to_bytes(ds: Dataset) -> bytes:
             "prompts": ds.prompts,
             **_where_given(ds.descriptors),
         }
-    )
+    ).decode("ascii")
     tensors = {"images": np.ascontiguousarray(ds.images), "membership": np.ascontiguousarray(ds.membership)}
     data: bytes = save(tensors, metadata={_METADATA_KEY: text})
     return data
@@ -157,11 +158,6 @@ def _metadata(data: bytes) -> dict[str, Any]:
     return values
 
 
-def canonical_json(values: Any) -> str:
-    """JSON with sorted keys, no spaces and ASCII alone: equal values give equal text."""
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
 def _digest(
     images: Pixels,
     names: tuple[str, ...],
@@ -172,7 +168,7 @@ def _digest(
 ) -> str:
     head = {"shape": images.shape, "names": names, "groups": groups, "prompts": prompts}
     head |= _where_given(descriptors)
-    text = canonical_json(head).encode("ascii")
+    text = canonical(head)
     sha = hashlib.sha256(b"guda.dataset/1\0" + len(text).to_bytes(8, "little") + text)
     sha.update(np.ascontiguousarray(membership, dtype=np.uint8).data)
     sha.update(np.ascontiguousarray(images).data)

@@ -39,48 +39,6 @@ def to_x0(values: Tensor) -> Tensor:
     return values.float() / 127.5 - 1.0 if values.dtype == torch.uint8 else values
 
 
-class UNetDenoiser:
-    """Adapter of a diffusers `UNet2DModel`, unconditional or with class embeddings.
-
-    Models with learned variance put 2C channels out; only the first C, the prediction, are used.
-    The last of `num_class_embeds` classes is the null class (Ho & Salimans 2022) unless the
-    configuration says `null_class: false`.
-    """
-
-    def __init__(
-        self, network: torch.nn.Module, schedule: Schedule, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.network = network
-        self.schedule = schedule
-        self.dtype = dtype
-        self.device = next(network.parameters()).device
-        config = getattr(network, "config", {})
-        self.embeddings: int | None = config.get("num_class_embeds")
-        """Number of class embeddings, the null class included; None for an unconditional network."""
-        has_null = self.embeddings is not None and config.get("null_class", True)
-        self.null: int | None = self.embeddings - 1 if self.embeddings and has_null else None
-        """Index of the null class; None where there is none."""
-
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """See `Denoiser.predict`; `cond` are class indices int64 [N]."""
-        labels = {} if self.embeddings is None and cond is None else {"class_labels": self._labels(t, cond)}
-        out: Tensor = self.network(x_t.to(self.dtype), t - 1, return_dict=False, **labels)[0]
-        return out[:, : x_t.shape[1]].float()
-
-    def _labels(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        if self.embeddings is None:
-            raise ValueError("a condition was given to an unconditional network")
-        if cond is None:
-            if self.null is None:
-                raise ValueError("this network has no null class: every image needs a class")
-            return torch.full_like(t, self.null)
-        if cond.shape != t.shape or cond.dtype != torch.int64:
-            raise ValueError(
-                f"class labels must be int64 {list(t.shape)}, not {cond.dtype} {list(cond.shape)}"
-            )
-        return cond.to(self.device)
-
-
 def at(values: Array, t: Tensor) -> Tensor:
     """`values` [T + 1] at each of t [N], float64 on the CPU (some devices have no float64)."""
     return torch.from_numpy(values)[t.cpu()]

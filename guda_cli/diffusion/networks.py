@@ -1,8 +1,9 @@
-"""Building a `UNet2DModel`, and its weights as safetensors or as a delta against a base."""
+"""Building networks of diffusers, and weights as safetensors or as a delta against a base."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,15 +16,17 @@ from guda_cli.errors import DataError
 Weights = dict[str, Tensor]
 
 
-def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
-    """A `UNet2DModel`, or what else `_class_name` says, of that configuration, weights drawn from `seed`.
+def build(where: str, config: Mapping[str, Any], seed: int) -> torch.nn.Module:
+    """A network of the diffusers class at `where` ("module:Class") and configuration, weights from `seed`.
 
-    `null_class`, which is ours and not diffusers', is kept in the network's configuration for `UNetDenoiser`.
+    `null_class`, which is ours and not diffusers', is kept in the network's configuration for its adapter.
+    DataError where diffusers cannot build it.
     """
-    name = config.get("_class_name", "UNet2DModel")
+    module, _, name = where.partition(":")
+    made_of = getattr(importlib.import_module(module), name)
     torch.manual_seed(seed_of("guda.init/1", seed))
     try:
-        model = _class_of(name).from_config({k: v for k, v in config.items() if k != "null_class"})
+        model = made_of.from_config({k: v for k, v in config.items() if k != "null_class"})
     except (TypeError, ValueError) as err:
         raise DataError(f"diffusers cannot build this {name}", why=str(err)) from None
     if "null_class" in config:
@@ -32,37 +35,21 @@ def build_unet(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
     return network
 
 
-def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Shape of every weight of the network of that configuration, by name; nothing is drawn."""
-    with torch.device("meta"):
-        return {name: list(value.shape) for name, value in build_unet(config, 0).state_dict().items()}
-
-
-def sharing(config: Mapping[str, Any], weights: Weights) -> torch.nn.Module:
-    """A network whose parameters are the tensors of `weights` themselves, in evaluation mode and frozen.
+def sharing(make: Callable[[], torch.nn.Module], weights: Weights) -> torch.nn.Module:
+    """The network that `make` builds with the tensors of `weights` themselves, in evaluation mode and frozen.
 
     Nothing is drawn or copied, so that a large network is in memory once. ValueError when they do not fit.
     """
     with torch.device("meta"):
-        network = build_unet(config, 0)
+        network = make()
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as err:
         raise ValueError(str(err)) from None
     if any(buffer.is_meta for buffer in network.buffers()):  # one that is not stored: it must be computed
-        network = build_unet(config, 0)
+        network = make()
         network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def _class_of(name: str) -> Any:
-    if name == "UNet2DConditionModel":
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-        return UNet2DConditionModel
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-    return UNet2DModel
 
 
 def to_bytes(weights: Weights) -> bytes:

@@ -1,38 +1,40 @@
-"""Prompts as conditions: a bank of text embeddings, in which a condition is the index of its prompt."""
+"""Prompts as conditions: a bank of what they become, in which a condition is the index of its prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-Encode = Callable[[Sequence[str]], Tensor]
-"""Texts to embeddings float32 [n, L, D] (on any device), one row a text, independent of each other."""
+Rows = Mapping[str, Tensor]
+"""Named tensors that prompts become, each [n, ...] with one row a prompt, on any device."""
+Encode = Callable[[Sequence[str]], Rows]
+"""Texts to rows, independent of each other."""
 
 
 class PromptBank:
-    """Embeddings of distinct prompts; index 0 is the empty prompt, the null condition.
+    """What distinct prompts become, as named rows; index 0 is the empty prompt, the null condition.
 
-    So a batch of conditions is int64 [N] like class labels are, and the embeddings of a prompt are computed
+    So a batch of conditions is int64 [N] like class labels are, and the rows of a prompt are computed
     once. New prompts are encoded when they are first asked for.
     """
 
     def __init__(self, encode: Encode, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self._encode, self.device, self.dtype = encode, device, dtype
         self._places: dict[str, int] = {}
-        self._table: Tensor | None = None  # a row a prompt, and room for more
+        self._tables: dict[str, Tensor] = {}  # a row a prompt, and room for more
         self.indices([""])
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def preload(self, prompts: Sequence[str], embeddings: Tensor) -> None:
-        """Take over `embeddings` [n, L, D] computed earlier, of those `prompts` that are not there yet."""
+    def preload(self, prompts: Sequence[str], rows: Rows) -> None:
+        """Take over `rows` [n, ...] computed earlier, of those `prompts` that are not there yet."""
         fresh = [i for i, text in enumerate(prompts) if text not in self._places]
         if fresh:
-            self._add([prompts[i] for i in fresh], embeddings[fresh])
+            self._add([prompts[i] for i in fresh], {name: values[fresh] for name, values in rows.items()})
 
     def indices(self, prompts: Sequence[str]) -> Tensor:
         """Index of each prompt, int64 [len(prompts)] on the CPU; unknown ones are encoded first."""
@@ -40,7 +42,7 @@ class PromptBank:
         if fresh:
             with torch.inference_mode():
                 found = self._encode(fresh)
-            self._add(fresh, found.clone())
+            self._add(fresh, {name: values.clone() for name, values in found.items()})
         return torch.tensor([self._places[text] for text in prompts], dtype=torch.int64)
 
     @contextmanager
@@ -53,26 +55,38 @@ class PromptBank:
             while len(self._places) > known:
                 self._places.popitem()
 
-    def embeddings(self, indices: Tensor) -> Tensor:
-        """Embeddings [N, L, D] of int64 `indices` [N], on the bank's device."""
-        assert self._table is not None
-        return self._table[indices.to(self.device)]
+    def rows(self, indices: Tensor) -> dict[str, Tensor]:
+        """Named rows, each [N, ...], of int64 `indices` [N], on the bank's device."""
+        return {name: table[indices.to(self.device)] for name, table in self._tables.items()}
 
-    def _add(self, prompts: Sequence[str], embeddings: Tensor) -> None:
-        rows = embeddings.to(self.device, self.dtype)
-        if self._table is None:
-            self._table = self._room(0, rows.shape[1:])
-        if rows.shape[1:] != self._table.shape[1:]:
-            raise ValueError(f"embeddings {list(rows.shape[1:])} in a bank of {list(self._table.shape[1:])}")
-        known, needed = len(self), len(self) + len(rows)
-        if needed > len(self._table):  # a quarter more than needed, so that few prompts at a time stay cheap
-            room = self._room(needed + known // 4, rows.shape[1:])
-            room[:known] = self._table[:known]
-            self._table = room
-        self._table[known:needed] = rows
+    def told(self, cond: Tensor | None, t: Tensor) -> dict[str, Tensor]:
+        """`rows` of a batch's conditions `cond` [N], of the empty prompt for None; `t` [N] is its time.
+
+        ValueError for conditions that are no int64 [N].
+        """
+        if cond is None:
+            cond = torch.zeros_like(t)
+        if cond.shape != t.shape or cond.dtype != torch.int64:
+            raise ValueError(f"prompts must be int64 {list(t.shape)}, not {cond.dtype} {list(cond.shape)}")
+        return self.rows(cond)
+
+    def _add(self, prompts: Sequence[str], rows: Rows) -> None:
+        known, needed = len(self), len(self) + len(prompts)
+        for name, given in rows.items():
+            values = given.to(self.device, self.dtype if given.is_floating_point() else given.dtype)
+            if name not in self._tables:
+                self._tables[name] = self._room(0, values)
+            table = self._tables[name]
+            if values.shape[1:] != table.shape[1:]:
+                raise ValueError(f"{name} {list(values.shape[1:])} in a bank of {list(table.shape[1:])}")
+            if needed > len(table):  # a quarter more than needed, so that few prompts at a time stay cheap
+                room = self._room(needed + known // 4, values)
+                room[:known] = table[:known]
+                self._tables[name] = table = room
+            table[known:needed] = values
         for text in prompts:
             self._places[text] = len(self._places)
 
     @torch.inference_mode(False)  # a batch of training may read what was first asked for in scoring
-    def _room(self, rows: int, shape: Sequence[int]) -> Tensor:
-        return torch.empty(rows, *shape, device=self.device, dtype=self.dtype)
+    def _room(self, rows: int, like: Tensor) -> Tensor:
+        return torch.empty(rows, *like.shape[1:], device=self.device, dtype=like.dtype)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from guda_cli.checkpoints.components import latent_shape
 from guda_cli.data.images import pixels_digest
 from guda_cli.diffusion.networks import Weights, check_finite, from_bytes
 from guda_cli.diffusion.noise import generator, seed_of
@@ -125,6 +126,10 @@ class LatentCodec:
     def factor(self) -> int:
         """Pixels a side per latent pixel."""
         return int(2 ** (len(self.config["block_out_channels"]) - 1))
+
+    def shape(self, size: int) -> tuple[int, int, int]:
+        """[c, h, w] of the latent of a `size` x `size` image."""
+        return latent_shape(self.config, size)
 
     def _check(self, images: Tensor) -> None:
         channels = int(self.config["in_channels"])

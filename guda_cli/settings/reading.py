@@ -17,6 +17,7 @@ import yaml
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.sections import Recipe, UnlearnSpec, to_dict
 from guda_cli.settings.rules import validate
+from guda_cli.unlearning import catalog
 
 
 def from_dict(values: dict[str, Any]) -> Recipe:
@@ -46,12 +47,11 @@ def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, 
     """
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     unlearn = values.get("unlearn")
-    if isinstance(unlearn, dict) and any(
-        item.partition("=")[0].strip() == "unlearn.operator"
-        and item.partition("=")[2].strip() != unlearn.get("operator", UnlearnSpec.operator)
-        for item in sets
-    ):
-        values["unlearn"] = {k: v for k, v in unlearn.items() if k not in ("forget_weight", "t_min")}
+    for item in sets:
+        path, _, operator = item.partition("=")
+        known = unlearn.get("operator", UnlearnSpec.operator) if isinstance(unlearn, dict) else None
+        if path.strip() == "unlearn.operator" and known not in (None, operator.strip()):
+            values["unlearn"] = catalog.switched(values["unlearn"], operator.strip())
     for item in sets:
         path, eq, text = item.partition("=")
         if not eq or not path.strip():
@@ -105,14 +105,28 @@ def _build(cls: Any, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise RecipeError(f"section {where or 'recipe'} must be a mapping")
     hints = typing.get_type_hints(cls)
+    extra = _extra(where, values) if "options" in hints else {}
+    hints.pop("options", None)
     for key in values:
-        if key not in hints:
-            raise RecipeError(unknown(f"key in {where or 'the recipe'}", str(key), hints))
-    made = {}
+        if key not in hints and key not in extra:
+            raise RecipeError(unknown(f"key in {where or 'the recipe'}", str(key), [*hints, *extra]))
+    made: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else key
-        made[key] = _convert(hints[key], value, path)
+        kind = hints[key] if key in hints else type(extra[key]) | None
+        if key in hints:
+            made[key] = _convert(kind, value, path)
+        else:
+            made["options"] = (*made.get("options", ()), (key, _convert(kind, value, path)))
     return cls(**made)
+
+
+def _extra(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What an operator of another package has beside a section's fields, by name with its usual value."""
+    if section != "unlearn":
+        return {}
+    name = str(values.get("operator", UnlearnSpec.operator))
+    return {key: setting.usual for key, setting in catalog.own_settings(name).items()}
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

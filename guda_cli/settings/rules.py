@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 
+from guda_cli.checkpoints.components import scale_factor
 from guda_cli.errors import RecipeError, unknown
-from guda_cli.sections import BETA_SCHEDULES, PREDICTION_TYPES, SOURCES, Recipe, UnlearnSpec, subset_of
+from guda_cli.families.family import Family
+from guda_cli.families.known import family_of
+from guda_cli.sections import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BETA_SCHEDULES,
+    POSITIVE,
+    PREDICTION_TYPES,
+    SOURCES,
+    Bounds,
+    Recipe,
+    UnlearnSpec,
+    subset_of,
+)
+from guda_cli.unlearning import catalog
 
 
 def _choice(path: str, value: str, known: Iterable[str]) -> None:
@@ -16,75 +30,42 @@ def _choice(path: str, value: str, known: Iterable[str]) -> None:
         raise RecipeError(f"{path}: {unknown('value', value, known)}", why="one of " + ", ".join(known))
 
 
-# Smallest allowed value (inclusive) and open lower bound of every number; None values are free.
-_AT_LEAST: dict[str, float] = {
-    "data.size": 1,
-    "data.per_group": 1,
-    "diffusion.num_train_timesteps": 2,
-    "train.steps": 1,
-    "train.batch_size": 1,
-    "train.weight_decay": 0,
-    "train.warmup_steps": 0,
-    "unlearn.steps": 1,
-    "unlearn.batch_size": 1,
-    "unlearn.neighbours": 1,
-    "unlearn.forget_weight": 0,
-    "unlearn.guidance": 0,
-    "unlearn.erase_rate": 0,
-    "unlearn.superfactor": 0,
-    "unlearn.null_groups": 0,
-    "unlearn.beta": 0,
-    "unlearn.anchor_descriptors": 1,
-    "train.gradient_accumulation": 1,
-    "latent.layers_per_block": 1,
-    "latent.latent_channels": 1,
-    "latent.norm_num_groups": 1,
-    "latent.steps": 1,
-    "latent.batch_size": 1,
-    "latent.kl_weight": 0,
-    "text.hidden_size": 1,
-    "text.layers": 1,
-    "text.heads": 1,
-    "text.vocabulary": 514,  # all bytes, within and at the end of a word, and two marks
-    "text.steps": 0,
-    "text.batch_size": 2,
-    "sample.guidance": 0,
-    "score.timesteps": 1,
-    "score.draws": 1,
-    "sample.steps": 1,
-    "attribution.per_group": 1,
-    "attribution.timesteps": 1,
-    "attribution.draws": 1,
-    "attribution.projection": 1,
-    "attribution.mucs_steps": 1,
-}
-_ABOVE: dict[str, float] = {
-    "diffusion.beta_start": 0,
-    "train.epochs": 0,
-    "train.lr": 0,
-    "train.grad_clip": 0,
-    "unlearn.lr": 0,
-    "unlearn.cap": 0,
-    "attribution.ridge": 0,
-    "attribution.query_rise": 0,
-    "attribution.damping": 0,
-    "attribution.mucs_lr": 0,
-    "unlearn.guard_temperature": 0,
-    "latent.lr": 0,
-    "text.lr": 0,
-}
+_BOUNDS: dict[str, Bounds] = {
+    **dict.fromkeys(
+        (
+            "data.size", "data.per_group", "train.steps", "train.batch_size", "train.gradient_accumulation",
+            "unlearn.steps", "unlearn.batch_size", "latent.layers_per_block", "latent.latent_channels",
+            "latent.norm_num_groups", "latent.steps", "latent.batch_size", "text.hidden_size", "text.layers",
+            "text.heads", "score.timesteps", "score.draws", "sample.steps", "attribution.per_group",
+            "attribution.timesteps", "attribution.draws", "attribution.projection", "attribution.mucs_steps",
+        ),
+        AT_LEAST_1,
+    ),
+    **dict.fromkeys(
+        (
+            "train.weight_decay", "train.warmup_steps", "unlearn.null_groups", "latent.kl_weight",
+            "text.steps", "sample.guidance",
+        ),
+        AT_LEAST_0,
+    ),
+    **dict.fromkeys(
+        (
+            "diffusion.beta_start", "train.epochs", "train.lr", "train.grad_clip", "unlearn.lr",
+            "unlearn.guard_temperature", "latent.lr", "text.lr", "attribution.ridge",
+            "attribution.query_rise", "attribution.damping", "attribution.mucs_lr",
+        ),
+        POSITIVE,
+    ),
+    "diffusion.num_train_timesteps": Bounds(at_least=2),
+    "text.vocabulary": Bounds(at_least=514),  # all bytes, within and at the end of a word, and two marks
+    "text.batch_size": Bounds(at_least=2),
+}  # fmt: skip
 
 
 def _check_bounds(recipe: Recipe) -> None:
-    for bounds, fits, words in (
-        (_AT_LEAST, float.__ge__, "at least"),
-        (_ABOVE, float.__gt__, "above"),
-    ):
-        for path, bound in bounds.items():
-            section, _, key = path.partition(".")
-            value = getattr(getattr(recipe, section), key)
-            if value is not None and not (math.isfinite(value) and fits(float(value), float(bound))):
-                raise RecipeError(f"{path} must be {words} {bound:g}, not {value!r}")
+    for path, bounds in _BOUNDS.items():
+        section, _, key = path.partition(".")
+        bounds.check(path, getattr(getattr(recipe, section), key))
 
 
 def validate(r: Recipe) -> None:
@@ -114,14 +95,11 @@ def validate(r: Recipe) -> None:
     _choice("score.dtype", r.score.dtype, ("float32", "bfloat16", "float16"))
     _choice("train.mixed_precision", t.mixed_precision, ("no", "bf16", "fp16"))
     subset_of(t.params, "train.params")
-    if r.model.text_conditional:
-        _validate_text(r)
+    _validate_latents(r, family_of(r))
 
 
-def _validate_text(r: Recipe) -> None:
-    if r.model.class_conditional:
-        raise RecipeError("model.text_conditional and model.class_conditional exclude each other")
-    if r.train.flip:
+def _validate_latents(r: Recipe, family: Family) -> None:
+    if family.latent and r.train.flip:
         raise RecipeError(
             "train.flip does not go with model.text_conditional",
             why="latents are computed once, and a flipped latent is not the latent of the flipped image",
@@ -129,15 +107,11 @@ def _validate_text(r: Recipe) -> None:
         )
     if not 0 <= r.train.prompt_dropout < 1:
         raise RecipeError(f"train.prompt_dropout is a share in [0, 1), not {r.train.prompt_dropout!r}")
-    if r.text.hidden_size % r.text.heads:
-        raise RecipeError(f"text.heads = {r.text.heads} does not divide text.hidden_size")
-    for width in r.latent.block_out_channels:
-        if width % r.latent.norm_num_groups:
-            raise RecipeError(
-                f"latent.norm_num_groups = {r.latent.norm_num_groups} does not divide {width} channels"
-            )
-    _choice("latent.posterior", r.latent.posterior, ("mean", "sample"))
-    _validate_prompts(r)
+    family.check_recipe(r)
+    if family.latent:
+        _choice("latent.posterior", r.latent.posterior, ("mean", "sample"))
+    if family.prompts:
+        _validate_prompts(r)
 
 
 def _validate_prompts(r: Recipe) -> None:
@@ -152,6 +126,7 @@ def _validate_prompts(r: Recipe) -> None:
 
 
 def _validate_unlearn(u: UnlearnSpec) -> None:
+    catalog.check_settings(u)
     _choice("unlearn.retain", u.retain, ("denoise", "distill"))
     subset_of(u.params)
     if u.t_min is not None and not 0 <= u.t_min < 1:
@@ -163,10 +138,6 @@ def _validate_unlearn(u: UnlearnSpec) -> None:
             f"unlearn.forget_share is a share of a batch between 0 and 1, or null, not {u.forget_share!r}"
             + (" of a batch of one" if u.batch_size == 1 else "")
         )
-    if not 0 <= u.eta <= 1:
-        raise RecipeError(f"unlearn.eta is a share in [0, 1], not {u.eta!r}")
-    if not 0 <= u.mixture <= 1:
-        raise RecipeError(f"unlearn.mixture is a share in [0, 1], not {u.mixture!r}")
 
 
 def _validate_model(r: Recipe) -> None:
@@ -181,8 +152,8 @@ def _validate_model(r: Recipe) -> None:
         if width % m.norm_num_groups:
             raise RecipeError(f"model.norm_num_groups = {m.norm_num_groups} does not divide {width} channels")
     side, of = r.data.size, "data.size"
-    if r.model.text_conditional and not r.model.registered:
-        factor = 2 ** (len(r.latent.block_out_channels) - 1)
+    if family_of(r).makers and not r.model.registered:
+        factor = scale_factor({"block_out_channels": r.latent.block_out_channels})
         if side % factor:
             raise RecipeError(f"data.size = {side} is no multiple of {factor}, the VAE's scale")
         side, of = side // factor, "the latent's size"

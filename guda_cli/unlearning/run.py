@@ -111,7 +111,7 @@ def unlearn(
         problem = dataclasses.replace(problem, guard=guard_weights(denoiser, problem))
     subsets.prepare(network, spec.params, spec.seed)
     trained = [p for p in network.parameters() if p.requires_grad]
-    operator = make(problem, teacher if spec.operator in catalog.NEED_FULL else None, trained)
+    operator = make(problem, teacher, trained)
     stream = _stream(problem)
     towards = teacher if spec.retain == "distill" else None
     network.train()

@@ -56,8 +56,3 @@ def changes(base: Weights, kept: Weights) -> Weights:
 def merge(base: Weights, kept: Weights) -> Weights:
     """All weights of an unlearned model from the full model's and what `stored` kept."""
     return {**base, **changes(base, kept)}
-
-
-def reads_text(name: str) -> bool:
-    """Whether the parameter of that name is a key or value of a `UNet2DConditionModel`'s cross-attention."""
-    return ".attn2.to_k." in name or ".attn2.to_v." in name

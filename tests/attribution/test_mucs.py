@@ -16,9 +16,9 @@ from torch import Tensor
 from guda_cli.attribution.rivals import cell_losses as cl
 from guda_cli.attribution.rivals import mucs
 from guda_cli.attribution.rivals.mucs import MucsSpec
-from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import DataError
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.training.loop import Diverged
 from guda_cli.training.stream import Stream
 from tests.attribution.tiny_networks import Counting, PixelwiseDenoiser, T, bits, kinds, learnt, untrained

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from guda_cli.attribution.rivals.cell_losses import Network, Samples
 from guda_cli.data.images import pixels_digest
-from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import TrainSpec
 from guda_cli.training import loop
 from guda_cli.training.train import train

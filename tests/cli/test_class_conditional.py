@@ -168,14 +168,14 @@ class TestScore:
 
         from guda_cli.data.queries import load_query
         from guda_cli.diffusion import elbo, grid, networks
-        from guda_cli.diffusion.denoiser import UNetDenoiser
         from guda_cli.diffusion.schedule import from_config
+        from guda_cli.families.pixels import Pixels, UNetDenoiser
 
         path = plain("q/00000-amber.png", "bare.png")
         keys = {digest(cli, path): 4, digest(cli, path, "--class", "cyan"): 2}
         full = next(r for r in here().records("train") if not r.params["without"])
         config = json.loads(here().read_bytes(full.outputs["config"]))
-        unet = networks.build_unet(config["unet"], 0)
+        unet = Pixels().build(config["unet"], 0)
         unet.load_state_dict(networks.from_bytes(here().read_bytes(full.outputs["weights"])))
         denoiser = UNetDenoiser(unet.eval(), from_config(config["scheduler"]))
         query = load_query(path, 8, 1)

@@ -230,7 +230,9 @@ def test_an_export_predicts_the_same(cli: Cli, build: Build, origin: str) -> Non
     for key, values in ((full.key, base), (made.key, {**base, **delta})):
         cli("store", "export", key, key[:6])
         pipeline = DDPMPipeline.from_pretrained(key[:6], use_safetensors=True)
-        network = networks.build_unet(config["unet"], seed=0)
+        from guda_cli.families.pixels import Pixels
+
+        network = Pixels().build(config["unet"], seed=0)
         network.load_state_dict(values)
         with torch.no_grad():
             predictions.append(pipeline.unet.eval()(x, t).sample)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion import elbo, grid, sampling
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.families.pixels import UNetDenoiser
 from tests.diffusion.tiny import PREDICTIONS, FunctionDenoiser, float_images, make_schedule, make_unet
 
 CLASSES = 3

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import (
-    UNetDenoiser,
     add_noise,
     coefficients,
     from_noise,
@@ -17,6 +16,7 @@ from guda_cli.diffusion.denoiser import (
     training_target,
 )
 from guda_cli.diffusion.schedule import Schedule, flow_matching
+from guda_cli.families.pixels import UNetDenoiser
 from tests.diffusion.tiny import CONFIG, PREDICTIONS, double_batch, make_schedule, make_unet
 
 T = 60

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import UNetDenoiser
-from guda_cli.diffusion.networks import build_unet
 from guda_cli.diffusion.schedule import Schedule, from_config
+from guda_cli.families.pixels import Pixels, UNetDenoiser
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -58,7 +57,7 @@ def make_schedule(
 
 
 def make_unet(seed: int = 0, **changes: Any) -> torch.nn.Module:
-    return build_unet({**CONFIG, **changes}, seed)
+    return Pixels().build({**CONFIG, **changes}, seed)
 
 
 def make_denoiser(schedule: Schedule | None = None, seed: int = 0, **changes: Any) -> UNetDenoiser:

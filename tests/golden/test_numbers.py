@@ -24,7 +24,7 @@ from torch import Tensor
 
 from guda_cli.attribution.delta_elbo import delta_elbo, null_of
 from guda_cli.diffusion import elbo, grid, sampling, weighting
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import TrainSpec, UnlearnSpec
 from guda_cli.training.loop import Hooks
 from guda_cli.training.train import train

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guda_cli.diffusion import elbo, grid
-from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.diffusion.grid import Grid
+from guda_cli.families.pixels import UNetDenoiser
 from tests.diffusion.tiny import PREDICTIONS, float_images, make_denoiser, make_schedule
 
 POOL = float_images(6, (1, 8, 8), seed=9)

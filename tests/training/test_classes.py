@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import TrainSpec
 from guda_cli.training import loop
 from guda_cli.training.stream import Stream

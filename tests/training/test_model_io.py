@@ -8,6 +8,7 @@ from torch import Tensor
 
 from guda_cli.diffusion import networks
 from guda_cli.errors import DataError
+from guda_cli.families.pixels import Pixels
 from tests.diffusion.tiny import CONFIG, make_unet
 
 
@@ -87,4 +88,4 @@ def test_same_seed_same_network() -> None:
 
 def test_a_configuration_diffusers_refuses_is_a_data_error() -> None:
     with pytest.raises(DataError, match="UNet2DModel"):
-        networks.build_unet({**CONFIG, "down_block_types": ("DownBlock2D",)}, 0)
+        Pixels().build({**CONFIG, "down_block_types": ("DownBlock2D",)}, 0)

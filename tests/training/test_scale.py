@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Network, UNetDenoiser
+from guda_cli.diffusion.denoiser import Network
 from guda_cli.errors import RecipeError
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import TrainSpec
 from guda_cli.training import loop
 from guda_cli.training.precision import mixed

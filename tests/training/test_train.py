@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import UNetDenoiser
-from guda_cli.sections import Recipe, TrainSpec
+from guda_cli.families.pixels import UNetDenoiser
+from guda_cli.sections import TrainSpec, total_steps
 from guda_cli.training import loop
 from guda_cli.training.run_state import RunState
 from guda_cli.training.stream import Stream
-from guda_cli.training.train import total_steps, train
+from guda_cli.training.train import train
 from guda_cli.unlearning.check import losses
-from guda_cli.workflow.keys.steps import train_steps
 from tests.diffusion.tiny import PREDICTIONS, bytes_images, make_schedule, make_unet
 
 SPEC = TrainSpec(
@@ -60,7 +59,7 @@ def test_resumed_at_every_save_ends_in_the_same_bits() -> None:
 def test_total_steps(epochs: float, steps: int | None, images: int, expected: int) -> None:
     spec = TrainSpec(epochs=epochs, steps=steps, batch_size=128)
     assert total_steps(spec, images) == expected
-    assert train_steps(dataclasses.replace(Recipe(), train=spec), images) == expected
+    assert total_steps(spec, images) == expected
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

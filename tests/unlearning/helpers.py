@@ -10,8 +10,12 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import add_noise
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.families.family import Traits
+from guda_cli.families.pixels import Pixels
+from guda_cli.families.stable_diffusion import StableDiffusion
 from guda_cli.sections import UnlearnSpec
 from guda_cli.training.stream import Stream
+from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from tests.diffusion.tiny import bytes_images, make_schedule
 
@@ -68,3 +72,13 @@ class Scaled:
 
     def gradient(self, loss: Tensor) -> Tensor:
         return torch.stack(torch.autograd.grad(loss, self.parameters))
+
+
+OPERATORS = tuple(row.name for row in catalog.ROWS)
+ANCHORS = tuple(name for name in OPERATORS if name.startswith("anchor:"))
+
+
+def traits(network: dict[str, Any], *, conditional: bool = False, text: bool = False) -> Traits:
+    """What a model with a network of that configuration can be asked for."""
+    family = StableDiffusion() if text else Pixels()
+    return family.traits(network, "prompt" if text else "class" if conditional else "")

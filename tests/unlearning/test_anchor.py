@@ -13,8 +13,8 @@ from torch import Tensor
 
 from guda_cli.data.styles import ParsedPrompt, render
 from guda_cli.diffusion.denoiser import Denoiser, add_noise
-from guda_cli.diffusion.text_denoiser import TextDenoiser
 from guda_cli.errors import RecipeError
+from guda_cli.families.stable_diffusion import ROW, TextDenoiser
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.anchor import Anchor, Matched, OtherStyle
 from guda_cli.unlearning.operators.base import Problem, TextProblem
@@ -22,6 +22,7 @@ from guda_cli.unlearning.operators.make import make
 from guda_cli.unlearning.run import step_loss
 from tests.diffusion.tiny import PREDICTIONS, make_schedule
 from tests.unlearning import text_problem
+from tests.unlearning.helpers import ANCHORS, traits
 from tests.unlearning.text_problem import COUNT, GROUPS, SPEC, STYLES, bank, entries, network, of, problem
 
 OBJECT = {render(p.object, p.descriptors, SPEC): p.object for p in text_problem.parsed()}
@@ -61,7 +62,7 @@ def styles_of(words: tuple[str, ...]) -> set[str]:
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("operator", catalog.ANCHORS)
+@pytest.mark.parametrize("operator", ANCHORS)
 def test_the_target_is_the_full_models_answer_to_what_is_asked(operator: str, prediction: str) -> None:
     schedule = make_schedule("linear", 60, prediction)
     p = problem(operator, schedule, forget_weight=0.5, t_min=0.3, t_max=0.9)
@@ -69,7 +70,7 @@ def test_the_target_is_the_full_models_answer_to_what_is_asked(operator: str, pr
     x_t, prompts = made.asked(part)
     assert p.text is not None
     with torch.no_grad():
-        text = p.text.bank.embeddings(p.text.bank.indices(prompts))
+        text = p.text.bank.rows(p.text.bank.indices(prompts))[ROW]
         target = teacher(p).network(x_t, part.t - 1, encoder_hidden_states=text).sample
     assert part.rows is not None
     inside = ((part.t >= 0.3 * 60) & (part.t <= 0.9 * 60)).float()
@@ -210,7 +211,7 @@ def outside(p: Problem, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return seen[0], seen[1], gradient, ~p.forget[stream.at(step).indices]
 
 
-@pytest.mark.parametrize("operator", catalog.ANCHORS)
+@pytest.mark.parametrize("operator", ANCHORS)
 def test_entries_outside_the_group_are_treated_alike_whatever_goes(operator: str) -> None:
     shared = bank()
     ps = [of(text_problem.text_problem(shared, [name]), operator) for name in ("ink", "oil", "pixel")]
@@ -266,7 +267,7 @@ def test_a_groups_entries_keep_their_prompt_where_others_are_shown_without() -> 
     assert torch.equal(cond[~kept], own[~kept])
 
 
-@pytest.mark.parametrize("operator", catalog.ANCHORS)
+@pytest.mark.parametrize("operator", ANCHORS)
 def test_without_prompts_or_full_model_it_is_refused(operator: str) -> None:
     p = problem(operator)
     with pytest.raises(ValueError, match="full model"):
@@ -292,13 +293,13 @@ def test_no_style_to_redirect_to(text: TextProblem, said: str) -> None:
     """Said by the catalog before any work, and by an operator that is built all the same."""
     p = of(text, "anchor:awss")
     with pytest.raises(RecipeError, match=said) as caught:
-        catalog.check(p.spec, {}, text=True, styles=text.styles, removed=text.removed)
+        catalog.check(p.spec, traits({}, text=True), styles=text.styles, removed=text.removed)
     assert "style-removed" in caught.value.fix
     with pytest.raises(RecipeError, match=said):
         make(p, teacher(p))
     for other in ("anchor:style-removed", "anchor:matched"):
         spec = dataclasses.replace(p.spec, operator=other)
-        catalog.check(spec, {}, text=True, styles=text.styles, removed=text.removed)
+        catalog.check(spec, traits({}, text=True), styles=text.styles, removed=text.removed)
 
 
 def test_a_style_without_descriptors_lends_none() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.text_denoiser import TextDenoiser
+from guda_cli.families.stable_diffusion import TextDenoiser
 from guda_cli.sections import TrainSpec
 from guda_cli.training import loop, train
 from guda_cli.training.run_state import RunState
@@ -19,6 +19,7 @@ from guda_cli.unlearning.operators.esd import Esd
 from guda_cli.unlearning.operators.make import make
 from guda_cli.unlearning.run import unlearn
 from tests.unlearning import text_problem
+from tests.unlearning.helpers import traits
 from tests.unlearning.text_problem import GROUPS, denoiser, entries, of, problem
 
 
@@ -98,7 +99,7 @@ def test_prompts_that_a_bank_has_already_change_nothing() -> None:
 @pytest.mark.parametrize("operator", ["esd", "retrack", "neggrad", "finetune", "siss", "erasediff"])
 def test_the_other_operators_take_prompts(operator: str) -> None:
     p = problem(operator, neighbours=3)
-    catalog.check(p.spec, dict(text_problem.UNET), text=True)
+    catalog.check(p.spec, traits(text_problem.UNET, text=True))
     weights = after(p)
     assert any(not torch.equal(weights[name], value) for name, value in trained_weights().items())
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())

@@ -14,7 +14,7 @@ from guda_cli.training import loop
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.run import unlearn
 from tests.diffusion.tiny import bytes_images, make_denoiser, make_schedule
-from tests.unlearning.helpers import COUNT, mask, problem
+from tests.unlearning.helpers import ANCHORS, COUNT, OPERATORS, mask, problem, traits
 
 PLAIN = to_dict(ModelSpec())
 ATTENTION = {**PLAIN, "add_attention": True}
@@ -24,7 +24,7 @@ def spec(**changes: Any) -> UnlearnSpec:
     return dataclasses.replace(UnlearnSpec(), **changes)
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.OPERATORS if name not in catalog.ANCHORS])
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name not in ANCHORS])
 def test_every_operator_runs_as_it_is(name: str) -> None:
     """Two steps with the operator's own settings; twice, the same bits."""
     schedule = make_schedule("linear", 60)
@@ -34,7 +34,7 @@ def test_every_operator_runs_as_it_is(name: str) -> None:
         p, images=bytes_images(COUNT, (1, 8, 8)), forget=mask(1, 4, 7, 10), cond=torch.arange(COUNT) % 3,
         null=torch.tensor(3), dropout=0.2,
     )  # fmt: skip
-    catalog.check(p.spec, {**PLAIN, "num_class_embeds": 4}, conditional=True)
+    catalog.check(p.spec, traits({**PLAIN, "num_class_embeds": 4}, conditional=True))
     told: list[float] = []
     one, two = (
         unlearn(
@@ -56,7 +56,7 @@ def test_every_operator_runs_as_it_is(name: str) -> None:
         ("esd", 1.0, 0.0),
         ("siss", 1.0, 0.0),
         ("neggrad", 0.1, 0.0),
-        *((name, 1.0, 0.0) for name in catalog.ANCHORS),
+        *((name, 1.0, 0.0) for name in ANCHORS),
     ],
 )
 def test_null_is_the_operators_own(operator: str, weight: float, t_min: float) -> None:
@@ -69,10 +69,10 @@ def test_null_is_the_operators_own(operator: str, weight: float, t_min: float) -
 @pytest.mark.parametrize(
     ("change", "readers"),
     [
-        ({"guard": True}, set(catalog.OPERATORS) - {"finetune"}),
-        ({"t_max": 0.9}, set(catalog.OPERATORS) - {"finetune"}),
+        ({"guard": True}, set(OPERATORS) - {"finetune"}),
+        ({"t_max": 0.9}, set(OPERATORS) - {"finetune"}),
         ({"density_ratio": True}, {"retrack"}),
-        ({"params": "attn"}, set(catalog.OPERATORS)),
+        ({"params": "attn"}, set(OPERATORS)),
         ({"guard_temperature": 2.0}, set()),
         ({"guidance": 3.0}, {"esd"}),
         ({"erase_rate": 0.1}, {"erasediff"}),
@@ -85,7 +85,7 @@ def test_null_is_the_operators_own(operator: str, weight: float, t_min: float) -
     ],
 )
 def test_only_settings_that_are_read_are_in_the_key(change: dict[str, Any], readers: set[str]) -> None:
-    for name in catalog.OPERATORS:
+    for name in OPERATORS:
         base, changed = (catalog.settings(spec(operator=name, **c)) for c in ({}, change))
         assert (base != changed) == (name in readers), name
 
@@ -125,38 +125,39 @@ def test_cost(operator: str, retain: str, guard: bool, expected: float) -> None:
         ({"params": "attn"}, PLAIN, False, "AttnDownBlock2D"),
         ({"params": "cross-attn-kv"}, ATTENTION, False, "attn"),
         ({"t_max": 0.1}, PLAIN, False, "t_min=0"),
-        *(({"operator": name}, PLAIN, True, "model.text_conditional: true") for name in catalog.ANCHORS),
+        *(({"operator": name}, PLAIN, True, "model.text_conditional: true") for name in ANCHORS),
     ],
 )
 def test_what_cannot_be_says_what_would_make_it_possible(
     changes: dict[str, Any], unet: dict[str, Any], conditional: bool, said: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        catalog.check(spec(**changes), unet, conditional=conditional)
+        catalog.check(spec(**changes), traits(unet, conditional=conditional))
     assert said in caught.value.fix
     assert caught.value.why
 
 
 def test_what_can_be_is_not_refused() -> None:
-    catalog.check(spec(operator="esd"), PLAIN, conditional=True)
-    catalog.check(spec(params="attn"), ATTENTION)
-    catalog.check(spec(params="attn"), {**PLAIN, "down_block_types": ["AttnDownBlock2D"]})
-    catalog.check(spec(params="lora:3", guard=True, t_max=0.8), PLAIN)
+    catalog.check(spec(operator="esd"), traits(PLAIN, conditional=True))
+    catalog.check(spec(params="attn"), traits(ATTENTION))
+    catalog.check(spec(params="attn"), traits({**PLAIN, "down_block_types": ["AttnDownBlock2D"]}))
+    catalog.check(spec(params="lora:3", guard=True, t_max=0.8), traits(PLAIN))
     with pytest.raises(RecipeError, match="did you mean 'neggrad'"):
-        catalog.check(spec(operator="negrad"), PLAIN)
+        catalog.check(spec(operator="negrad"), traits(PLAIN))
 
 
-@pytest.mark.parametrize("operator", ["esd", "retrack", *catalog.ANCHORS])
+@pytest.mark.parametrize("operator", ["esd", "retrack", *ANCHORS])
 @pytest.mark.parametrize("params", ["full", "attn", "cross-attn-kv", "lora:4"])
 def test_text_models_take_every_subset(operator: str, params: str) -> None:
     """Also while there is no model yet and its configuration is the recipe's."""
     styles = {"ink": ("rough edges",), "oil": ("visible brush",)}
-    catalog.check(spec(operator=operator, params=params), PLAIN, text=True, styles=styles, removed=["oil"])
+    model = traits(PLAIN, text=True)
+    catalog.check(spec(operator=operator, params=params), model, styles=styles, removed=["oil"])
 
 
 def test_esd_needs_a_text_model_that_knows_the_empty_prompt() -> None:
     with pytest.raises(RecipeError, match="esd") as caught:
-        catalog.check(spec(operator="esd"), {**PLAIN, "null_class": False}, text=True)
+        catalog.check(spec(operator="esd"), traits({**PLAIN, "null_class": False}, text=True))
     assert "train.prompt_dropout" in caught.value.fix
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from guda_cli.diffusion.denoiser import UNetDenoiser
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.training import loop
 from guda_cli.unlearning.operators.base import ForgetBatch
 from guda_cli.unlearning.operators.esd import Esd

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, UNetDenoiser, training_target
+from guda_cli.diffusion.denoiser import Denoiser, training_target
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.errors import DataError, RecipeError
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import UnlearnSpec
 from guda_cli.training import loop
 from guda_cli.training.run_state import RunState
@@ -32,6 +33,7 @@ from tests.diffusion.tiny import (
     wavy,
 )
 from tests.unlearning import text_problem
+from tests.unlearning.helpers import ANCHORS
 
 COUNT, BATCH, SHAPE = 12, 8, (1, 4, 4)
 SPEC = UnlearnSpec(
@@ -268,7 +270,7 @@ def test_nothing_to_forget_or_to_keep_is_refused(value: bool) -> None:
 
 
 KINDS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-OPERATORS = ["retrack", "finetune", "neggrad", "esd", *catalog.ANCHORS]
+OPERATORS = ["retrack", "finetune", "neggrad", "esd", *ANCHORS]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

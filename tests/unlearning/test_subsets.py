@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion import networks
-from guda_cli.diffusion.denoiser import UNetDenoiser
 from guda_cli.errors import DataError
+from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.training import loop
 from guda_cli.training.run_state import RunState
 from guda_cli.unlearning import lora, subsets

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from guda_cli.diffusion.text_denoiser import TextDenoiser
+from guda_cli.families.stable_diffusion import TextDenoiser
 from guda_cli.training import loop
 from guda_cli.unlearning import lora, subsets
 from guda_cli.unlearning.run import unlearn

@@ -14,7 +14,7 @@ from guda_cli.diffusion.denoiser import add_noise
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.prompt_bank import PromptBank
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.diffusion.text_denoiser import TextDenoiser
+from guda_cli.families.stable_diffusion import ROW, TextDenoiser
 from guda_cli.sections import TextSpec, UnlearnSpec
 from guda_cli.training.stream import Stream
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem, TextProblem
@@ -66,7 +66,7 @@ def embed(texts: Sequence[str]) -> Tensor:
 
 
 def bank() -> PromptBank:
-    return PromptBank(encode, torch.device("cpu"))
+    return PromptBank(lambda texts: {ROW: encode(texts)}, torch.device("cpu"))
 
 
 def network(seed: int = 0, **changes: Any) -> torch.nn.Module:

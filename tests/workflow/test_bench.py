@@ -18,8 +18,8 @@ from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expecta
 from guda_cli.console import Console
 from guda_cli.session import Options, Session
 from guda_cli.workflow.keys import removal
+from guda_cli.workflow.project.counterfactual_kinds import LOGO
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.project.without import action_of
 from guda_cli.workflow.scoring.counterfactuals import oracle_seeds
 from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
 from tests.workflow.fixtures import GROUPS, QUERIES, ROWS, Cli, here, record
@@ -96,14 +96,14 @@ class TestOracleOfSeveralSeeds:
         full, groups = project.require_full(), removal.of_groups(GROUPS, project.data.counts)
         own = project.recipe.train.seed
         for what in groups:  # an oracle of the full model's seed: what it holds plays no part
-            made = action_of(project, "logo", full, what, own)
+            made = LOGO.action(project, full, what, own)
             store.publish(
                 made.key, operation="train", version=made.version, params=dict(made.params),
                 inputs=dict(made.inputs), outputs=dict(record("train", what.name).outputs), provenance={},
             )  # fmt: skip
         assert oracle_seeds(project, full, groups) == SEEDS
         for seed in SEEDS:
-            store.forget(action_of(project, "logo", full, groups[0], seed).key)
+            store.forget(LOGO.action(project, full, groups[0], seed).key)
         assert oracle_seeds(project, full, groups) == (own,)
         assert oracle_seeds(project, full, groups[1:]) == SEEDS
 

@@ -15,12 +15,12 @@ from guda_cli.data.classes import Classes
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import Query
 from guda_cli.errors import DataError, RecipeError, UsageError
+from guda_cli.families.pixels import Pixels
 from guda_cli.settings import reading as recipes
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.keys.configs import configs
 from guda_cli.workflow.keys.operations import DataRef
 from guda_cli.workflow.models import drawing
-from guda_cli.workflow.models.model_record import classes_of
+from guda_cli.workflow.project.model_record import StoredModel
 from guda_cli.workflow.scoring import remembered
 from tests.golden.test_action_keys import DATA, FULL, RECIPE
 
@@ -41,17 +41,17 @@ class TestKeys:
         assert steps.train(with_dropout(CONDITIONAL, 0.3), DATA, None).key != conditional
 
     def test_the_network_has_a_class_a_group_and_the_null_class(self) -> None:
-        config = configs(CONDITIONAL, DATA.shape, ["two", "one"])
+        config = Pixels().configs(CONDITIONAL, DATA.shape, ["two", "one"])
         assert config["classes"] == ["one", "two"]
         assert config["unet"]["num_class_embeds"] == 3
         assert "null_class" not in config["unet"]
         assert "class_conditional" not in config["unet"]
-        plain = configs(RECIPE, DATA.shape, DATA.counts)
+        plain = Pixels().configs(RECIPE, DATA.shape, DATA.counts)
         assert set(plain) == {"unet", "scheduler"}
         assert "num_class_embeds" not in plain["unet"]
 
     def test_never_trained_without_class_it_has_no_null_class(self) -> None:
-        config = configs(with_dropout(CONDITIONAL, 0.0), DATA.shape, DATA.counts)
+        config = Pixels().configs(with_dropout(CONDITIONAL, 0.0), DATA.shape, DATA.counts)
         assert config["unet"]["num_class_embeds"] == 3
         assert config["unet"]["null_class"] is False
 
@@ -137,7 +137,8 @@ class TestStoredQueries:
 class TestFit:
     @staticmethod
     def read(config: dict[str, Any], conditional: bool = True, groups: str = "ba") -> Classes | None:
-        return classes_of(config, conditional, groups)
+        model = StoredModel(FULL, lambda name: json.dumps(config).encode())
+        return model.classes(conditional, groups)
 
     def test_the_null_class_is_the_last(self) -> None:
         names = {"classes": ["a", "b"]}
@@ -164,7 +165,7 @@ class TestFit:
 def test_labels_are_the_groups_in_sorted_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from guda_cli.console import Console
     from guda_cli.store import Store
-    from guda_cli.workflow.models.build import Builder
+    from guda_cli.workflow.models.spaces import open_space
     from guda_cli.workflow.project.project import Project
     from tests.workflow.fixtures import draw
 
@@ -174,7 +175,7 @@ def test_labels_are_the_groups_in_sorted_order(tmp_path: Path, monkeypatch: pyte
     for conditional in (True, False):
         recipe = recipes.from_dict({**values, "model": {"class_conditional": conditional}})
         project = Project(recipe, Store.open(tmp_path / "store", create=True), Console(quiet=True))
-        labels = Builder(project, None, None).labels  # type: ignore[arg-type]
+        labels = open_space(project, None).training_conditions  # type: ignore[arg-type]
         if not conditional:
             assert labels is None
             continue

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from guda_cli.errors import RecipeError, UsageError
+from guda_cli.families.family import Traits
 from guda_cli.sections import to_dict
 from guda_cli.settings.lookup import load
 from guda_cli.settings.reading import from_dict
 from guda_cli.unlearning import catalog
-from guda_cli.workflow.judging.candidates import SPACES, candidates, parse_space, with_settings
+from guda_cli.workflow.judging.candidates import candidates, parse_space, with_settings
 from guda_cli.workflow.judging.search import held_out, strength
 from guda_cli.workflow.judging.verdict import Verdict, choose, halves, judge
 from tests.workflow.fixtures import GROUPS, Cli, here, record, tree
@@ -24,7 +25,7 @@ RECIPE = from_dict({"name": "r"})
 
 
 class TestCandidates:
-    @pytest.mark.parametrize("operator", catalog.OPERATORS)
+    @pytest.mark.parametrize("operator", [row.name for row in catalog.ROWS])
     def test_are_different_and_begin_with_the_recipe(self, operator: str) -> None:
         recipe = with_settings(RECIPE, {"unlearn.operator": operator})
         found = candidates(recipe, 9, seed=0)
@@ -33,8 +34,8 @@ class TestCandidates:
         decided = [str(catalog.settings(with_settings(recipe, settings).unlearn)) for settings in found]
         assert len(set(decided)) == 9
         for settings in found[1:]:
-            assert settings.keys() == SPACES[operator].keys()
-            assert all(value in SPACES[operator][key] for key, value in settings.items())
+            assert settings.keys() == catalog.tuning_space(operator).keys()
+            assert all(value in catalog.tuning_space(operator)[key] for key, value in settings.items())
 
     def test_depend_on_the_seed_and_begin_alike(self) -> None:
         several = {n: candidates(RECIPE, n, seed=1) for n in (1, 4, 12)}
@@ -58,7 +59,7 @@ class TestCandidates:
 
     def test_what_the_model_does_not_admit_is_passed_over(self) -> None:
         def check(recipe: Any) -> None:
-            catalog.check(recipe.unlearn, {"down_block_types": ["DownBlock2D"], "add_attention": False})
+            catalog.check(recipe.unlearn, Traits(blocks=("DownBlock2D",)))
 
         space = parse_space(["unlearn.params=attn,lora:2"])
         assert candidates(RECIPE, 9, 0, space, check) == [{}, {"unlearn.params": "lora:2"}]

@@ -27,7 +27,9 @@ class Anchor(Redirecting):
     ValueError without prompts or without the full model.
     """
 
-    def __init__(self, problem: Problem, full: Denoiser | None) -> None:
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
         if full is None or problem.text is None or problem.cond is None:
             raise ValueError(f"{problem.spec.operator} needs each image's prompt and the full model")
         self.schedule, self.problem, self.text = problem.schedule, problem, problem.text
@@ -66,8 +68,10 @@ class OtherStyle(Anchor):
     style with descriptors is left.
     """
 
-    def __init__(self, problem: Problem, full: Denoiser | None) -> None:
-        super().__init__(problem, full)
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
+        super().__init__(problem, full=full)
         text = self.text
         left = set(catalog.retained_styles(text.styles, text.removed))
         # one fixed order of all styles, so that an entry's draws do not depend on what is removed
@@ -121,8 +125,10 @@ class Matched(Anchor):
     (`unmatched` counts them) are redirected as by awss.
     """
 
-    def __init__(self, problem: Problem, full: Denoiser | None) -> None:
-        super().__init__(problem, full)
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
+        super().__init__(problem, full=full)
         known = {content: i for i, content in enumerate(sorted(set(self.text.content)))}
         content = torch.tensor([known[name] for name in self.text.content])
         retain = (~problem.forget).nonzero().flatten()
@@ -130,7 +136,7 @@ class Matched(Anchor):
         counts = torch.bincount(content[retain], minlength=len(known))
         self.count, self.first = counts[content], (counts.cumsum(0) - counts)[content]
         self.unmatched = int((problem.forget & (self.count == 0)).sum())
-        self.fallback = OtherStyle(problem, full) if self.unmatched else None
+        self.fallback = OtherStyle(problem, full=full) if self.unmatched else None
 
     def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
         """A partner's latent and prompt, drawn anew at every step; where there is none, the fallback's."""

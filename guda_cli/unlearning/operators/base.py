@@ -86,7 +86,7 @@ class Problem:
     def share(self, batch: ForgetBatch) -> Tensor:
         """How much each entry's forget term counts [F]: guard's weight within t_min..t_max, else 0."""
         T, spec = self.schedule.T, self.spec
-        inside = (batch.t >= catalog.value(spec, "t_min") * T) & (batch.t <= spec.t_max * T)
+        inside = (batch.t >= float(catalog.value(spec, "t_min")) * T) & (batch.t <= spec.t_max * T)
         weight = inside.float()
         return weight if self.guard is None else weight * self.guard[batch.indices].to(weight.device)
 

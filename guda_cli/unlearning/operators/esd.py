@@ -6,8 +6,10 @@ Gandikota et al. 2023 (arXiv 2303.07345, eq. 6), with class labels for prompts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser
 from guda_cli.unlearning import catalog
@@ -22,7 +24,9 @@ class Esd(Redirecting):
     ValueError without conditions or without the full model.
     """
 
-    def __init__(self, problem: Problem, full: Denoiser | None) -> None:
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
         if full is None or problem.cond is None:
             raise ValueError("esd needs each image's condition and the full model")
         self.schedule, self.problem = problem.schedule, problem

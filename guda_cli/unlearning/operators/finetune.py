@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from guda_cli.diffusion.denoiser import Denoiser
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
 
@@ -11,7 +15,9 @@ from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
 class Finetune(Redirecting):
     """Go on training without the group (the baseline of most unlearning papers)."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
         self.schedule = problem.schedule
 
     def redirect(self, batch: ForgetBatch) -> Redirect:

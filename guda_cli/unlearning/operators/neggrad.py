@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import training_target
+from guda_cli.diffusion.denoiser import Denoiser, training_target
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem, squared_error
 
@@ -17,7 +19,9 @@ class NegGrad:
     it has no gradient, so that ascent ends there (method.md section 4).
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
         self.problem = problem
         if problem.images.dtype == torch.uint8:
             mean = problem.images.sum(0, dtype=torch.int64).double() / len(problem.images)

@@ -6,11 +6,12 @@ Shi et al. 2025 (arXiv 2509.13007); GUDA-U of Murata et al. 2026.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import coefficients, to_x0
+from guda_cli.diffusion.denoiser import Denoiser, coefficients, to_x0
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
@@ -78,7 +79,9 @@ def ratio_weights(log_ratio: Tensor, inside: Tensor) -> Tensor:
 class Retrack(Redirecting):
     """The operator: K nearest retain images of every image of the group, found once."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
         self.schedule, self.spec, self.problem = problem.schedule, problem.spec, problem
         flat = to_x0(problem.images.flatten(1))
         forget, retain = problem.forget.nonzero().flatten(), (~problem.forget).nonzero().flatten()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import add_noise, coefficients, to_x0, training_target
+from guda_cli.diffusion.denoiser import Denoiser, add_noise, coefficients, to_x0, training_target
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem, squared_error, uniform
 from guda_cli.unlearning.operators.two_gradients import TwoGradients
@@ -38,8 +38,10 @@ class Siss(TwoGradients):
     never longer than that share of the other's.
     """
 
-    def __init__(self, problem: Problem, parameters: Sequence[Tensor]) -> None:
-        super().__init__(problem, parameters)
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
+        super().__init__(problem, parameters=parameters)
         self.retain = (~problem.forget).nonzero().flatten()
 
     def _partner(self, batch: ForgetBatch) -> Tensor:
@@ -76,7 +78,7 @@ class Siss(TwoGradients):
     def weight(self, dot: float, kept: float, forgotten: float) -> float:
         """See the class; negative, as the ascent."""
         bound = self.problem.spec.superfactor * math.sqrt(kept / forgotten)
-        return -min(catalog.value(self.problem.spec, "forget_weight"), bound)
+        return -min(float(catalog.value(self.problem.spec, "forget_weight")), bound)
 
 
 def _length(noise: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guda_cli.diffusion.denoiser import Denoiser
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 
 
@@ -28,7 +29,9 @@ class _Given(torch.autograd.Function):
 class TwoGradients(ABC):
     """L = kept + w forgotten, with a w that both gradients decide; one forward and two backwards a step."""
 
-    def __init__(self, problem: Problem, parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
         self.problem, self.parameters = problem, list(parameters)
 
     @abstractmethod

@@ -21,7 +21,7 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.judging.held_out import tuned_groups
 from guda_cli.workflow.keys import removal, steps
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.models.model_record import read_schedule
+from guda_cli.workflow.project.counterfactual_kinds import LOGO
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import counterfactuals, remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
@@ -44,7 +44,7 @@ class Bench:
     @cached_property
     def schedule(self) -> Schedule:
         """The full model's."""
-        return read_schedule(self.project, self.found.full)
+        return self.project.model(self.found.full).schedule
 
     @cached_property
     def grid(self) -> Grid:
@@ -97,9 +97,10 @@ class Bench:
 
     def oracle(self, weighting: str) -> list[Array]:
         """The oracle's scores [queries, groups], one matrix a seed."""
-        models = [self.found.groups[what.name] for what in self.columns]
+        models = [self.found.groups[what] for what in self.columns]
         return [
-            self.scores([of_group[s] for of_group in models], weighting) for s in range(len(self.found.seeds))
+            self.scores([of_group[s].record for of_group in models], weighting)
+            for s in range(len(self.found.seeds))
         ]
 
 
@@ -108,11 +109,11 @@ def open_bench(project: Project, *, centred: bool = False, seeds: Sequence[int] 
 
     MissingError when there is no oracle, or no image scored with it.
     """
-    found = counterfactuals.find(project, "logo", seeds=seeds)
+    found = counterfactuals.find(project, LOGO.method, seeds=seeds)
     records = [
         r
         for r in project.store.records("score")
-        if r.params["method"] == "logo" and r.inputs["full"] == found.full.outputs["weights"]
+        if r.params["method"] == LOGO.method and r.inputs["full"] == found.full.outputs["weights"]
     ]
     command = "guda score IMAGES --method logo"
     if not records:
@@ -120,9 +121,8 @@ def open_bench(project: Project, *, centred: bool = False, seeds: Sequence[int] 
     last = records[-1].params
     records = [r for r in records if all(r.params[k] == last[k] for k in ("grid", "compute"))]
     out = tuned_groups(project, found.full)
-    counts = project.data.counts
-    seen = {part for name in out for part in ([name] if name in counts else name.split("+"))}
-    columns = [what for what in removal.of_groups(list(found.groups), counts) if not seen & {*what.groups}]
+    seen = {group for what in removal.of_groups(out, project.data.counts) for group in what.groups}
+    columns = [what for what in found.groups if not seen & {*what.groups}]
     bench = Bench(project, found, [], columns, out, last["grid"], last["compute"], centred)
     bench.queries = _complete(bench, records)
     if not bench.queries:
@@ -140,7 +140,7 @@ def _complete(bench: Bench, records: Sequence[ActionRecord]) -> list[Query]:
     """The queries of `records` that have terms under the full model and the whole oracle, by name."""
     known = {q.digest: q for record in records for q in remembered.recall(bench.project, record)}
     models = [bench.found.full]
-    models += [record for what in bench.columns for record in bench.found.groups[what.name]]
+    models += [model.record for what in bench.columns for model in bench.found.groups[what]]
     complete = set(known)
     for record in models:
         complete &= bench.project.store.table_rows(bench.table(record))

@@ -14,42 +14,6 @@ from guda_cli.sections import Recipe, to_dict
 from guda_cli.settings.reading import apply_sets, from_dict
 from guda_cli.unlearning import catalog
 
-_STEPS = (20, 50, 100, 200)
-_RATES = (2e-4, 5e-4, 1e-3, 2e-3)
-_BATCHES = (32, 128)  # at one price small batches are more steps: better on Fashion-MNIST
-_WINDOW = (0.0, 0.2, 0.4, 0.6)
-_ANCHOR: Mapping[str, Sequence[Any]] = {
-    "unlearn.steps": _STEPS,
-    "unlearn.lr": _RATES,
-    "unlearn.t_min": _WINDOW,
-    "unlearn.forget_weight": (0.3, 1.0, 3.0),
-    "unlearn.retain": ("denoise", "distill"),
-}
-# Values tried for each operator where --space does not say otherwise.
-SPACES: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "retrack": {
-        "unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.t_min": _WINDOW,
-        "unlearn.forget_weight": (0.1, 0.3, 1.0), "unlearn.neighbours": (5, 10, 50),
-        "unlearn.batch_size": _BATCHES,
-    },
-    "finetune": {"unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.batch_size": _BATCHES},
-    "neggrad": {
-        "unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.t_min": _WINDOW,
-        "unlearn.forget_weight": (0.03, 0.1, 0.3),
-    },
-    "erasediff": {
-        "unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.t_min": _WINDOW,
-        "unlearn.erase_rate": (0.03, 0.1, 0.3),
-    },
-    "siss": {
-        "unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.t_min": _WINDOW,
-        "unlearn.superfactor": (0.03, 0.1, 0.3),
-    },
-    "esd": {"unlearn.steps": _STEPS, "unlearn.lr": _RATES, "unlearn.guidance": (1.0, 3.0)},
-    "anchor:awss": {**_ANCHOR, "unlearn.beta": (2.0, 8.0)},
-    **dict.fromkeys(("anchor:uniform", "anchor:style-removed", "anchor:matched"), _ANCHOR),
-}  # fmt: skip
-
 
 def parse_space(entries: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """`unlearn.lr=1e-4,1e-3` entries as values by key, read as YAML. UsageError for another form or key."""
@@ -91,7 +55,7 @@ def candidates(
     or when there is nothing else to try.
     """
     check(recipe)
-    chosen = dict(space or SPACES.get(recipe.unlearn.operator, {}))
+    chosen = dict(space or catalog.tuning_space(recipe.unlearn.operator))
     for key, values in chosen.items():
         for value in values:
             catalog.settings(with_settings(recipe, {key: value}).unlearn)

@@ -13,9 +13,11 @@ import numpy as np
 from guda_cli.attribution import aggregate
 from guda_cli.diffusion.schedule import Array
 from guda_cli.report.agreement.content import IMPORTED, METHOD
+from guda_cli.sections import UnlearnSpec, to_dict
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.judging.bench import Bench
+from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.scoring import instance_settings
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
 from guda_cli.workflow.scoring.instance_store import ScoreTable, preparation
@@ -131,8 +133,8 @@ def variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
     """
     later = {name: settings.get(name, default) for name, default in catalog.DEFAULTS.items()}
     operator, spec = str(settings["operator"]), bench.project.recipe.unlearn
-    if operator != spec.operator:  # as `recipe.apply_sets` does
-        spec = dataclasses.replace(spec, operator=operator, forget_weight=None, t_min=None)
+    if operator != spec.operator:
+        spec = UnlearnSpec(**catalog.switched(to_dict(spec), operator))
     mine = catalog.settings(dataclasses.replace(spec, **later))
     shown = [
         f"{key} {value}"
@@ -157,7 +159,7 @@ def _unlearned_rival(
 
 def _seconds_a_forward(bench: Bench) -> float | None:
     """Measured while scoring with unlearned or retrained models on this bench."""
-    records = [r for r in bench.score_records if r.params["method"] in ("guda", "logo")]
+    records = [r for r in bench.score_records if r.params["method"] in KINDS]
     forwards, seconds = spent(r for r in records if r.provenance.get("forwards"))
     return seconds / forwards if forwards else None
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,10 +23,11 @@ from guda_cli.workflow.judging.candidates import with_settings
 from guda_cli.workflow.judging.held_out import note_tuned
 from guda_cli.workflow.judging.verdict import Verdict, choose, judge
 from guda_cli.workflow.keys import removal
+from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models import drawing
-from guda_cli.workflow.models.jobs import LazyJobs
-from guda_cli.workflow.project import without
+from guda_cli.workflow.models.jobs import LazyJobs, Task, run_all
+from guda_cli.workflow.project.counterfactual_kinds import GUDA, LOGO
 from guda_cli.workflow.project.plan import Planner, Step
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import counterfactuals
@@ -89,7 +88,7 @@ class Tuner:
         return (own + SEED_STEP,)
 
     def _oracle_key(self, what: Removal, seed: int) -> str:
-        return without.action_of(self.project, "logo", self.full, what, seed).key
+        return LOGO.action(self.project, self.full, what, seed).key
 
     def _jobs(self, project: Project) -> LazyJobs:
         from guda_cli.workflow.project.compute import remember_compute
@@ -98,14 +97,7 @@ class Tuner:
 
     def check(self, recipe: Recipe) -> None:
         """RecipeError for unlearning settings that the full model does not admit."""
-        model = recipe.model
-        catalog.check(
-            recipe.unlearn, self._unet, conditional=model.class_conditional, text=model.text_conditional
-        )
-
-    @cached_property
-    def _unet(self) -> dict[str, Any]:
-        return dict(json.loads(self.project.read(self.full, "config"))["unet"])
+        catalog.check(recipe.unlearn, self.project.model(self.full).traits(recipe))
 
     # -- images ------------------------------------------------------------------------------------
 
@@ -151,11 +143,11 @@ class Tuner:
         """The oracle's models and each trial's unlearned ones."""
         steps = []
         for seed in self.seeds:
-            steps += Planner(self.project).models("logo", self.removals, seed)
+            steps += Planner(self.project).models(LOGO.method, self.removals, seed)
         for settings in candidates:
             planner = Planner(self._variant(settings))
             words = describe(settings)
-            found = planner.models("guda", self.removals)
+            found = planner.models(GUDA.method, self.removals)
             steps += [dataclasses.replace(step, what=f"{step.what}: {words}") for step in found]
         return steps
 
@@ -163,24 +155,24 @@ class Tuner:
         """Train what the oracle lacks; its scores [queries, groups], one matrix a seed."""
         note_tuned(self.project, self.full, self.names)
         own = self.project.recipe.train.seed
-        if own in self.seeds and self.full.operation == "train":
+        if own in self.seeds and self.project.model(self.full).trained:
             self.project.console.warn(
                 f"seed {own} is the full model's own: its oracle flatters what starts there"
             )
-        for seed in self.seeds:
-            for what in self.removals:
-                self.project.ensure(self.jobs.without(what, self.full, seed))
-        return [self._scores(self.project, "logo", queries, (seed,)) for seed in self.seeds]
+        run_all(
+            self.jobs, [Task(TRAIN, what, seed) for seed in self.seeds for what in self.removals], self.full
+        )
+        return [self._scores(self.project, LOGO.method, queries, (seed,)) for seed in self.seeds]
 
     def trial(self, settings: Mapping[str, Any], queries: Sequence[Query]) -> tuple[Array, float, float]:
         """Scores [queries, groups] with these settings; forward-equivalents and seconds for all groups."""
         variant = self._variant(settings)
-        jobs = self._jobs(variant)
-        records = [variant.ensure(jobs.unlearned(what, self.full)) for what in self.removals]
+        tasks = [Task(UNLEARN, what) for what in self.removals]
+        records = run_all(self._jobs(variant), tasks, self.full)
         share = len(self.project.data.counts) / len(records)
         forwards = sum(float(record.provenance["forwards"]) for record in records) * share
         seconds = sum(float(record.provenance["wall_seconds"]) for record in records) * share
-        return self._scores(variant, "guda", queries, ()), forwards, seconds
+        return self._scores(variant, GUDA.method, queries, ()), forwards, seconds
 
     def _variant(self, settings: Mapping[str, Any]) -> Project:
         recipe = with_settings(self.project.recipe, settings)

@@ -12,6 +12,10 @@ from typing import Any
 
 from guda_cli.store import ActionRecord, action_key
 
+TRAIN, REGISTER, UNLEARN, PIPELINE = "train", "register", "unlearn", "pipeline"
+"""Operations that give a model: trained, taken over, unlearned; a pipeline is where a training starts."""
+MODELS = (TRAIN, UNLEARN)
+"""Those whose result is known by what was removed."""
 VERSIONS = {
     "dataset": 1,
     "train": 1,
@@ -65,7 +69,7 @@ class DataRef:
     shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
-    """Digests of what turns images and prompts into latents and embeddings; text-to-image recipes only."""
+    """Digests of what stands around the network; empty where it works on the images themselves."""
 
     @staticmethod
     def of(record: ActionRecord) -> DataRef:
@@ -79,6 +83,15 @@ class DataRef:
             tuple(seen["shape"]),
             tuple(seen["notes"]),
         )
+
+
+def model_blobs(record: ActionRecord) -> dict[str, str]:
+    """Weights, configuration and noise schedule of a full model, or of that which was unlearned from.
+
+    By the names of the outputs they were stored as; older models have all of them, too.
+    """
+    held = record.inputs if record.operation == UNLEARN else record.outputs
+    return {name: held[name] for name in ("weights", "config", "betas", "levels") if name in held}
 
 
 def table_spec(

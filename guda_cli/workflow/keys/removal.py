@@ -41,6 +41,17 @@ class Removal:
             return {"groups": list(self.groups)}
         return {"random": {"size": self.size, "index": self.index}}
 
+    @staticmethod
+    def of(params: Mapping[str, Any] | None) -> Removal | None:
+        """The inverse of `params`; None for a model that nothing was removed from."""
+        if not params:
+            return None
+        return Removal(tuple(params["groups"])) if "groups" in params else Removal(**params["random"])
+
+    def images(self, counts: Mapping[str, int]) -> int:
+        """About how many images go, by the number in each group: those in several groups count more."""
+        return self.size or sum(counts.get(name, 0) for name in self.groups)
+
     def members(self, data: Dataset) -> npt.NDArray[np.bool_]:
         """bool [N]: which images of `data` are removed."""
         import numpy as np

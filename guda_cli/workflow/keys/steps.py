@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from guda_cli.errors import RecipeError
-from guda_cli.sections import Recipe, to_dict, total_steps
+from guda_cli.families.family import CLASS
+from guda_cli.families.known import family_of
+from guda_cli.sections import DROPOUT, Recipe, to_dict, total_steps
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.keys import text_settings
-from guda_cli.workflow.keys.configs import configs
-from guda_cli.workflow.keys.operations import Action, DataRef, table_spec
+from guda_cli.workflow.keys.operations import (
+    REGISTER,
+    TRAIN,
+    UNLEARN,
+    Action,
+    DataRef,
+    model_blobs,
+    table_spec,
+)
 from guda_cli.workflow.keys.removal import Removal
 
 
@@ -26,11 +35,6 @@ def check_one_group(data: DataRef) -> None:
         )
 
 
-def train_steps(recipe: Recipe, images: int) -> int:
-    """Optimiser steps of one training."""
-    return total_steps(recipe.train, images)
-
-
 # Settings that came later: they are left out where they change nothing, so that older keys stay.
 _LATER = {
     "params": "full",
@@ -41,12 +45,11 @@ _LATER = {
 
 
 def _train_settings(recipe: Recipe) -> dict[str, Any]:
-    """The `train` section as it enters a key, less the length and what conditions need."""
+    """The `train` section as it enters a key, less the length and what other conditions need."""
     found = to_dict(recipe.train)
-    found.pop("epochs")
-    if not recipe.model.text_conditional:
-        found.pop("prompt_dropout")
-    return {name: value for name, value in found.items() if name not in _LATER} | _later(recipe)
+    unread = {"epochs", *DROPOUT.values()} - {DROPOUT.get(family_of(recipe).told(recipe))}
+    found = {name: value for name, value in found.items() if name not in unread and name not in _LATER}
+    return found | _later(recipe)
 
 
 def _later(recipe: Recipe) -> dict[str, Any]:
@@ -64,7 +67,8 @@ def check_params(recipe: Recipe) -> None:
             why="all weights of a model that is trained from scratch are trained",
             fix="guda train --from DIR (text-to-image recipes); or --set train.params=full",
         )
-    catalog.check_params(params, {}, recipe.model.text_conditional, "train.params")
+    family = family_of(recipe)
+    catalog.check_params(params, family.traits({}, family.told(recipe)), "train.params")
 
 
 def train(
@@ -80,22 +84,20 @@ def train(
     of an oracle trained apart from the full model (None: the recipe's own). Text-to-image models need all of
     `data.parts`.
     """
-    steps = train_steps(recipe, data.images)
-    settings = _train_settings(recipe)
+    steps = total_steps(recipe.train, data.images)
+    settings, family = _train_settings(recipe), family_of(recipe)
     settings["steps"] = steps
-    if recipe.model.class_conditional:
+    if family.told(recipe) == CLASS:
         check_one_group(data)
-    else:
-        settings.pop("class_dropout")
     if seed is not None:
         settings["seed"] = seed
     params: dict[str, Any] = {"train": settings, "without": removal.params if removal else None}
     inputs = {"dataset": data.blob}
-    if full is not None and full.operation == "register":
-        inputs |= {"config": full.outputs["config"], "betas": full.outputs["betas"]}
+    if full is not None and full.operation == REGISTER:
+        inputs |= {name: blob for name, blob in model_blobs(full).items() if name != "weights"}
     elif recipe.model.base is None:
-        params["configs"] = configs(recipe, data.shape, data.counts)
-    if recipe.model.text_conditional:
+        params["configs"] = family.configs(recipe, data.shape, data.counts)
+    if family.latent:
         params |= {"posterior": recipe.latent.posterior, "base": recipe.model.base}
         inputs |= data.parts
     what = f"model without {removal.name}" if removal else "full model"
@@ -105,7 +107,7 @@ def train(
     if settings["seed"] != recipe.train.seed:
         what, command = f"{what}, seed {seed}", f"{command} --seeds {seed}"
     forwards = 3.0 * steps * recipe.train.batch_size
-    return Action("train", params, inputs, what, forwards, steps, command)
+    return Action(TRAIN, params, inputs, what, forwards, steps, command)
 
 
 def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal) -> Action:
@@ -115,27 +117,25 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
         "without": removal.params,
         **text_settings.read_latents(recipe, full),
     }
-    if recipe.model.class_conditional:
-        params["class_dropout"] = recipe.train.class_dropout
     params |= {name: value for name, value in _later(recipe).items() if name != "params"}
-    if recipe.model.text_conditional:
-        params |= {"prompt_dropout": recipe.train.prompt_dropout, **text_settings.settings(recipe)}
-    inputs = {"dataset": data.blob, **{name: full.outputs[name] for name in ("weights", "config", "betas")}}
+    dropout = DROPOUT.get(family_of(recipe).told(recipe))
+    if dropout:
+        params[dropout] = getattr(recipe.train, dropout)
+    params |= text_settings.settings(recipe)
+    inputs = {"dataset": data.blob, **model_blobs(full)}
     command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
-    removed = removal.size or sum(data.counts.get(name, 0) for name in removal.groups)
-    forwards = catalog.forwards(recipe.unlearn, min(removed, data.images), data.images)
-    return Action(
-        "unlearn", params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command
-    )
+    removed = min(removal.images(data.counts), data.images)
+    forwards = catalog.forwards(recipe.unlearn, removed, data.images)
+    return Action(UNLEARN, params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command)
 
 
 def elbo_table(
     model: ActionRecord, grid: Mapping[str, Any], seed: int, compute: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """Key and spec of the table of one model's ELBO terms (the queries are its rows)."""
-    names = ("weights", "config", "betas") if model.operation != "unlearn" else ("weights",)
-    inputs = {name: model.outputs[name] for name in names}
-    if model.operation == "unlearn":
-        inputs |= {f"base-{name}": model.inputs[name] for name in ("weights", "config", "betas")}
+    inputs = model_blobs(model)
+    if model.operation == UNLEARN:
+        inputs = {f"base-{name}": blob for name, blob in inputs.items()}
+        inputs["weights"] = model.outputs["weights"]
     params = {"grid": dict(grid), "noise_seed": seed, "compute": dict(compute)}
     return table_spec("elbo-table", params, inputs)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.checkpoints import clip_folder
-from guda_cli.checkpoints.components import canonical
 from guda_cli.data.styles import read_descriptors
+from guda_cli.families.known import family_of
+from guda_cli.families.stable_diffusion import READ
+from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
-
-READ = ("pattern", "template", "separator")
-"""How a prompt is taken apart and put together."""
+from guda_cli.workflow.keys.operations import REGISTER
 
 
 def given_styles(recipe: Recipe) -> dict[str, tuple[str, ...]] | None:
@@ -24,7 +24,7 @@ def given_styles(recipe: Recipe) -> dict[str, tuple[str, ...]] | None:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What of the `text` section decides an unlearning by an anchor, as it enters the action's key."""
-    if recipe.unlearn.operator not in catalog.ANCHORS:
+    if "prompts" not in catalog.row(recipe.unlearn.operator).needs or not family_of(recipe).prompts:
         return {}
     found: dict[str, Any] = {name: getattr(recipe.text, name) for name in READ}
     given = given_styles(recipe)
@@ -46,5 +46,5 @@ def read_latents(recipe: Recipe, full: ActionRecord) -> dict[str, str]:
 
     A registered model may have been trained on others than the recipe names; posterior means are left out.
     """
-    taken = recipe.model.text_conditional and full.operation == "register"
+    taken = family_of(recipe).latent and full.operation == REGISTER
     return {"posterior": recipe.latent.posterior} if taken and recipe.latent.posterior != "mean" else {}

@@ -1,23 +1,17 @@
-"""Jobs that run networks: training, leave-one-group-out training, unlearning."""
+"""Running networks as steps: training, leave-one-group-out training, unlearning."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
-from guda_cli.checkpoints.components import canonical
-from guda_cli.data.classes import Classes
 from guda_cli.diffusion import networks
-from guda_cli.diffusion.denoiser import Network, UNetDenoiser
+from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.networks import Weights
-from guda_cli.diffusion.schedule import from_config
 from guda_cli.errors import DataError, MissingError, RecipeError
-from guda_cli.jsonable import plain
+from guda_cli.jsonable import canonical, plain
 from guda_cli.sections import subset_of
 from guda_cli.store import ActionRecord
 from guda_cli.training import distributed
@@ -28,53 +22,21 @@ from guda_cli.training.scale import Scale
 from guda_cli.unlearning import catalog, check, subsets
 from guda_cli.unlearning import run as unlearning
 from guda_cli.unlearning.operators.base import Problem
-from guda_cli.workflow.keys import steps
-from guda_cli.workflow.keys.configs import configs
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models.loaded import Models
-from guda_cli.workflow.models.model_record import read_classes, schedule_bytes
 from guda_cli.workflow.models.resume import run_hooks
-from guda_cli.workflow.models.text_problem import text_problem
+from guda_cli.workflow.models.spaces import Space
 from guda_cli.workflow.project.compute import Compute
 from guda_cli.workflow.project.project import Made, Project
 
-if TYPE_CHECKING:
-    from guda_cli.workflow.models.parts import Parts
-
 
 class Builder:
-    """Runs the jobs of one project on one device."""
+    """Trains and unlearns the models of one project on one device."""
 
-    def __init__(self, project: Project, compute: Compute, parts: Parts | None) -> None:
-        self.project, self.compute, self.parts = project, compute, parts
+    def __init__(self, project: Project, compute: Compute, space: Space) -> None:
+        self.project, self.compute, self.space = project, compute, space
         self._teacher: Network | None = None
-
-    @cached_property
-    def images(self) -> torch.Tensor:
-        """What the network is trained on: uint8 pixels [N, C, H, W], or latents."""
-        return self.parts.latents if self.parts else torch.from_numpy(self.project.dataset().images)
-
-    @cached_property
-    def labels(self) -> torch.Tensor | None:
-        """Condition of every image, int64 [N]: its prompt in the bank, or its class; None without conditions.
-
-        A class is the image's group, in sorted order. RecipeError when an image is in several groups.
-        """
-        if self.parts:
-            return self.parts.conditions
-        if not self.project.recipe.model.class_conditional:
-            return None
-        steps.check_one_group(self.project.data)
-        return torch.from_numpy(self.project.dataset().membership.argmax(axis=1).astype(np.int64))
-
-    @property
-    def dropout(self) -> float:
-        """Share of the images shown without their condition."""
-        spec = self.project.recipe.train
-        return spec.prompt_dropout if self.parts else spec.class_dropout
-
-    # -- work --------------------------------------------------------------------------------------
 
     def _members(self, removal: Removal) -> torch.Tensor:
         members = torch.from_numpy(removal.members(self.project.dataset()))
@@ -84,36 +46,40 @@ class Builder:
             )
         return members
 
+    # -- training ----------------------------------------------------------------------------------
+
     def train(
         self, action: Action, removal: Removal | None, full: ActionRecord | None, seed: int | None = None
     ) -> Made:
         """Train the full model, or one without `removal`; `seed` where it is not the recipe's."""
-        spec = self.project.recipe.train
+        spec, family = self.project.recipe.train, self.project.family
         if seed is not None:
             spec = dataclasses.replace(spec, seed=seed)
         config, weights = self._start(full)
-        denoiser = self._denoiser(config, spec.seed)
+        network = self._network(config[family.network], spec.seed)
+        denoiser = self.space.denoiser(network, family.schedule(config["scheduler"]))
         if weights is not None:
-            denoiser.network.load_state_dict(weights)
-            subsets.prepare(denoiser.network, spec.params, spec.seed)
+            network.load_state_dict(weights)
+            subsets.prepare(network, spec.params, spec.seed)
         keep = ~self._members(removal) if removal else None
         with run_hooks(self.project, action) as (resume, hooks):
             trained = training.train(
                 denoiser,
-                self.images,
+                self.space.training_images,
                 spec,
                 keep=keep,
-                labels=self.labels,
-                dropout=self.dropout,
+                labels=self.space.training_conditions,
+                dropout=self.space.dropout,
                 resume=resume,
                 hooks=hooks,
             )
         if weights is not None:
             trained = subsets.merge(weights, subsets.stored(trained, weights, spec.params))
+        schedule = denoiser.schedule
         outputs = {
             "weights": networks.to_bytes(trained),
             "config": canonical(config),
-            "betas": schedule_bytes(denoiser.schedule),
+            schedule.stored: schedule.to_bytes(),
         }
         facts = {"parameters": sum(v.numel() for v in trained.values())}
         return Made(outputs, self._facts(resume, hooks) | facts)
@@ -127,42 +93,38 @@ class Builder:
                 raise MissingError(
                     "the pipeline to start from is not in the store", fix="guda train --from DIR"
                 )
-            config = json.loads(project.read(base, "config"))
-            if self.parts:  # those of a registered model, where it has others than its base
-                config["parts"] = dict(self.parts.digests)
+            config = self.space.described(project.model(base).config)
             return config, networks.from_bytes(project.read(base, "weights"))
-        if full is not None and full.operation == "register":
-            config = json.loads(project.read(full, "config"))
-            self._check_classes(read_classes(project, full), project.recipe.train.class_dropout)
-            return config, None
-        config = configs(project.recipe, project.data.shape, project.data.counts)
-        if self.parts:
-            config |= {"parts": dict(self.parts.digests), "posterior": project.recipe.latent.posterior}
-        return config, None
+        if full is not None and project.model(full).registered:
+            self._check_classes(full)
+            return project.model(full).config, None
+        config = project.family.configs(project.recipe, project.data.shape, project.data.counts)
+        return self.space.described(config), None
 
-    def _check_classes(self, classes: Classes | None, dropout: float) -> None:
+    def _check_classes(self, full: ActionRecord) -> None:
+        """RecipeError where images would be shown without a class, and the model has no null class."""
+        classes, dropout = self.project.classes(full), self.project.recipe.train.class_dropout
         if classes is not None and classes.null is None and dropout:
             raise RecipeError(
                 f"train.class_dropout is {dropout:g}, but the registered model has no null class",
                 fix="--set train.class_dropout=0",
             )
 
-    def _denoiser(self, config: dict[str, Any], seed: int) -> Network:
+    def _network(self, config: dict[str, Any], seed: int) -> torch.nn.Module:
         try:
-            network = networks.build_unet(config["unet"], seed).to(self.compute.device)
+            return self.project.family.build(config, seed).to(self.compute.device)
         except DataError as err:
             raise RecipeError(
                 err.message, why=err.why, fix="guda recipes show digits is a working example"
             ) from None
-        schedule = from_config(config["scheduler"])
-        return self.parts.space.denoiser(network, schedule) if self.parts else UNetDenoiser(network, schedule)
+
+    # -- unlearning --------------------------------------------------------------------------------
 
     def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
         """Unlearn `removal` from the full model and check what that did."""
         problem = self._problem(removal, models)
         spec, forget = problem.spec, problem.forget
-        teacher = spec.retain == "distill" or spec.operator in catalog.NEED_FULL
-        frozen = self._frozen(models) if teacher else None
+        frozen = self._frozen(models) if catalog.asks_full(spec) else None
         with run_hooks(self.project, action) as (resume, hooks):
             trained = unlearning.unlearn(
                 models.denoiser(self._trainable(models)), problem, teacher=frozen,
@@ -176,20 +138,18 @@ class Builder:
 
     def _problem(self, removal: Removal, models: Models) -> Problem:
         """RecipeError for what the operator cannot do with this full model."""
-        recipe = self.project.recipe
-        text = text_problem(self.project, self.parts, removal) if self.parts else None
+        recipe, space = self.project.recipe, self.space
+        text = space.text_problem(removal)
         catalog.check(
             recipe.unlearn,
-            models.config["unet"],
-            conditional=recipe.model.class_conditional,
-            text=text is not None,
+            models.stored.traits(recipe),
             styles=text.styles if text else None,
             removed=removal.groups,
         )
         null = models.denoiser(models.network).null
         return Problem(
-            self.images, self._members(removal), models.schedule, recipe.unlearn, self.labels,
-            None if null is None else torch.tensor(null), self.dropout, text=text,
+            space.training_images, self._members(removal), models.schedule, recipe.unlearn,
+            space.training_conditions, None if null is None else torch.tensor(null), space.dropout, text=text,
         )  # fmt: skip
 
     def _trainable(self, models: Models) -> torch.nn.Module:
@@ -203,18 +163,16 @@ class Builder:
         return self._teacher
 
     def _check(self, models: Models, kept: Weights, forget: torch.Tensor) -> check.CheckResult:
-        spec = self.project.recipe.unlearn
+        spec, images, cond = (
+            self.project.recipe.unlearn, self.space.training_images, self.space.training_conditions
+        )  # fmt: skip
         side = check.side_of(spec.steps, spec.batch_size)
         sides = [check.evaluation_rows(mask, side) for mask in (forget, ~forget)]
         found = []
         for changes in ({}, subsets.changes(models.base, kept)):
             denoiser = models.swapped(changes)
-            found.append(
-                [
-                    check.losses(denoiser, self.images, rows, models.batch_size, cond=self.labels)
-                    for rows in sides
-                ]
-            )
+            losses = [check.losses(denoiser, images, rows, models.batch_size, cond=cond) for rows in sides]
+            found.append(losses)
         (group, rest), (group_after, rest_after) = found
         return check.judge((group, group_after), (rest, rest_after))
 

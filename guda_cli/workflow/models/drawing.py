@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +17,11 @@ from guda_cli.data.origins import PNG_KEY as ORIGIN_KEY
 from guda_cli.data.origins import Origin
 from guda_cli.errors import UsageError, unknown
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.keys.operations import Action
-from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.models.jobs import LazyJobs
-from guda_cli.workflow.models.model_record import read_classes
+from guda_cli.workflow.keys.operations import UNLEARN, Action, model_blobs
+from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
+from guda_cli.workflow.project.compute import setup
+from guda_cli.workflow.project.model_record import StoredModel
 from guda_cli.workflow.project.project import Job, Made, Project
-
-if TYPE_CHECKING:
-    from guda_cli.workflow.project.compute import Compute
 
 BATCH = 64
 
@@ -81,13 +78,13 @@ def conditioned(
 
     UsageError when it is given what it does not take; see `settings_for` and `with_prompts`.
     """
-    if project.recipe.model.text_conditional and not classes:
+    if project.family.prompts and not classes:
         return with_prompts(project, settings, prompts, guidance)
     if prompts:
         raise UsageError(
             "--prompt needs a text-to-image model", why="model.text_conditional is false in this recipe"
         )
-    return settings_for(read_classes(project, full), settings, classes, guidance)
+    return settings_for(project.classes(full), settings, classes, guidance)
 
 
 def settings_for(
@@ -141,19 +138,17 @@ def _training_prompts(project: Project, settings: Settings) -> tuple[str, ...]:
     return tuple(data.prompts[row] or "" for row in rows)
 
 
-def unseen_classes(record: ActionRecord, settings: Settings) -> list[str]:
+def unseen_classes(model: StoredModel, settings: Settings) -> list[str]:
     """The classes of `settings` that a model trained without their groups has never been shown."""
-    removed = (record.params.get("without") or {}).get("groups") or []
-    seen = record.operation != "train"  # unlearned ones were trained on all images
-    return [name for name in dict.fromkeys(settings.classes) if not seen and name in removed]
+    if model.removal is None or not model.trained:  # unlearned ones were trained on all images
+        return []
+    return [name for name in dict.fromkeys(settings.classes) if name in model.removal.groups]
 
 
 def action(full: ActionRecord, record: ActionRecord, settings: Settings) -> Action:
     """Drawing `settings.count` images from the model of `record`."""
-    inputs = {name: full.outputs[name] for name in ("config", "betas")} | {
-        "weights": record.outputs["weights"]
-    }
-    if record.operation == "unlearn":
+    inputs = {**model_blobs(full), "weights": record.outputs["weights"]}
+    if record.operation == UNLEARN:
         inputs["base"] = full.outputs["weights"]
     forwards = settings.count * settings.steps * (1.0 if settings.guidance == 1.0 else 2.0)
     return Action("sample", settings.key, inputs, f"{settings.count} images", forwards, 0, "guda sample")
@@ -168,7 +163,7 @@ def sample(
     jobs: LazyJobs | None = None,
 ) -> ActionRecord:
     """Run or reuse the sampling; several that share `jobs` load the networks once."""
-    used = jobs or LazyJobs(project, lambda: compute(device))
+    used = jobs or LazyJobs(project, lambda: setup(device))
 
     def make() -> Made:
         from safetensors.numpy import save
@@ -178,25 +173,16 @@ def sample(
     return project.ensure(Job(action(full, record, settings), make))
 
 
-def compute(device: str) -> Compute:
-    """The device, set up; imports torch."""
-    from guda_cli.workflow.project.compute import setup
-
-    return setup(device)
-
-
 def _draw(
     project: Project, jobs: LazyJobs, full: ActionRecord, record: ActionRecord, settings: Settings
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     from guda_cli.diffusion import sampling
 
-    if full.operation == "train":
-        jobs.full()  # so that a damaged model can be made again
-    groups = (record.params.get("without") or {}).get("groups")
-    if groups and record.operation == "unlearn":
-        jobs.unlearned(Removal(tuple(groups)), full)
-    elif groups:
-        jobs.without(Removal(tuple(groups)), full, int(record.params["train"]["seed"]))
+    model = project.model(record)
+    if project.model(full).trained:
+        jobs.job(FULL)  # so that a damaged model can be made again
+    if model.removal:
+        jobs.job(Task(record.operation, model.removal, model.seed), full)
     models = jobs.models(full)
     denoiser = models.use(record)
     parts, batch = [], min(BATCH, models.batch_size)

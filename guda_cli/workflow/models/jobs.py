@@ -1,28 +1,59 @@
-"""Jobs whose keys are known at once but whose networks are imported only when something must run."""
+"""Models to be made: known by their keys at once, their networks imported only when one must be run.
+
+A `Task` is data, so that it can be told to another process or machine; `run_all` is the one place where many
+are worked off.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from guda_cli.errors import RecipeError
+from guda_cli.sections import Recipe, to_dict
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.keys.operations import Action
+from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.project import Job, Made, Project
 
 if TYPE_CHECKING:
     from guda_cli.workflow.models.build import Builder
     from guda_cli.workflow.models.loaded import Models
-    from guda_cli.workflow.models.parts import Parts
+    from guda_cli.workflow.models.spaces import Space
     from guda_cli.workflow.project.compute import Compute
 
 
+@dataclass(frozen=True)
+class Task:
+    """One model to be made: the full one, or one without `removal`; `seed` where it is not the recipe's."""
+
+    operation: str
+    removal: Removal | None = None
+    seed: int | None = None
+
+    def to_dict(self, recipe: Recipe) -> dict[str, Any]:
+        """Plain values, with the settings that decide the numbers."""
+        removal = self.removal.params if self.removal else None
+        return {
+            "operation": self.operation,
+            "removal": removal,
+            "seed": self.seed,
+            "recipe": to_dict(recipe),
+        }
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Task:
+        """The inverse of `to_dict`, less the recipe."""
+        return Task(values["operation"], Removal.of(values["removal"]), values["seed"])
+
+
+FULL = Task(TRAIN)
+
+
 class LazyJobs:
-    """Makes jobs; torch is imported when the first of them is really run."""
+    """Makes jobs of tasks; torch is imported when the first of them is really run."""
 
     def __init__(self, project: Project, compute: Callable[[], Compute]) -> None:
         self.project, self._setup = project, compute
@@ -34,58 +65,66 @@ class LazyJobs:
         return self._setup()
 
     @cached_property
+    def space(self) -> Space:
+        """The data as networks see them."""
+        from guda_cli.workflow.models.spaces import open_space
+
+        return open_space(self.project, self.compute)
+
+    @cached_property
     def builder(self) -> Builder:
         """What runs the networks."""
         from guda_cli.workflow.models.build import Builder
 
-        return Builder(self.project, self.compute, self.parts)
-
-    @cached_property
-    def parts(self) -> Parts | None:
-        """VAE, text encoder and what they make of the data; None where the network works on pixels."""
-        if not self.project.recipe.model.text_conditional:
-            return None
-        if importlib.util.find_spec("transformers") is None:
-            raise RecipeError(
-                "text-to-image recipes need the package transformers", fix="pip install 'guda[text]'"
-            )
-        from guda_cli.workflow.models.parts import Parts
-
-        return Parts(self.project, self.compute)
+        return Builder(self.project, self.compute, self.space)
 
     def prepare(self) -> None:
-        """Make what stands around a text-to-image network: the models' keys need it.
+        """Make what stands around the network: the models' keys need it.
 
         RecipeError for what cannot be trained, before any work.
         """
         steps.check_params(self.project.recipe)
-        if self.parts and not self.project.has_parts(self.project.data):
-            self.parts.ensure()
+        if self.project.family.parts:
+            self.space.prepare()
 
-    def full(self) -> Job:
-        """Training the full model; `prepare` comes first."""
-        action = steps.train(self.project.recipe, self.project.data, None)
-        return self._job(action, lambda: self.builder.train(action, None, None))
+    def job(self, task: Task, full: ActionRecord | None = None, action: Action | None = None) -> Job:
+        """The job of a task, which the project can run again where its outputs are damaged.
 
-    def without(self, what: Removal, full: ActionRecord | None, seed: int | None = None) -> Job:
-        """Training a leave-one-group-out model, perhaps with another seed than the full model's."""
-        action = steps.train(self.project.recipe, self.project.data, what, full, seed)
-        return self._job(action, lambda: self.builder.train(action, what, full, seed))
-
-    def unlearned(self, what: Removal, full: ActionRecord) -> Job:
-        """Unlearning from the full model."""
-        action = steps.unlearn(self.project.recipe, self.project.data, full, what)
-        return self._job(action, lambda: self.builder.unlearn(action, what, self.models(full)))
+        `full` is the full model, of which an unlearning needs to know. `action` is the task's, where it has
+        been worked out already.
+        """
+        recipe, data, what = self.project.recipe, self.project.data, task.removal
+        if task.operation == UNLEARN:
+            assert full is not None
+            assert what is not None
+            known = action or steps.unlearn(recipe, data, full, what)
+            return self._known(known, lambda: self.builder.unlearn(known, what, self.models(full)))
+        known = action or steps.train(recipe, data, what, full, task.seed)
+        return self._known(known, lambda: self.builder.train(known, what, full, task.seed))
 
     def models(self, full: ActionRecord) -> Models:
         """The networks, loaded once."""
         from guda_cli.workflow.models.loaded import Models
 
         if self._models is None or self._models.full.key != full.key:
-            self._models = Models(self.project, full, self.compute, self.parts)
+            self._models = Models(self.project, full, self.compute, self.space)
         return self._models
 
-    def _job(self, action: Action, make: Callable[[], Made]) -> Job:
+    def _known(self, action: Action, make: Callable[[], Made]) -> Job:
         job = Job(action, make)
         self.project.knows(job)
         return job
+
+
+def run_all(
+    jobs: LazyJobs,
+    tasks: Sequence[Task],
+    full: ActionRecord | None,
+    done: Callable[[], None] = lambda: None,
+) -> list[ActionRecord]:
+    """The records of `tasks`, in order, each run once or found in the store; `done` hears of each."""
+    records = []
+    for task in tasks:
+        records.append(jobs.project.ensure(jobs.job(task, full)))
+        done()
+    return records

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,14 +13,9 @@ from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import subsets
-from guda_cli.workflow.models.model_record import read_classes, read_schedule
-from guda_cli.workflow.models.spaces import PixelSpace, Space
+from guda_cli.workflow.models.spaces import Space
 from guda_cli.workflow.project.compute import Compute
 from guda_cli.workflow.project.project import Project
-
-if TYPE_CHECKING:
-    from guda_cli.workflow.models.parts import Parts
-
 
 MEMORY = 2 << 30  # bytes for the activations of a forward
 MAPS = 40
@@ -31,14 +24,14 @@ MAPS = 40
 class Models:
     """The full model, and any model derived from it, in the same network object."""
 
-    def __init__(self, project: Project, full: ActionRecord, compute: Compute, parts: Parts | None) -> None:
-        self.project, self.full, self.compute, self.parts = project, full, compute, parts
-        self.config: dict[str, Any] = json.loads(project.read(full, "config"))
-        self.classes = read_classes(project, full)
-        self.schedule = read_schedule(project, full)
+    def __init__(self, project: Project, full: ActionRecord, compute: Compute, space: Space) -> None:
+        self.project, self.full, self.compute, self.space = project, full, compute, space
+        self.stored = project.model(full)
+        self.family = self.stored.family
+        self.classes = project.classes(full)
+        self.schedule = self.stored.schedule
         self.base = networks.from_bytes(project.read(full, "weights"))
         networks.check_finite(self.base, "the full model")
-        self.space: Space = parts.space if parts else PixelSpace(project.data.shape, self.classes)
         self.network = self.frozen()
         self._swapped: set[str] = set()
         self._dtype = torch.float32
@@ -46,7 +39,7 @@ class Models:
     @property
     def learned_variance(self) -> bool:
         """Whether the network also predicts a variance, which scoring does not use."""
-        return bool(self.config["unet"]["out_channels"] == 2 * self.config["unet"]["in_channels"])
+        return self.family.learned_variance(self.stored.network)
 
     @property
     def batch_size(self) -> int:
@@ -55,18 +48,22 @@ class Models:
         An estimate: MAPS feature maps of the first block's width a row.
         """
         _, height, width = self.space.shape
-        channels = int(self.config["unet"]["block_out_channels"][0])
+        channels = self.family.width(self.stored.network)
         return max(1, min(self.compute.batch_size, MEMORY // (4 * MAPS * height * width * channels)))
+
+    def untrained(self, seed: int) -> torch.nn.Module:
+        """A network of the same shape that knows nothing, its weights drawn from `seed`."""
+        return self.family.build(self.stored.network, seed).to(self.compute.device)
 
     def fresh(self) -> torch.nn.Module:
         """Another network of the same shape with the full model's weights."""
-        network = networks.build_unet(self.config["unet"], seed=0)
+        network = self.family.build(self.stored.network, seed=0)
         network.load_state_dict(self.base)
         return network.to(self.compute.device)
 
     def frozen(self) -> torch.nn.Module:
         """A network with the full model's weights, in the memory of `_placed`; never to be trained."""
-        return networks.sharing(self.config["unet"], self._placed).to(self.compute.device)
+        return self.family.sharing(self.stored.network, self._placed).to(self.compute.device)
 
     @cached_property
     def _placed(self) -> Weights:
@@ -79,15 +76,16 @@ class Models:
 
     def conditions(self, names: Sequence[str | None]) -> torch.Tensor | None:
         """What `predict` takes for these class names or prompts; None for unconditional models."""
-        return self.space.conditions(names)
+        return self.space.conditions(names, self.classes)
 
     def changes(self, record: ActionRecord) -> Weights:
         """The weights of a trained, registered or unlearned model that differ from the full model's."""
         if record.key == self.full.key:
             return {}
+        model = self.project.model(record)
         loaded = networks.from_bytes(self.project.read(record, "weights"))
-        networks.check_finite(loaded, str(record.provenance.get("what", "the model")))
-        return subsets.changes(self.base, loaded) if record.operation == "unlearn" else loaded
+        networks.check_finite(loaded, model.what)
+        return subsets.changes(self.base, loaded) if model.unlearned else loaded
 
     def use(self, record: ActionRecord, dtype: torch.dtype = torch.float32) -> Network:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""

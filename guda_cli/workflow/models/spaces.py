@@ -1,9 +1,11 @@
-"""Where diffusion takes place: in pixels, or in the latents of a VAE with prompts as conditions."""
+"""Where a project's diffusion takes place, and what its network is told: the data as a network sees them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,53 +14,120 @@ from torch import Tensor
 from guda_cli.data.classes import Classes
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import to_float
-from guda_cli.diffusion.denoiser import Network, UNetDenoiser
-from guda_cli.diffusion.prompt_bank import PromptBank
+from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.schedule import Array, Schedule
-from guda_cli.diffusion.text_denoiser import TextDenoiser
-from guda_cli.latent.vae import LatentCodec, spread_map
+from guda_cli.families.family import CLASS, PROMPT, check_package
+from guda_cli.sections import DROPOUT
+from guda_cli.unlearning.operators.base import TextProblem
+from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.keys.steps import check_one_group
+from guda_cli.workflow.models.parts import Parts
+from guda_cli.workflow.models.text_problem import text_problem
+from guda_cli.workflow.project.compute import Compute
+from guda_cli.workflow.project.project import Project
 
 
-class Space(Protocol):
-    """What a network is trained on (x0) and told (conditions), seen from images, names and prompts."""
+class Space(ABC):
+    """What a network is trained on (x0) and told (conditions), seen from images, classes and prompts."""
 
-    shape: tuple[int, int, int]
-    """[C, H, W] of x0."""
     clips: bool
     """Whether x0 lies in [-1, 1]."""
 
-    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
-        """The adapter of a network."""
-        ...
+    def __init__(self, project: Project, compute: Compute) -> None:
+        self.project, self.compute, self.family = project, compute, project.family
+        self.told = self.family.told(project.recipe)
+        self.parts = Parts(project, compute)
 
+    # -- x0 ----------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of x0."""
+
+    @property
+    @abstractmethod
+    def training_images(self) -> Tensor:
+        """What the network is trained on: uint8 pixels [N, C, H, W], or latents. See `denoiser.to_x0`."""
+
+    @abstractmethod
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """x0 float32 [N, C, H, W] of uint8 images with these pixel digests."""
-        ...
 
+    @abstractmethod
     def images(self, x0: Tensor) -> Pixels:
         """uint8 images [N, C, H, W] of x0."""
-        ...
 
-    def conditions(self, names: Sequence[str | None]) -> Tensor | None:
-        """Conditions int64 [N] by class name or prompt; None for unconditional networks."""
-        ...
-
+    @abstractmethod
     def spread(self, values: Array) -> Array:
-        """A map over x0's pixels [h, w] as one over the image's."""
-        ...
+        """A map over x0's places [h, w] as one over the image's pixels."""
+
+    # -- conditions --------------------------------------------------------------------------------
+
+    @cached_property
+    def training_conditions(self) -> Tensor | None:
+        """Condition of every training image, int64 [N]: its prompt in the bank, or its class, or None.
+
+        A class is the image's group, in sorted order. RecipeError when an image is in several groups.
+        """
+        if self.told == PROMPT:
+            return self.parts.training_prompts
+        if self.told != CLASS:
+            return None
+        check_one_group(self.project.data)
+        return torch.from_numpy(self.project.dataset().membership.argmax(axis=1).astype(np.int64))
+
+    def conditions(self, names: Sequence[str | None], classes: Classes | None) -> Tensor | None:
+        """Conditions int64 [N] by class name or prompt, None the null one; None for unconditional networks.
+
+        DataError as `Classes.index`.
+        """
+        if self.told == PROMPT:
+            return self.parts.bank.indices([name or "" for name in names])
+        if classes is None:
+            return None
+        return torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
+
+    @property
+    def dropout(self) -> float:
+        """Share of the training images shown without their condition."""
+        return float(getattr(self.project.recipe.train, DROPOUT[self.told])) if self.told else 0.0
+
+    def text_problem(self, removal: Removal) -> TextProblem | None:
+        """Prompts and styles for `removal`, where the network reads prompts."""
+        return text_problem(self.project, self.parts, removal) if self.told == PROMPT else None
+
+    # -- networks ----------------------------------------------------------------------------------
+
+    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
+        """The adapter of a network."""
+        return self.family.denoiser(network, schedule, self.parts.bank if self.told == PROMPT else None)
+
+    def described(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The configuration of a model as it is stored: with what stands around the network."""
+        return config
+
+    def prepare(self) -> None:
+        """Make what stands around the network: the models' keys need it. RecipeError without its package."""
+        check_package(self.family)
+        if not self.project.has_parts(self.project.data):
+            self.parts.ensure()
 
 
-class PixelSpace:
-    """Images as they are, in [-1, 1]; conditions are classes, if any."""
+class PixelSpace(Space):
+    """Images as they are, in [-1, 1]."""
 
     clips = True
 
-    def __init__(self, shape: tuple[int, int, int], classes: Classes | None) -> None:
-        self.shape, self.classes = shape, classes
-
-    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
+    @property
+    def shape(self) -> tuple[int, int, int]:
         """See `Space`."""
-        return UNetDenoiser(network, schedule, next(network.parameters()).dtype)
+        return self.project.data.shape
+
+    @cached_property
+    def training_images(self) -> Tensor:
+        """See `Space`."""
+        return torch.from_numpy(self.project.dataset().images)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`."""
@@ -69,48 +138,55 @@ class PixelSpace:
         found: Pixels = ((x0 + 1.0) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
         return found
 
-    def conditions(self, names: Sequence[str | None]) -> Tensor | None:
-        """See `Space`; the indices are those of the full data's classes. DataError as `Classes.index`."""
-        if self.classes is None:
-            return None
-        return torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
-
     def spread(self, values: Array) -> Array:
         """See `Space`."""
         return values
 
 
-class LatentSpace:
-    """Latents of a VAE; conditions are prompts, None the empty one."""
+class LatentSpace(Space):
+    """Latents of the family's codec."""
 
     clips = False
 
-    def __init__(self, codec: LatentCodec, bank: PromptBank, shape: tuple[int, int, int], size: int) -> None:
-        self.codec, self.bank, self.shape, self.size = codec, bank, shape, size
+    def __init__(self, project: Project, compute: Compute) -> None:
+        super().__init__(project, compute)
+        self.size = project.data.shape[1]
         self._known: dict[str, Tensor] = {}
 
-    def denoiser(self, network: torch.nn.Module, schedule: Schedule) -> Network:
+    @property
+    def shape(self) -> tuple[int, int, int]:
         """See `Space`."""
-        return TextDenoiser(network, schedule, self.bank)
+        return self.parts.codec.shape(self.size)
+
+    @property
+    def training_images(self) -> Tensor:
+        """See `Space`."""
+        return self.parts.latents
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`: posterior means, so that an image has one latent. Those of the last call are kept."""
         fresh = [i for i, digest in enumerate(digests) if digest not in self._known]
-        encoded = self.codec.encode(torch.from_numpy(np.ascontiguousarray(pixels[fresh])))
+        encoded = self.parts.codec.encode(torch.from_numpy(np.ascontiguousarray(pixels[fresh])))
         known = self._known | dict(zip([digests[i] for i in fresh], encoded, strict=True))
         self._known = {digest: known[digest] for digest in digests}
         return torch.stack([known[digest] for digest in digests])
 
     def images(self, x0: Tensor) -> Pixels:
         """See `Space`."""
-        found: Pixels = self.codec.decode(x0).numpy()
+        found: Pixels = self.parts.codec.decode(x0).numpy()
         return found
-
-    def conditions(self, names: Sequence[str | None]) -> Tensor:
-        """See `Space`."""
-        return self.bank.indices([name or "" for name in names])
 
     def spread(self, values: Array) -> Array:
         """See `Space`; the sum stays."""
-        found: Array = spread_map(values, self.size)
-        return found
+        return np.asarray(self.family.spread(values, self.size))
+
+    def described(self, config: dict[str, Any]) -> dict[str, Any]:
+        """See `Space`. The parts are those of a registered model, where it has others than its base."""
+        posterior = {"posterior": self.project.recipe.latent.posterior}
+        return posterior | config | {"parts": self.parts.digests()}
+
+
+def open_space(project: Project, compute: Compute) -> Space:
+    """The space of the project's family; RecipeError where a package that it needs is not installed."""
+    check_package(project.family)
+    return (LatentSpace if project.family.latent else PixelSpace)(project, compute)

@@ -43,6 +43,6 @@ def styles(project: Project) -> dict[str, tuple[str, ...]]:
     try:
         return styles_of(data, recipe.text, given_styles(recipe))
     except DataError:
-        if recipe.unlearn.operator in catalog.NEED_STYLES:
+        if "styles" in catalog.row(recipe.unlearn.operator).needs:
             raise
         return dict.fromkeys(data.groups, ())

@@ -9,13 +9,12 @@ from typing import Any
 
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import operations, part_keys, removal, steps
-from guda_cli.workflow.keys.operations import Action
+from guda_cli.workflow.keys.operations import MODELS, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project import without
+from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project
 
 CACHED, TO_DO, WAITS = "cached", "to do", "waits"
-PARTS = ("VAE", "text encoder")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Planner:
         self.project = project
         self.data = project.known_data()
         self._known: dict[str, list[ActionRecord]] = {}
-        self.rate = _seconds_a_forward([*self._records("train"), *self._records("unlearn")])
+        self.rate = _seconds_a_forward([record for name in MODELS for record in self._records(name)])
 
     def dataset(self) -> Step:
         """Reading the images."""
@@ -67,36 +66,31 @@ class Planner:
         if self.data is None:
             return Step("full model", WAITS, "for the dataset", command="guda train")
         if not self.project.has_parts(self.data):
-            return Step("full model", WAITS, "for the VAE and the text encoder", command="guda train")
+            parts = " and the ".join(maker.what for maker in self.project.family.makers)
+            return Step("full model", WAITS, f"for the {parts}", command="guda train")
         return self._step(steps.train(recipe, self.data, None))
 
     def parts(self) -> list[Step]:
         """VAE and text encoder, where the recipe trains them."""
         recipe, data = self.project.recipe, self.data
-        if not recipe.model.text_conditional or recipe.model.base or recipe.model.registered:
+        made = [maker.what for maker in self.project.family.makers]
+        if recipe.model.base or recipe.model.registered or not made:
             return []
         if data is None:
-            return [Step(what, WAITS, "for the dataset", command="guda train") for what in PARTS]
+            return [Step(what, WAITS, "for the dataset", command="guda train") for what in made]
         begun = part_keys.trained(recipe, data, self.project.store)
         steps = [self._step(action) for action, _ in begun]
         return steps + [
-            Step(what, WAITS, "for the VAE", command="guda train") for what in PARTS[len(steps) :]
+            Step(what, WAITS, f"for the {made[0]}", command="guda train") for what in made[len(steps) :]
         ]
 
     def models(self, method: str, removals: Sequence[Removal], seed: int | None = None) -> list[Step]:
-        """Counterfactual models, unlearned (`guda`) or retrained (`logo`, perhaps with another `seed`)."""
-        full = self.project.known_full()
-        out = []
-        for what in removals:
-            ready = self.data is not None and self.project.has_parts(self.data)
-            if self.data is None or not ready or (full is None and method == "guda"):
-                verb = "unlearn" if method == "guda" else "model without"
-                out.append(Step(f"{verb} {what.name}", WAITS, "for the full model"))
-            elif full is not None:
-                out.append(self._step(without.action_of(self.project, method, full, what, seed)))
-            else:
-                out.append(self._step(steps.train(self.project.recipe, self.data, what, None, seed)))
-        return out
+        """Counterfactual models by `method`, perhaps with another `seed`."""
+        kind, full = KINDS[method], self.project.known_full()
+        ready = self.data is not None and self.project.has_parts(self.data)
+        if not ready or (full is None and kind.needs_full):
+            return [Step(f"{kind.verb} {what.name}", WAITS, "for the full model") for what in removals]
+        return [self._step(kind.action(self.project, full, what, seed)) for what in removals]
 
     def _step(self, action: Action) -> Step:
         record = self.project.store.lookup(action.key)

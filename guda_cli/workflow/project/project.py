@@ -17,19 +17,22 @@ from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from guda_cli.checkpoints.components import BLOBS
 from guda_cli.console import Console
 from guda_cli.errors import CorruptError, DataError, MissingError
+from guda_cli.families.family import Family
+from guda_cli.families.known import family_of
 from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
 from guda_cli.training import distributed
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.keys.operations import Action, DataRef
+from guda_cli.workflow.keys.operations import MODELS, PIPELINE, REGISTER, Action, DataRef
+from guda_cli.workflow.project.model_record import StoredModel
 
 if TYPE_CHECKING:
+    from guda_cli.data.classes import Classes
     from guda_cli.data.dataset import Dataset
 
-SHARED = ("train", "unlearn")  # operations that all processes of a launch work on together
+SHARED = MODELS  # operations that all processes of a launch work on together
 PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
 
 
@@ -59,6 +62,12 @@ class Project:
         self._dataset: Dataset | None = None
         self._data: DataRef | None = None
         self._said_gone = False
+        self._models: dict[str, StoredModel] = {}
+
+    @cached_property
+    def family(self) -> Family:
+        """The kind of model that the recipe is about."""
+        return family_of(self.recipe)
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -138,13 +147,28 @@ class Project:
                 if rebuilt.outputs[output] == digest:
                     return self.store.read_bytes(digest)
             again = "guda train"
-            if record.operation in ("register", "pipeline"):
+            if record.operation in (REGISTER, PIPELINE):
                 again += " --from " + shlex.quote(str(record.provenance.get("source", "DIR")))
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
                 why=str(err),
                 fix=f"{again}, then guda unlearn --all, rebuild what is missing",
             ) from None
+
+    def model(self, record: ActionRecord) -> StoredModel:
+        """What is known of the model of `record`, parsed once for all who ask."""
+        if record.key not in self._models:
+
+            def read(name: str) -> bytes:
+                mine = name in record.outputs
+                return self.read(record, name) if mine else self.store.read_bytes(record.inputs[name])
+
+            self._models[record.key] = StoredModel(record, read)
+        return self._models[record.key]
+
+    def classes(self, full: ActionRecord) -> Classes | None:
+        """Classes of the full model, None where it is unconditional; errors as `StoredModel.classes`."""
+        return self.model(full).classes(self.recipe.model.class_conditional, self.data.counts)
 
     def knows(self, job: Job) -> None:
         """Remember how to rebuild a job's outputs."""
@@ -256,7 +280,7 @@ class Project:
 
     def has_parts(self, data: DataRef) -> bool:
         """Whether all that stands around the network is there; always, where it works on pixels."""
-        return not self.recipe.model.text_conditional or set(BLOBS) <= data.parts.keys()
+        return set(self.family.parts) <= data.parts.keys()
 
     def require_full(self) -> ActionRecord:
         """The full model's record, or MissingError naming the command that makes it."""
@@ -264,7 +288,7 @@ class Project:
         if record is None:
             raise MissingError(
                 f"there is no full model of recipe '{self.recipe.name}' yet",
-                fix="guda train --from PIPELINE" if self.recipe.model.text_conditional else "guda train",
+                fix="guda train --from PIPELINE" if self.family.starts else "guda train",
                 why="nothing has been trained, or its settings or data have changed since",
             )
         return record

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from guda_cli.families.known import FAMILIES
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import part_keys
-from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.keys.operations import MODELS
+from guda_cli.workflow.project.counterfactual_kinds import KINDS, remakes
 from guda_cli.workflow.project.plan import Planner
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.project.without import METHODS, action_of
 
 
 def roots(project: Project) -> tuple[set[str], set[str]] | None:
@@ -19,7 +20,7 @@ def roots(project: Project) -> tuple[set[str], set[str]] | None:
     if planner.data is None:
         return None
     steps = [planner.dataset(), *planner.parts(), planner.full()]
-    for method in METHODS:
+    for method in KINDS:
         steps += planner.models(method, planner.groups() + planner.nulls())
     keys = {step.key for step in steps if step.key}
     keys |= part_keys.keys(project.recipe, planner.data, store)
@@ -41,18 +42,11 @@ def roots(project: Project) -> tuple[set[str], set[str]] | None:
 
 def _rests_on(record: ActionRecord, blobs: set[str]) -> bool:
     """Whether samples, scores, or what a rival method prepares were made from `blobs`, and nothing else."""
-    trained = record.operation in ("train", "unlearn", "vae", "text-encoder")
+    trained = record.operation in (*MODELS, *(m.operation for f in FAMILIES.values() for m in f.makers))
     return not trained and bool(record.inputs) and blobs.issuperset(record.inputs.values())
 
 
 def _made_with_current(project: Project, full: ActionRecord, record: ActionRecord) -> bool:
     """Whether a counterfactual model has the current settings: of several groups together perhaps, and the
     oracle's of whatever seed."""
-    without = record.params.get("without")
-    if record.operation not in ("train", "unlearn") or not without:
-        return False
-    what = Removal(tuple(without["groups"])) if "groups" in without else Removal(**without["random"])
-    if record.operation == "unlearn":
-        return action_of(project, "guda", full, what).key == record.key
-    seed = int(record.params["train"]["seed"])
-    return action_of(project, "logo", full, what, seed).key == record.key
+    return record.operation in MODELS and remakes(project, full, record)

@@ -50,14 +50,14 @@ def build(
     bench = open_bench(project, centred=centred, seeds=seeds)
     found = find_rivals(bench)
     rivals = _asked(found.rivals, methods)
-    logo = spent(record for what in bench.columns for record in bench.found.groups[what.name])
+    logo = spent(model.record for what in bench.columns for model in bench.found.groups[what])
     logo_forwards, logo_seconds = (total / len(bench.found.seeds) for total in logo)
     tables = [_table(bench, rivals, name, (logo_forwards, logo_seconds)) for name in weightings_asked]
     return AgreementReport(
         title=f"Which method agrees with retraining? ({project.recipe.name})",
         recipe_name=project.recipe.name,
         recipe_yaml=dump(project.recipe),
-        oracle="logo",
+        oracle=bench.found.method,
         seeds=bench.found.seeds,
         groups=tuple(what.name for what in bench.columns),
         left_out=bench.left_out,

@@ -14,7 +14,6 @@ from guda_cli.report.answers.content import Check, CostRow, ReportModel, summari
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.models.model_record import read_schedule
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
@@ -38,14 +37,12 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
     records = [
         r for r in records if r.params["grid"] == last["grid"] and r.params["compute"] == last["compute"]
     ]
-    schedule = read_schedule(project, found.full)
+    schedule = project.model(found.full).schedule
     grid = grids.build(last["grid"], schedule.T)
-    reading = answers.Reading(
-        grid, schedule, chosen, dict(project.data.counts), project.recipe.model.text_conditional
-    )
+    reading = answers.Reading(grid, schedule, chosen, dict(project.data.counts), project.family.latent)
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     full, nulls, groups = cells[""], found.mean(cells, found.nulls), found.mean(cells, found.groups)
-    looks = looks_like(project, queries)
+    looks, names = looks_like(project, queries), [what.name for what in groups]
     found_answers = tuple(answers.assemble(reading, queries, full, groups, nulls, looks))
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
@@ -59,16 +56,16 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         draws=grid.timesteps.shape[0],
         seed=int(last["grid"]["seed"]),
         created=now(),
-        groups=tuple(groups),
-        group_sizes=_sizes(project, list(groups)),
+        groups=tuple(names),
+        group_sizes={what.name: what.images(project.data.counts) for what in groups},
         queries=found_answers,
-        checks=_checks(found),
+        checks=_checks(project, found),
         null=_null(found),
         costs=_costs(project, found, records),
         provenance=_provenance(project, found, last),
-        warnings=tuple(_warnings(found, skipped)),
+        warnings=tuple(_warnings(project, found, skipped)),
         gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
-        **summarise(found_answers, list(groups))._asdict(),
+        **summarise(found_answers, names)._asdict(),
     )
 
 
@@ -119,39 +116,28 @@ def _grid_name(spec: Mapping[str, Any]) -> str:
     return f"stride:{spec['stride']}" if spec["kind"] == "stride" else str(spec["kind"])
 
 
-def _sizes(project: Project, groups: list[str]) -> dict[str, int]:
-    counts = project.data.counts
-    return {
-        name: counts[name] if name in counts else sum(counts[p] for p in name.split("+")) for name in groups
-    }
-
-
-def _checks(found: Counterfactuals) -> tuple[Check, ...]:
-    checked = ((name, records[0].provenance.get("check")) for name, records in found.groups.items())
+def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:
+    checked = ((what.name, project.model(models[0].record).check) for what, models in found.groups.items())
     return tuple(Check(group=name, **check) for name, check in checked if check)
 
 
 def _null(found: Counterfactuals) -> dict[str, Any] | None:
     if not found.nulls:
         return None
-    sizes = sorted({int(name.split("-")[1]) for name in found.nulls})
-    how = "unlearned with the same operator" if found.method == "guda" else "left out of training"
     return {
-        "description": f"{len(found.nulls)} random groups, drawn across all true groups and {how}",
-        "sizes": sizes,
+        "description": f"{len(found.nulls)} random groups, drawn across all true groups and "
+        f"{found.kind.null}",
+        "sizes": sorted({what.size for what in found.nulls}),
         "groups": len(found.nulls),
         "stands_out": f"p < {answers.LEVEL:g}, one-sided Student t, Bonferroni over the groups",
     }
 
 
 def _costs(project: Project, found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
-    out = []
-    prepare = "unlearn" if found.method == "guda" else "retrain"
-    nulls = {label for name in found.nulls for label in found.labels(name)}
-    for name, record in found.records().items():
-        step = prepare if name else "train"
-        step = "null" if name in nulls else step
-        out.append(_cost_row(step, name or "full model", record))
+    out = [_cost_row("train", "full model", found.full)]
+    for model in found.models():
+        step = "null" if model.removal.is_null else found.kind.step
+        out.append(_cost_row(step, model.label, model.record))
     for record in scored:
         out.append(_cost_row("score", f"{record.provenance.get('images')} images", record))
     return tuple(out)
@@ -176,13 +162,13 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
         },
         "compute": dict(last["compute"]),
         "grid": dict(last["grid"]),
-        "operator": next(iter(found.groups.values()))[0].params.get("unlearn"),
+        "operator": next(found.models()).action.params.get("unlearn"),
         "oracle_seeds": list(found.seeds),
     }
 
 
-def _warnings(found: Counterfactuals, skipped: int) -> list[str]:
-    out = counterfactuals.warnings(found)
+def _warnings(project: Project, found: Counterfactuals, skipped: int) -> list[str]:
+    out = counterfactuals.warnings(project, found)
     if skipped:
         out.append(f"{skipped} images are left out: they have not been scored under every current model")
     if found.lacking:

@@ -23,7 +23,7 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.models import drawing
 from guda_cli.workflow.models.drawing import Settings
 from guda_cli.workflow.models.jobs import LazyJobs
-from guda_cli.workflow.models.model_record import read_classes
+from guda_cli.workflow.project.compute import setup
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 
@@ -68,7 +68,7 @@ def build(
     chooser = _Chooser(project, found.full)
     plans = chooser.plans(queries, answers, request.images)
     models = {
-        entry.group: found.groups[entry.group][0]
+        entry.group: found.named(entry.group)[0].record
         for plan in plans
         for entry in plan.answer.scores[: request.top]
     }
@@ -86,9 +86,9 @@ class _Chooser:
     """Decides what can be drawn for an image, and counts what cannot."""
 
     def __init__(self, project: Project, full: ActionRecord) -> None:
-        self.project, self.model = project, full.outputs["weights"]
-        self.classes: Classes | None = read_classes(project, full)
-        self.prompts = project.recipe.model.text_conditional
+        self.project, self.model = project, project.model(full).weights
+        self.classes: Classes | None = project.classes(full)
+        self.prompts = project.family.prompts
         self.left_out: Counter[str] = Counter()
 
     def plans(self, queries: Sequence[Query], answers: Sequence[QueryResult], most: int) -> list[_Plan]:
@@ -164,7 +164,7 @@ def _pictures(
     device: str,
 ) -> dict[tuple[str, str], Pixels]:
     """Pixels by group ("" for the full model) and digest of the image."""
-    jobs = LazyJobs(project, lambda: drawing.compute(device))
+    jobs = LazyJobs(project, lambda: setup(device))
     out = {}
     keys = {drawing.action(full, record, plan.settings).key for _, record, plan in wanted}
     missing = {key for key in keys if project.store.lookup(key) is None}

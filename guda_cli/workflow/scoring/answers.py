@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.diffusion.weighting import Weighting
 from guda_cli.report.answers.content import GroupScore, QueryResult
-from guda_cli.workflow.keys.removal import size_classes
+from guda_cli.workflow.keys.removal import Removal, size_classes
 
 LEVEL = 0.05  # of a false "stands out" anywhere among an image's groups
 
@@ -40,26 +40,27 @@ def assemble(
     reading: Reading,
     queries: Sequence[Query],
     full: Array,
-    groups: Mapping[str, Array],
-    nulls: Mapping[str, Array],
+    groups: Mapping[Removal, Array],
+    nulls: Mapping[Removal, Array],
     looks_like: Sequence[str | None],
 ) -> list[QueryResult]:
     """One result a query from -ELBO terms [queries, draws, n] of the full and counterfactual models."""
     multiplier = reading.weighting.multiplier(reading.schedule)
     found = {
-        name: delta_elbo.delta_elbo(full, terms, reading.grid, multiplier) for name, terms in groups.items()
+        what: delta_elbo.delta_elbo(full, terms, reading.grid, multiplier) for what, terms in groups.items()
     }
     null_values = {
-        name: delta_elbo.delta_elbo(full, t, reading.grid, multiplier).value for name, t in nulls.items()
+        what: delta_elbo.delta_elbo(full, t, reading.grid, multiplier).value for what, t in nulls.items()
     }
-    matched = _matched_nulls(list(groups), list(nulls), reading.sizes)
+    matched = _matched_nulls(groups, nulls, reading.sizes)
     elbo = delta_elbo.estimate(full, reading.grid, np.ones_like(multiplier))
     out = []
     for i, query in enumerate(queries):
         entries = []
-        for name, estimate in found.items():
-            null = delta_elbo.null_of(np.array([null_values[n][i] for n in matched[name]]))
-            entries.append(_entry(name, float(estimate.value[i]), float(estimate.se[i]), null, len(found)))
+        for what, estimate in found.items():
+            null = delta_elbo.null_of(np.array([null_values[n][i] for n in matched[what]]))
+            score, se = float(estimate.value[i]), float(estimate.se[i])
+            entries.append(_entry(what.name, score, se, null, len(found)))
         entries.sort(key=lambda entry: (-entry.score, entry.group))
         out.append(
             _result(reading, query, tuple(entries), looks_like[i], (float(elbo.value[i]), float(elbo.se[i])))
@@ -101,18 +102,17 @@ def _result(
 
 
 def _matched_nulls(
-    groups: Sequence[str], nulls: Sequence[str], sizes: Mapping[str, int]
-) -> dict[str, list[str]]:
+    groups: Iterable[Removal], nulls: Iterable[Removal], sizes: Mapping[str, int]
+) -> dict[Removal, list[Removal]]:
     """For each group the null models of its size class; for joint removals the nearest size there is."""
-    by_size: dict[int, list[str]] = {}
-    for name in nulls:
-        by_size.setdefault(int(name.split("-")[1]), []).append(name)
+    by_size: dict[int, list[Removal]] = {}
+    for null in nulls:
+        by_size.setdefault(null.size, []).append(null)
     classes = size_classes(dict(sizes))
-    out: dict[str, list[str]] = {}
-    for group in groups:
-        parts = [group] if group in sizes else group.split("+")
-        wanted = classes[group] if group in classes else sum(sizes[part] for part in parts)
+    out: dict[Removal, list[Removal]] = {}
+    for what in groups:
+        wanted = classes[what.groups[0]] if len(what.groups) == 1 else what.images(sizes)
         near = min(by_size, key=lambda size: abs(math.log(size / wanted)), default=None)
         close = near is not None and max(near, wanted) <= 1.5 * min(near, wanted)
-        out[group] = by_size[near] if close and near is not None else []
+        out[what] = by_size[near] if close and near is not None else []
     return out

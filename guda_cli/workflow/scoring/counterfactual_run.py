@@ -18,9 +18,7 @@ from guda_cli.phrases import plural
 from guda_cli.report.answers.content import SIGN, QueryResult
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.models.jobs import LazyJobs
-from guda_cli.workflow.models.model_record import read_schedule
-from guda_cli.workflow.project import without
+from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
 from guda_cli.workflow.project.compute import known_compute, remember_compute
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Project
@@ -66,12 +64,12 @@ class ScoreRun:
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()  # before the first read of a model's parts
         self.conditions = conditions_for(project, self.found.full, settings.given)
-        schedule = read_schedule(project, self.found.full)
+        schedule = project.model(self.found.full).schedule
         grid = grids.build(self.grid_spec, schedule.T)
         self.reading = answers.Reading(
-            grid, schedule, weighting, dict(project.data.counts), project.recipe.model.text_conditional
+            grid, schedule, weighting, dict(project.data.counts), project.family.latent
         )
-        self.warnings = counterfactuals.warnings(self.found)
+        self.warnings = counterfactuals.warnings(project, self.found)
         self.method, self.weighting, self.unit = settings.method, settings.weighting, self.reading.unit
         self.forwards = self.images = self.cached = 0
 
@@ -98,7 +96,7 @@ class ScoreRun:
         if self.found.lacking:
             names = [what.name for what in self.found.lacking]
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            command = without.command_of(self.settings.method, names[:1])
+            command = self.found.kind.command(names[:1])
             self.project.console.say(f"not scored, as there is no model without them: {shown} ({command})")
 
     def context(self) -> dict[str, Any]:
@@ -164,7 +162,7 @@ class ScoreRun:
 
         names = [entry.group for entry in result.scores[:top]]
         multiplier = self.reading.weighting.multiplier(self.reading.schedule)
-        models = {name: self.found.groups[name] for name in names}
+        models = {name: tuple(model.record for model in self.found.named(name)) for name in names}
         found = self._engine.maps(query, {"": (self.found.full,), **models}, multiplier)
         panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
         image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
@@ -222,14 +220,12 @@ class ScoreRun:
 
     def _register_rebuilds(self) -> None:
         """Let damaged models be made again on use."""
-        found, full = self.found, self.found.full
-        if full.operation == "train":
-            self.jobs.full()
-        for what in counterfactuals.removals_of(self.project, found):
-            if self.settings.method == "guda":
-                self.jobs.unlearned(what, full)
-            for seed in found.seeds:
-                self.jobs.without(what, full, seed)
+        full = self.found.full
+        if self.project.model(full).trained:
+            self.jobs.job(FULL)
+        for model in self.found.models():
+            task = Task(model.action.operation, model.removal, model.seed)
+            self.jobs.job(task, full, model.action)
 
     def _setup(self) -> Compute:
         return remember_compute(self.project, self.device, self.project.recipe.score.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from guda_cli.errors import UsageError, unknown
-from guda_cli.workflow.project import without
+from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import instance_settings as instances
 from guda_cli.workflow.scoring.conditions import check_given
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.run import Run
 
-METHODS = (*without.METHODS, *instances.METHODS)
+METHODS = (*KINDS, *instances.METHODS)
 
 
 def parse_methods(text: str, *, instances: int = 0, mapped: bool = False) -> list[str]:
@@ -36,7 +36,7 @@ def parse_methods(text: str, *, instances: int = 0, mapped: bool = False) -> lis
             f"--instances: {', '.join(names)} scores groups, not single training images",
             fix="--method similarity --instances N",
         )
-    if mapped and not set(names) & set(without.METHODS):
+    if mapped and not set(names) & set(KINDS):
         raise UsageError("--map needs a method that compares models", fix="--method guda --map FILE")
     return names
 
@@ -56,7 +56,7 @@ def make_runs(
     check_given(project.recipe, settings.given)
     runs: list[Run] = []
     for name in names:
-        if name in without.METHODS:
+        if name in KINDS:
             runs.append(ScoreRun(project, dataclasses.replace(settings, method=name), device))
         else:
             chosen = instances.settings(name, project.recipe.attribution)

@@ -18,8 +18,7 @@ from guda_cli.phrases import plural
 from guda_cli.report.answers.content import HIGHER, QueryResult
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import removal
-from guda_cli.workflow.models.jobs import LazyJobs
-from guda_cli.workflow.models.model_record import read_schedule
+from guda_cli.workflow.models.jobs import FULL, LazyJobs
 from guda_cli.workflow.project.compute import known_compute, remember_compute
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Job, Made, Project
@@ -61,15 +60,15 @@ class InstanceRun:
         self.removals = removal.of_groups(list(groups) or list(project.data.counts), project.data.counts)
         self.conditions = conditions_for(project, self.full, given)
         self.jobs = LazyJobs(project, self._setup)
-        if self.full.operation == "train":
-            self.jobs.full()
+        if self.project.model(self.full).trained:
+            self.jobs.job(FULL)
         self.warnings: list[str] = []
         self.forwards, self.images = 0.0, 0
         self.computed = 0  # distinct images that were not in the store
 
     def _check_timesteps(self) -> None:
         wanted = int(self.settings.values.get("timesteps", 0))
-        T = read_schedule(self.project, self.full).T if wanted else 0
+        T = self.project.model(self.full).schedule.T if wanted else 0
         if wanted > T:
             raise RecipeError(
                 f"attribution.timesteps = {wanted} are more than the model has",

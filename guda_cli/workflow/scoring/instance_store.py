@@ -13,7 +13,7 @@ import numpy as np
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.keys.operations import Action, table_spec
+from guda_cli.workflow.keys.operations import Action, model_blobs, table_spec
 from guda_cli.workflow.keys.text_settings import read_latents
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
@@ -27,7 +27,7 @@ def preparation(project: Project, full: ActionRecord, method: MethodSettings) ->
     inputs = {"dataset": project.data.blob}
     params: dict[str, Any] = {"method": method.method, "values": dict(method.values)}
     if method.method != "similarity":
-        inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
+        inputs |= model_blobs(full)
         params |= read_latents(project.recipe, full)
     return Action("attribution", params, inputs, f"{method.name}: training images")
 
@@ -86,7 +86,7 @@ class ScoreTable:
         """The table of a method's scores, from the preparation whose blob is `prepared`."""
         params = {"method": method.method, "values": dict(method.values), "compute": dict(compute)}
         inputs = {"prepared": prepared, "dataset": project.data.blob}
-        inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
+        inputs |= model_blobs(full)
         return ScoreTable(project, *table_spec("instance-scores", params, inputs))
 
     def computed_otherwise(self) -> list[ScoreTable]:

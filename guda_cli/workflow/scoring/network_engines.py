@@ -17,11 +17,9 @@ from guda_cli.attribution.rivals.engine import Advance, Arrays, Engine, Prepared
 from guda_cli.attribution.rivals.fisher import Fisher, diagonal_fisher
 from guda_cli.attribution.rivals.projection import CountSketch
 from guda_cli.data.queries import Query
-from guda_cli.diffusion import networks
 from guda_cli.diffusion.denoiser import Network, to_x0
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
-from guda_cli.unlearning import subsets
 from guda_cli.workflow.models.loaded import Models
 from guda_cli.workflow.project.compute import Compute
 from guda_cli.workflow.scoring.instance_settings import INFLUENCE
@@ -44,21 +42,14 @@ class Context:
 
     def of_pool(self) -> Samples:
         """The scored training images, each under its own class or prompt."""
-        data, indices, parts = self.pool.data, self.pool.indices, self.models.parts
-        images = parts.latents[indices] if parts else torch.from_numpy(self.pool.pixels)
-        names: list[str | None] | None = None
-        if parts:
-            names = [data.prompts[i] for i in indices]
-        elif self.models.classes is not None:
-            names = [data.groups[i] for i in data.membership[indices].argmax(axis=1)]
-        labels = self.models.conditions(names) if names is not None else None
-        return Samples(images, self.pool.digests, labels)
+        space, rows = self.models.space, torch.from_numpy(self.pool.indices)
+        cond = space.training_conditions
+        return Samples(space.training_images[rows], self.pool.digests, None if cond is None else cond[rows])
 
     def of_queries(self, queries: Sequence[Query]) -> Samples:
         """Query images."""
-        pixels = np.stack([query.pixels for query in queries])
         digests = tuple(query.pixels_digest for query in queries)
-        images = self.models.space.x0(pixels, digests) if self.models.parts else torch.from_numpy(pixels)
+        images = self.models.space.x0(np.stack([query.pixels for query in queries]), digests)
         return Samples(images, digests, self.models.conditions([query.conditions[0] for query in queries]))
 
 
@@ -184,9 +175,7 @@ class UnlearnQuery(_ByQuery):
     @cached_property
     def _weights(self) -> dict[str, torch.Tensor]:
         """What the step moves: of text-to-image models the keys and values of cross-attention."""
-        return (
-            self.network.weights(subsets.reads_text) if self.context.models.parts else self.network.weights()
-        )
+        return self.network.weights(self.context.models.family.moves_for_query)
 
     def _fisher(self, prepared: Arrays) -> Fisher:
         diagonal = {
@@ -233,8 +222,8 @@ class Mucs(_ByQuery):
     @cached_property
     def _untrained(self) -> cell_losses.Network:
         models = self.context.models
-        network = networks.build_unet(models.config["unet"], models.project.recipe.train.seed)
-        return cell_losses.Network(models.denoiser(network.to(self.context.compute.device).eval()))
+        network = models.untrained(models.project.recipe.train.seed)
+        return cell_losses.Network(models.denoiser(network.eval()))
 
 
 def make(method: str, context: Context) -> Engine:
