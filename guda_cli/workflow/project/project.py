@@ -283,8 +283,14 @@ class Project:
         return set(self.family.parts) <= data.parts.keys()
 
     def require_full(self) -> ActionRecord:
-        """The full model's record, or MissingError naming the command that makes it."""
+        """The full model's record, or MissingError naming the command that makes it.
+
+        A source that was touched or copied looks changed until it is read: it is, before a model is missing.
+        """
         record = self.known_full()
+        if record is None and self._data is None and any(self.store.records("train")):
+            _ = self.data
+            record = self.known_full()
         if record is None:
             raise MissingError(
                 f"there is no full model of recipe '{self.recipe.name}' yet",
