@@ -136,3 +136,8 @@ def training_target(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) ->
         return x0
     signal, sigma = coefficients(schedule, t, x0)
     return signal * noise - sigma * x0
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error per pixel of every entry, [B]."""
+    return (prediction - target).square().flatten(1).mean(1)

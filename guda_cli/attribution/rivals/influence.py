@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
+from guda_cli.data.dataset import Mask
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError, UsageError
 
-Mask = npt.NDArray[np.bool_]
 AnyFloat = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 # Multiples of the mean eigenvalue tried by `choose_ridge`, smallest first.

@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 
 from guda_cli.attribution.rivals.cell_losses import (
-    Network,
     QueryScores,
-    Rows,
-    Samples,
-    Weights,
     cell_losses,
-    evaluating,
     levels,
     mean_over_cells,
-    noisy,
     row_losses,
 )
+from guda_cli.diffusion.cells import Noised, Samples, noised
+from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
@@ -74,7 +71,7 @@ def movable(name: str) -> bool:
 
 
 def null_losses(
-    untrained: Network, queries: Samples, spec: MucsSpec, *, n: int = 16, batch_size: int = 64
+    untrained: FunctionalNetwork, queries: Samples, spec: MucsSpec, *, n: int = 16, batch_size: int = 64
 ) -> Array:
     """The null of each query, float64 [Q]: its mean loss under the untrained network.
 
@@ -87,7 +84,7 @@ def null_losses(
     return mean_over_cells(losses, at)
 
 
-def forget_rows(network: Network, query: Samples, spec: MucsSpec, step: int) -> Rows:
+def forget_rows(network: FunctionalNetwork, query: Samples, spec: MucsSpec, step: int) -> Noised:
     """The query at `forget_batch` levels, one drawn in each stratum; a function of (query, seed, step)."""
     T, size = network.schedule.T, spec.forget_batch
     offset = round(spec.lowest * T)
@@ -95,18 +92,20 @@ def forget_rows(network: Network, query: Samples, spec: MucsSpec, step: int) -> 
     places = (torch.arange(size) + torch.rand(size, generator=g, dtype=torch.float64)) / size
     t = offset + 1 + (places * (T - offset)).long().clamp(max=T - offset - 1)
     noise = torch.randn(size, *query.images.shape[1:], generator=g)
-    return noisy(network, query, [0] * size, t, noise)
+    return noised(network, query.images, query.labels, [0] * size, t, noise)
 
 
-def retain_rows(network: Network, retain: Samples, stream: Stream, spec: MucsSpec, step: int) -> Rows:
+def retain_rows(
+    network: FunctionalNetwork, retain: Samples, stream: Stream, spec: MucsSpec, step: int
+) -> Noised:
     """Training images at levels above `lowest`; every query sees the same batches."""
     batch = stream.at(step)
     offset = network.schedule.T - stream.T
-    return noisy(network, retain, batch.indices, batch.t + offset, batch.noise)
+    return noised(network, retain.images, retain.labels, batch.indices, batch.t + offset, batch.noise)
 
 
 def unlearn(
-    network: Network, weights: Weights, query: Samples, retain: Samples, null: float, spec: MucsSpec
+    network: FunctionalNetwork, weights: Weights, query: Samples, retain: Samples, null: float, spec: MucsSpec
 ) -> Unlearned:
     """Weights after bounded ascent on the query: loss = retain - 0.2 min(forget, null).
 
@@ -164,7 +163,7 @@ def relative_rise(after: Array, before: Array, at: Grid) -> Array:
 
 
 def score_query(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     query: Samples,
     pool: Samples,

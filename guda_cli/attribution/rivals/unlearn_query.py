@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 
 from guda_cli.attribution.rivals.cell_losses import (
-    Network,
     QueryScores,
-    Samples,
-    Weights,
     batches,
     cell_losses,
     cell_weights,
-    evaluating,
     mean_over_cells,
     row_losses,
 )
 from guda_cli.attribution.rivals.fisher import Fisher
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.schedule import Array
 from guda_cli.training.loop import Diverged
 
@@ -56,16 +55,16 @@ class Step:
 
 
 def query_gradient(
-    network: Network, weights: Weights, query: Samples, at: Grid, *, seed: int, batch_size: int
+    network: FunctionalNetwork, weights: Weights, query: Samples, at: Grid, *, seed: int, batch_size: int
 ) -> tuple[float, dict[str, Tensor]]:
     """The query's mean loss over the cells of `at` and its gradient by name; `query` holds one image."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
     total = {name: torch.zeros_like(value) for name, value in weights.items()}
     share, loss = cell_weights(at), 0.0
     with evaluating(network), torch.enable_grad():
-        for where, rows in batches(network, query, at, seed=seed, batch_size=batch_size):
-            losses = row_losses(network, leaves, rows)
-            mean = (losses * share[where].to(losses)).sum()
+        for batch in batches(network, query, at, seed=seed, batch_size=batch_size):
+            losses = row_losses(network, leaves, batch)
+            mean = (losses * share[batch.where].to(losses)).sum()
             parts = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
             for name, part in zip(leaves, parts, strict=True):
                 if part is not None:
@@ -124,7 +123,7 @@ def _along(s: float, rise: float, slope: float, wanted: float, low: float, high:
 
 
 def unlearning_step(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     query: Samples,
     fisher: Fisher,
@@ -162,7 +161,7 @@ def unlearning_step(
 
 
 def score_query(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     query: Samples,
     pool: Samples,
@@ -177,10 +176,10 @@ def score_query(
 ) -> QueryScores:
     """L(x_i; theta') - L(x_i; theta) of the training images `pool` for the one image of `query`.
 
-    `weights` are the parameters that move (`Network.weights(keep)`), `fisher` is over the same names, and
-    `base` [N, draws, n] are `cell_losses` of `pool` at `pool_at` under `weights` with the same seed.
-    Positive: the image is forgotten with the query. Does not depend on other queries. Raises Diverged when a
-    loss is not finite.
+    `weights` are the parameters that move (`FunctionalNetwork.weights(keep)`), `fisher` is over the same
+    names, and `base` [N, draws, n] are `cell_losses` of `pool` at `pool_at` under `weights` with the
+    same seed. Positive: the image is forgotten with the query. Does not depend on other queries. Raises
+    Diverged when a loss is not finite.
     """
     step = unlearning_step(network, weights, query, fisher, query_at, spec, seed=seed, batch_size=batch_size)
     after = cell_losses(network, step.weights, pool, pool_at, seed=seed, batch_size=batch_size)

@@ -26,13 +26,13 @@ from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.instance_answers import answer, best_instances, by_prompt
 from guda_cli.workflow.scoring.instance_settings import RANDOM, MethodSettings
-from guda_cli.workflow.scoring.instance_store import Arrays, ScoreTable, pack, preparation, remember, unpack
+from guda_cli.workflow.scoring.instance_store import ScoreTable, pack, preparation, remember, unpack
 from guda_cli.workflow.scoring.looks import looks_like
 from guda_cli.workflow.scoring.pool import Pool
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
 
 if TYPE_CHECKING:
-    from guda_cli.attribution.rivals.engine import Engine
+    from guda_cli.attribution.rivals.engine import Arrays, Engine
     from guda_cli.workflow.project.compute import Compute
 
 PART = 8  # queries published together: what a kill can cost

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from guda_cli.attribution.rivals.engine import Arrays
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.store import ActionRecord
@@ -18,8 +19,6 @@ from guda_cli.workflow.keys.text_settings import read_latents
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
-
-Arrays = dict[str, Array]
 
 
 def preparation(project: Project, full: ActionRecord, method: MethodSettings) -> Action:

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from guda_cli.attribution.rivals import cell_losses, gradients, influence, mucs, unlearn_query
-from guda_cli.attribution.rivals.cell_losses import Samples, levels
+from guda_cli.attribution.rivals.cell_losses import levels
 from guda_cli.attribution.rivals.engine import Advance, Arrays, Engine, Prepared
 from guda_cli.attribution.rivals.fisher import Fisher, diagonal_fisher
 from guda_cli.attribution.rivals.projection import CountSketch
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import networks
+from guda_cli.diffusion.cells import Samples
 from guda_cli.diffusion.denoiser import Network, to_x0
+from guda_cli.diffusion.functional import FunctionalNetwork
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 from guda_cli.unlearning import subsets
@@ -128,7 +130,7 @@ class _ByQuery(Engine):
 
     def __init__(self, context: Context) -> None:
         self.context, self.values = context, context.values
-        self.network = cell_losses.Network(context.denoiser)
+        self.network = FunctionalNetwork(context.denoiser)
         self.seed, self.batch_size = int(self.values["seed"]), context.models.batch_size
         self.pool = context.of_pool()
 
@@ -231,10 +233,10 @@ class Mucs(_ByQuery):
         return self.network.weights(mucs.movable)
 
     @cached_property
-    def _untrained(self) -> cell_losses.Network:
+    def _untrained(self) -> FunctionalNetwork:
         models = self.context.models
         network = networks.build_unet(models.config["unet"], models.project.recipe.train.seed)
-        return cell_losses.Network(models.denoiser(network.to(self.context.compute.device).eval()))
+        return FunctionalNetwork(models.denoiser(network.to(self.context.compute.device).eval()))
 
 
 def make(method: str, context: Context) -> Engine:
