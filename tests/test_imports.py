@@ -38,6 +38,8 @@ STORE_NEEDS = {"numpy", "h5py", "safetensors"}
 HEAVY = {
     "torch", "diffusers", "numpy", "h5py", "safetensors", "PIL", "scipy", "sklearn", "rich", "yaml",
 }  # fmt: skip
+# Tables of what there is, which the help of commands is made of; they import no layer but these.
+LIGHT = {"guda_cli.attribution.methods"}
 STARTED = [
     m for m in MODULES if m.parts[0] == "guda_cli" and ("commands" in m.parts or len(m.parts) == 2)
 ]  # fmt: skip
@@ -145,8 +147,17 @@ def test_commands_start_light(module: Path) -> None:
     """Each import at the top of a command costs every other command its time."""
     found = {name.split(".")[0] for name in at_start(parsed(module))}
     assert not found & HEAVY
-    layers = {part(n) for n in at_start(parsed(module)) if n.startswith("guda_cli.")} & {*LAYERS, "store"}
+    names = [n for n in at_start(parsed(module)) if n.startswith("guda_cli.") and n not in LIGHT]
+    layers = {part(n) for n in names} & {*LAYERS, "store"}
     assert not layers - {"commands"}
+
+
+@pytest.mark.parametrize("name", sorted(LIGHT))
+def test_tables_are_light(name: str) -> None:
+    started = list(at_start(parsed(Path(*name.split(".")).with_suffix(".py"))))
+    assert not {n.split(".")[0] for n in started} & HEAVY
+    own = {n.rpartition(".")[0] for n in started if n.startswith("guda_cli.")} - LIGHT
+    assert {part(n) for n in own} <= set(LEAVES)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from guda_cli.attribution.rivals.by_query import ByQuery
 from guda_cli.attribution.rivals.cell_losses import (
     QueryScores,
     cell_losses,
@@ -20,6 +22,7 @@ from guda_cli.attribution.rivals.cell_losses import (
     mean_over_cells,
     row_losses,
 )
+from guda_cli.attribution.rivals.engine import Advance, Arrays, Context, Prepared
 from guda_cli.diffusion.cells import Noised, Samples, noised
 from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
@@ -32,6 +35,8 @@ from guda_cli.training.stream import Stream
 
 FLOOR = 1e-3
 """Added to the denominator of the score, in mean squared error per pixel."""
+NULL_LEVELS = 16
+"""Forwards of a query's null loss."""
 _ATTENTION = re.compile(r"(^|[._])(attn\d*|attentions?)([._]|$)|(^|[._])(to_[qkv]|to_out)([._]|$)")
 
 
@@ -71,11 +76,16 @@ def movable(name: str) -> bool:
 
 
 def null_losses(
-    untrained: FunctionalNetwork, queries: Samples, spec: MucsSpec, *, n: int = 16, batch_size: int = 64
+    untrained: FunctionalNetwork,
+    queries: Samples,
+    spec: MucsSpec,
+    *,
+    n: int = NULL_LEVELS,
+    batch_size: int = 64,
 ) -> Array:
     """The null of each query, float64 [Q]: its mean loss under the untrained network.
 
-    `untrained` is the recipe's network with freshly drawn weights (`model_io.build_unet(config, seed)`): what
+    `untrained` is the recipe's network with freshly drawn weights (`networks.build_unet(config, seed)`): what
     a model that knows nothing pays, close to the loss of predicting zero. The levels are those that MUCS
     uses, n strata and one draw; costs n forwards a query.
     """
@@ -198,3 +208,41 @@ def score_query(
         "reached": float(done.reached),
     }
     return QueryScores(scores, done.forwards + len(pool) * at.rows, facts)
+
+
+class Mucs(ByQuery):
+    """The engine: bounded ascent on the query with a retain term; the pool's own images are retained."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.spec = MucsSpec(
+            max_steps=int(self.values["mucs_steps"]), lr=float(self.values["mucs_lr"]), seed=self.seed
+        )
+        self.lowest = self.spec.lowest
+
+    def expected_forwards(self) -> int:
+        """See `Engine`: the losses before."""
+        return len(self.pool) * self.at.rows
+
+    def prepare(self, advance: Advance) -> Prepared:
+        """The pool's losses under the full model."""
+        base = self.losses_before()
+        advance(self.expected_forwards())
+        return Prepared({"base": base}, float(base.size), {})
+
+    def one(self, prepared: Arrays, query: Samples) -> tuple[Array, float]:
+        """See `ByQuery`."""
+        null = float(null_losses(self._untrained, query, self.spec, n=NULL_LEVELS)[0])
+        found = score_query(
+            self.network, self._weights, query, self.pool, prepared["base"], self.pool, null,
+            self.at, self.spec, seed=self.seed, batch_size=self.batch_size,
+        )  # fmt: skip
+        return found.scores, found.forwards + NULL_LEVELS
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return self.network.weights(movable)
+
+    @cached_property
+    def _untrained(self) -> FunctionalNetwork:
+        return FunctionalNetwork(self.model.untrained())

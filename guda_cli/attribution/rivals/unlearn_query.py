@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from guda_cli.attribution.rivals.by_query import ByQuery
 from guda_cli.attribution.rivals.cell_losses import (
     QueryScores,
     batches,
@@ -21,7 +23,8 @@ from guda_cli.attribution.rivals.cell_losses import (
     mean_over_cells,
     row_losses,
 )
-from guda_cli.attribution.rivals.fisher import Fisher
+from guda_cli.attribution.rivals.engine import Advance, Arrays, Prepared
+from guda_cli.attribution.rivals.fisher import Fisher, diagonal_fisher
 from guda_cli.diffusion.cells import Samples
 from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
@@ -189,3 +192,43 @@ def score_query(
     forwards = (3.0 + step.evaluations) * query_at.rows + len(pool) * pool_at.rows
     facts = {"scale": step.scale, "rise": step.rise, "evaluations": float(step.evaluations)}
     return QueryScores(scores, forwards, facts)
+
+
+class UnlearnQuery(ByQuery):
+    """The engine: one Fisher-preconditioned ascent step on the query."""
+
+    def expected_forwards(self) -> int:
+        """See `Engine`: the losses before, and the Fisher's gradients."""
+        return 4 * len(self.pool) * self.at.rows
+
+    def prepare(self, advance: Advance) -> Prepared:
+        """The pool's losses and the Fisher diagonal over the pool."""
+        base = self.losses_before()
+        advance(len(self.pool) * self.at.rows)
+        fisher = diagonal_fisher(self.network, self._weights, self.pool, self.at, seed=self.seed)
+        advance(round(fisher.forwards))
+        arrays = {f"fisher/{name}": value.cpu().numpy() for name, value in fisher.diagonal.items()}
+        return Prepared({"base": base, **arrays}, fisher.forwards + base.size, {})
+
+    def one(self, prepared: Arrays, query: Samples) -> tuple[Array, float]:
+        """See `ByQuery`."""
+        spec = AscentSpec(rise=float(self.values["query_rise"]), damping=float(self.values["damping"]))
+        found = score_query(
+            self.network, self._weights, query, self.pool, prepared["base"], self._fisher(prepared),
+            self.at, self.at, spec, seed=self.seed, batch_size=self.batch_size,
+        )  # fmt: skip
+        return found.scores, found.forwards
+
+    @cached_property
+    def _weights(self) -> Weights:
+        """What the step moves: of text-to-image models the keys and values of cross-attention."""
+        keep = self.model.reads_text
+        return self.network.weights(keep) if keep else self.network.weights()
+
+    def _fisher(self, prepared: Arrays) -> Fisher:
+        diagonal = {
+            name.removeprefix("fisher/"): torch.from_numpy(value).to(self.network.device)
+            for name, value in prepared.items()
+            if name.startswith("fisher/")
+        }
+        return Fisher(diagonal, 0.0)

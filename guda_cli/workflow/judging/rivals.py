@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.attribution import aggregate
+from guda_cli.attribution import aggregate, methods
 from guda_cli.diffusion.schedule import Array
 from guda_cli.report.agreement.content import IMPORTED, METHOD
 from guda_cli.store import ActionRecord
@@ -157,7 +157,7 @@ def _unlearned_rival(
 
 def _seconds_a_forward(bench: Bench) -> float | None:
     """Measured while scoring with unlearned or retrained models on this bench."""
-    records = [r for r in bench.score_records if r.params["method"] in ("guda", "logo")]
+    records = [r for r in bench.score_records if r.params["method"] in methods.COMPARING]
     forwards, seconds = spent(r for r in records if r.provenance.get("forwards"))
     return seconds / forwards if forwards else None
 
@@ -170,7 +170,7 @@ def _instances(bench: Bench, out: Found) -> None:
     seen: dict[str, list[ActionRecord]] = {}
     for record in bench.score_records:
         method = record.params["method"]
-        if method in instance_settings.METHODS and method != instance_settings.RANDOM:
+        if method in methods.names() and methods.find(method).kind == methods.IMAGES:
             text = json.dumps([method, record.params["values"]], sort_keys=True)
             seen.setdefault(text, []).append(record)
     for text, records in seen.items():
@@ -216,7 +216,7 @@ def _instance_rival(
 def _instance_name(bench: Bench, spec: MethodSettings, prepared: ActionRecord) -> str:
     """Its name, and the settings that are not the recipe's."""
     name = str(prepared.provenance.get("name", spec.method))
-    if spec.method == "similarity":
+    if instance_settings.ENCODER in spec.values:
         return name
     mine = instance_settings.settings(spec.method, bench.project.recipe.attribution).values
     differs = [f"{key} {value}" for key, value in spec.values.items() if mine.get(key) != value]

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from guda_cli.attribution import methods
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import operations, steps
 from guda_cli.workflow.keys.removal import Removal
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     pass
 
 
-METHODS = ("guda", "logo")
+METHODS = methods.COMPARING
 
 
 def action_of(

@@ -25,7 +25,7 @@ def preparation(project: Project, full: ActionRecord, method: MethodSettings) ->
     """What a method computes once for a model and its training images."""
     inputs = {"dataset": project.data.blob}
     params: dict[str, Any] = {"method": method.method, "values": dict(method.values)}
-    if method.method != "similarity":
+    if method.row.of_model:
         inputs |= {name: full.outputs[name] for name in ("weights", "config", "betas")}
         params |= read_latents(project.recipe, full)
     return Action("attribution", params, inputs, f"{method.name}: training images")
