@@ -54,6 +54,18 @@ SHARE = Bounds(at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One entry of a recipe's section that an operator (`unlearn`) or a method (`attribution`) reads."""
+
+    name: str
+    usual: Any = None
+    """What null, or nothing, in the recipe stands for; None where the recipe's own default counts."""
+    bounds: Bounds = ANY
+    later: bool = False
+    """Whether it came after the operator: left out of keys where it is the default, so that they stay."""
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Where the training images are and which groups they belong to."""
 
@@ -205,7 +217,7 @@ class ScoreSpec:
 
 @dataclass(frozen=True)
 class AttributionSpec:
-    """The rival methods (method.md section 5); guda and logo read nothing of it."""
+    """The rival methods; guda and logo read nothing of it."""
 
     per_group: int | None = 100  # training images a group that instance-level methods look at (null: all)
     timesteps: int = 10  # strata of the losses and gradients

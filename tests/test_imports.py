@@ -153,6 +153,14 @@ def test_commands_start_light(module: Path) -> None:
     assert not layers - {"commands"}
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_tables_are_light(name: str) -> None:
+    started = list(at_start(parsed(Path(*name.split(".")).with_suffix(".py"))))
+    assert not {n.split(".")[0] for n in started} & HEAVY
+    own = {n.rpartition(".")[0] for n in started if n.startswith("guda_cli.")}
+    assert {part(n) for n in own} <= {*LEAVES, "families"}
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_no_pickles_and_no_whole_diffusers(module: Path) -> None:
     """`import diffusers` takes seconds; the module of a class does not."""

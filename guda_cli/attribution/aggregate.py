@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli.data.dataset import Mask
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError, UsageError
 
-Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guda_cli.attribution import methods
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
-from guda_cli.commands.score_output import COUNTERFACTUAL, Mapper, Printer
+from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import GroupOption, Session, command_options, complete_group
 
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.scoring.run import Run
 
 MANY = 3  # more images than this get a line each
-METHODS_HELP = (
-    "guda (unlearned models), logo (retrained ones), similarity, trak, d-trak, das, unlearn-query, mucs "
-    "or random; several: guda,similarity."
-)
+METHODS_HELP = f"{methods.help_text()}; several: guda,similarity."
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -160,7 +158,7 @@ def _score(
     project: Project,
     settings: Settings,
     images: Sequence[str],
-    methods: str,
+    wanted: str,
     instances: int,
     top: int,
     map_path: Path | None,
@@ -169,11 +167,11 @@ def _score(
     from guda_cli.data.queries import expand
     from guda_cli.workflow.scoring.dispatch import make_runs, parse_methods
 
-    names = parse_methods(methods, instances=instances, mapped=map_path is not None)
+    names = parse_methods(wanted, instances=instances, mapped=map_path is not None)
     if settings.oracle_seeds and "logo" not in names:
         raise UsageError("--seeds are the oracle's: it goes with --method logo")
     paths = expand(images, sys.stdin)
-    maps = len(paths) * sum(name in COUNTERFACTUAL for name in names)
+    maps = len(paths) * sum(name in methods.COMPARING for name in names)
     if map_path is not None and maps > 1 and map_path.suffix:
         what = f"{len(paths)} images" if len(paths) > 1 else "several methods"
         raise UsageError(f"--map {map_path}: one file cannot hold the maps of {what}", fix="--map FOLDER")

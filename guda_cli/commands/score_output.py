@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guda_cli.attribution import methods
 from guda_cli.console import Console
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
     from guda_cli.report.answers.content import QueryResult
     from guda_cli.workflow.scoring.run import Run
-
-COUNTERFACTUAL = ("guda", "logo")
 
 
 class Printer:
@@ -29,7 +28,7 @@ class Printer:
 
         from guda_cli.report.answers import formats, terminal
 
-        run, counterfactual = self.run, self.run.method in COUNTERFACTUAL
+        run, counterfactual = self.run, self.run.method in methods.COMPARING
         if self.console.json:
             document = formats.score_document(result, counterfactual=counterfactual, **run.context())
             self.console.data(document)

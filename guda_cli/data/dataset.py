@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from guda_cli.jsonable import canonical
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Progress = Callable[[int, int | None], None]
+"""Hears how many images are done, and of how many where that is known."""
 
 _METADATA_KEY = "guda"
 

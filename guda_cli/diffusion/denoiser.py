@@ -109,3 +109,8 @@ def training_target(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) ->
         return x0
     p = _pair(schedule, t, x0)
     return p.a * x0 + p.b * noise
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error per pixel of every entry, [B]."""
+    return (prediction - target).square().flatten(1).mean(1)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, add_noise, at, to_noise, to_sample
+from guda_cli.diffusion.cells import Noised, Samples, batches, cells
+from guda_cli.diffusion.denoiser import Denoiser, at, to_noise, to_sample
 from guda_cli.diffusion.grid import Grid
-from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.diffusion.schedule import Array, Schedule
 
 
@@ -42,12 +42,6 @@ def terms(schedule: Schedule, raw: Tensor, x_t: Tensor, x0: Tensor, noise: Tenso
     return term_maps(schedule, raw, x_t, x0, noise, t).flatten(1).sum(1)
 
 
-def cells(digests: Sequence[str], grid: Grid) -> list[tuple[int, str, int, int]]:
-    """(image row, digest, t, draw) of every forward, image by image."""
-    steps = grid.timesteps.tolist()
-    return [(i, digest, t, d) for i, digest in enumerate(digests) for d, row in enumerate(steps) for t in row]
-
-
 @torch.inference_mode()
 def image_terms(
     denoiser: Denoiser,
@@ -65,22 +59,12 @@ def image_terms(
     all images fill common batches; each row's noise depends on its image, t and draw alone, so the result
     does not depend on the packing.
     """
-    jobs = cells(digests, grid)
+    jobs = cells(digests, grid.timesteps)
     out = torch.empty(len(jobs), dtype=torch.float64)
-    noises = QueryNoise(seed)
-    buffer = torch.empty(min(batch_size, len(jobs)), *x0.shape[1:])
-    for start in range(0, len(jobs), batch_size):
-        part = jobs[start : start + batch_size]
-        noise = noises.fill(buffer[: len(part)], [(digest, t, d) for _, digest, t, d in part])
-        noise = noise.to(denoiser.device)
-        rows = [i for i, *_ in part]
-        images = x0[rows].to(denoiser.device)
-        t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
-        x_t = add_noise(denoiser.schedule, images, noise, t)
-        raw = denoiser.predict(x_t, t, None if cond is None else cond[rows].to(denoiser.device))
-        out[start : start + len(part)] = terms(denoiser.schedule, raw, x_t, images, noise, t)
-    draws, n = grid.timesteps.shape
-    return out.view(len(digests), draws, n).numpy()
+    samples = Samples(x0, tuple(digests), cond)
+    for batch in batches(denoiser, samples, jobs, seed=seed, batch_size=batch_size):
+        out[batch.where] = terms(*_predicted(denoiser, batch))
+    return out.view(len(digests), *grid.timesteps.shape).numpy()
 
 
 @torch.inference_mode()
@@ -99,20 +83,18 @@ def weighted_map(
 
     `cond` [1, ...] is the image's condition.
     """
-    jobs = cells([digest], grid)
-    noises = QueryNoise(seed)
+    jobs, samples = cells([digest], grid.timesteps), Samples(x0[None], (digest,), cond)
     scale = torch.from_numpy(multiplier)
     widths = torch.from_numpy(grid.widths).repeat(grid.timesteps.shape[0]) / grid.timesteps.shape[0]
     total = torch.zeros(x0.shape[-2:], dtype=torch.float64)
-    for start in range(0, len(jobs), batch_size):
-        part = jobs[start : start + batch_size]
-        noise = noises.fill(torch.empty(len(part), *x0.shape), [(d, t, k) for _, d, t, k in part])
-        noise = noise.to(denoiser.device)
-        t = torch.tensor([t for _, _, t, _ in part], device=denoiser.device)
-        images = x0.to(denoiser.device).expand(len(part), *x0.shape)
-        x_t = add_noise(denoiser.schedule, images, noise, t)
-        given = None if cond is None else cond[[0] * len(part)].to(denoiser.device)
-        maps = term_maps(denoiser.schedule, denoiser.predict(x_t, t, given), x_t, images, noise, t).sum(1)
-        factor = scale[t.cpu()] * widths[start : start + len(part)]
+    for batch in batches(denoiser, samples, jobs, seed=seed, batch_size=batch_size):
+        maps = term_maps(*_predicted(denoiser, batch)).sum(1)
+        factor = scale[batch.t.cpu()] * widths[batch.where]
         total += (factor.view(-1, 1, 1) * maps).sum(0)
     return total.numpy()
+
+
+def _predicted(denoiser: Denoiser, batch: Noised) -> tuple[Schedule, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The arguments of `terms` for a batch."""
+    raw = denoiser.predict(batch.x_t, batch.t, batch.cond)
+    return denoiser.schedule, raw, batch.x_t, batch.x0, batch.noise, batch.t

@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from guda_cli.attribution import methods
 from guda_cli.errors import RecipeError, unknown
-from guda_cli.sections import Recipe, UnlearnSpec, to_dict
+from guda_cli.sections import AttributionSpec, Recipe, UnlearnSpec, to_dict
 from guda_cli.settings.rules import validate
 from guda_cli.unlearning import catalog
 
@@ -122,11 +123,18 @@ def _build(cls: Any, values: Any, where: str) -> Any:
 
 
 def _extra(section: str, values: dict[str, Any]) -> dict[str, Any]:
-    """What an operator of another package has beside a section's fields, by name with its usual value."""
-    if section != "unlearn":
+    """What other packages' operators and methods have beside a section's fields, with its usual value.
+
+    Of operators only the one that the recipe names: it is applied alone. Methods are looked at where the recipe
+    has an entry that is nobody's, since one recipe serves several.
+    """
+    if section == "unlearn":
+        found = catalog.own_settings(str(values.get("operator", UnlearnSpec.operator)))
+    elif values.keys() - {f.name for f in dataclasses.fields(AttributionSpec)}:
+        found = methods.own_settings()
+    else:
         return {}
-    name = str(values.get("operator", UnlearnSpec.operator))
-    return {key: setting.usual for key, setting in catalog.own_settings(name).items()}
+    return {key: setting.usual for key, setting in found.items()}
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from guda_cli.attribution import methods
 from guda_cli.checkpoints.components import scale_factor
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.families.family import Family
@@ -36,8 +37,7 @@ _BOUNDS: dict[str, Bounds] = {
             "data.size", "data.per_group", "train.steps", "train.batch_size", "train.gradient_accumulation",
             "unlearn.steps", "unlearn.batch_size", "latent.layers_per_block", "latent.latent_channels",
             "latent.norm_num_groups", "latent.steps", "latent.batch_size", "text.hidden_size", "text.layers",
-            "text.heads", "score.timesteps", "score.draws", "sample.steps", "attribution.per_group",
-            "attribution.timesteps", "attribution.draws", "attribution.projection", "attribution.mucs_steps",
+            "text.heads", "score.timesteps", "score.draws", "sample.steps",
         ),
         AT_LEAST_1,
     ),
@@ -51,8 +51,7 @@ _BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(
         (
             "diffusion.beta_start", "train.epochs", "train.lr", "train.grad_clip", "unlearn.lr",
-            "unlearn.guard_temperature", "latent.lr", "text.lr", "attribution.ridge",
-            "attribution.query_rise", "attribution.damping", "attribution.mucs_lr",
+            "unlearn.guard_temperature", "latent.lr", "text.lr",
         ),
         POSITIVE,
     ),
@@ -91,6 +90,7 @@ def validate(r: Recipe) -> None:
         raise RecipeError(f"train.class_dropout is a share in [0, 1), not {t.class_dropout!r}")
     _choice("train.lr_schedule", t.lr_schedule, ("constant", "cosine"))
     _validate_unlearn(u)
+    methods.check_settings(r.attribution)
     _choice("sample.sampler", r.sample.sampler, ("ddim", "ddpm"))
     _choice("score.dtype", r.score.dtype, ("float32", "bfloat16", "float16"))
     _choice("train.mixed_precision", t.mixed_precision, ("no", "bf16", "fp16"))

@@ -16,24 +16,12 @@ from typing import Any
 from guda_cli import plugins
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.families.family import PROMPT, Traits
-from guda_cli.sections import ANY, AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, Bounds, UnlearnSpec, subset_of
+from guda_cli.sections import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, Setting, UnlearnSpec, subset_of
 
 GROUP = "guda.operators"
 COMMON = ("steps", "batch_size", "lr", "retain", "seed")
 GUARD_DRAWS = 2  # (t, noise) an image of the group for guard
 GUARD_RETAIN = 256  # images whose mean gradient stands for the rest's
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One entry of a recipe's `unlearn` section that an operator reads."""
-
-    name: str
-    usual: Any = None
-    """What null, or nothing, in the recipe stands for; None where the recipe's own default counts."""
-    bounds: Bounds = ANY
-    later: bool = False
-    """Whether it came after the operator: left out of keys where it is the default, so that they stay."""
 
 
 @dataclass(frozen=True)

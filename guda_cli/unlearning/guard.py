@@ -11,27 +11,17 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from guda_cli.diffusion.denoiser import Network, add_noise, to_x0, training_target
+from guda_cli.diffusion.cells import Noised, noised
+from guda_cli.diffusion.denoiser import Network, squared_error
+from guda_cli.diffusion.functional import LARGEST, FunctionalNetwork, how_many, sample_gradients
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import generator
 from guda_cli.unlearning.catalog import GUARD_DRAWS, GUARD_RETAIN
-from guda_cli.unlearning.operators.base import Problem, squared_error
+from guda_cli.unlearning.operators.base import Problem
 
-CHUNK = 64  # entries at a time, at most
-ELEMENTS = 2**27  # numbers in the per-sample gradients of a chunk: half a gigabyte
-
-
-class _Losses(torch.nn.Module):
-    """The per-sample denoising losses [B] as a function of the network's parameters."""
-
-    def __init__(self, denoiser: Network) -> None:
-        super().__init__()
-        self.network, self.denoiser = denoiser.network, denoiser
-
-    def forward(self, x_t: Tensor, t: Tensor, target: Tensor, cond: Tensor | None = None) -> Tensor:
-        return squared_error(self.denoiser.predict(x_t, t, cond), target)
+MEMORY = 512 << 20
+"""Bytes of the per-sample gradients of a chunk."""
 
 
 def weights_from(alignment: Tensor, temperature: float) -> Tensor:
@@ -57,63 +47,60 @@ def guard_weights(denoiser: Network, problem: Problem) -> Tensor:
     return out
 
 
-def retain_gradient(denoiser: Network, problem: Problem) -> dict[str, Tensor]:
+def retain_gradient(denoiser: Network, problem: Problem) -> Weights:
     """Mean gradient over up to GUARD_RETAIN images that stay, by parameter; one (t, noise) an image."""
-    losses = _Losses(denoiser)
-    named = {name: p.detach().requires_grad_() for name, p in losses.named_parameters()}
+    network = FunctionalNetwork(denoiser)
+    weights = {name: p.requires_grad_() for name, p in network.weights().items()}
     order = torch.randperm(len(problem.forget), generator=generator("guda.guard/1", problem.spec.seed))
     rows = order[~problem.forget[order]][:GUARD_RETAIN]
-    total = {name: torch.zeros_like(p) for name, p in named.items()}
-    for draws in _draws(denoiser, problem, rows, 0, CHUNK):
-        value = functional_call(losses, named, draws).sum() / len(rows)
-        found = torch.autograd.grad(value, list(named.values()), allow_unused=True, materialize_grads=True)
-        for name, part in zip(named, found, strict=True):
+    total = {name: torch.zeros_like(p) for name, p in weights.items()}
+    for batch in noised_draws(denoiser, problem, rows, 0, LARGEST):
+        raw = network.predict(weights, batch.x_t, batch.t, batch.cond)
+        value = squared_error(raw, batch.target).sum() / len(rows)
+        found = torch.autograd.grad(value, list(weights.values()), allow_unused=True, materialize_grads=True)
+        for name, part in zip(weights, found, strict=True):
             total[name] += part
     return total
 
 
-def alignments(denoiser: Network, problem: Problem, rows: Tensor, retain: dict[str, Tensor]) -> Tensor:
+def alignments(denoiser: Network, problem: Problem, rows: Tensor, retain: Weights) -> Tensor:
     """<gradient of each image's loss, `retain`> for images `rows` [F], mean over draws: float64 [F].
 
-    Per-sample gradients by vmap, as many at a time as fit into ELEMENTS numbers.
+    Per-sample gradients, as many at a time as fit into MEMORY.
     """
-    losses = _Losses(denoiser)
-    named = {name: p.detach() for name, p in losses.named_parameters()}
-    chunk = max(1, min(CHUNK, ELEMENTS // sum(p.numel() for p in named.values())))
+    network = FunctionalNetwork(denoiser)
+    weights = network.weights()
+    chunk = how_many(4 * sum(p.numel() for p in weights.values()), MEMORY)
 
-    def aligned(*entry: Tensor) -> Tensor:
-        def loss(parameters: dict[str, Tensor]) -> Tensor:
-            one = tuple(x.unsqueeze(0) for x in entry)
-            value: Tensor = functional_call(losses, parameters, one)[0]
-            return value
+    def loss(own: Weights, x_t: Tensor, t: Tensor, target: Tensor, cond: Tensor | None) -> Tensor:
+        return squared_error(network.predict(own, x_t, t, cond), target)[0]
 
-        own = grad(loss)(named)
+    def aligned(own: Weights) -> Tensor:
         return torch.stack([(own[name] * value).sum() for name, value in retain.items()]).sum()
 
     out = torch.zeros(len(rows), dtype=torch.float64)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be vectorised
-        for draw in range(GUARD_DRAWS):
-            found = [vmap(aligned)(*entries) for entries in _draws(denoiser, problem, rows, draw, chunk)]
-            out += torch.cat(found).double().cpu() / GUARD_DRAWS
+    for draw in range(GUARD_DRAWS):
+        found = [
+            sample_gradients(loss, weights, batch.x_t, batch.t, batch.target, batch.cond, then=aligned)
+            for batch in noised_draws(denoiser, problem, rows, draw, chunk)
+        ]
+        out += torch.cat(found).double().cpu() / GUARD_DRAWS
     return out
 
 
-def _draws(
+def noised_draws(
     denoiser: Network, problem: Problem, rows: Tensor, draw: int, chunk: int
-) -> Iterator[tuple[Tensor, ...]]:
-    """(x_t, t, target, cond where there is one) of images `rows`, in chunks.
+) -> Iterator[Noised]:
+    """Images `rows` [F] with noise of their own, in chunks.
 
     Draw d lies in the d-th of GUARD_DRAWS strata of the timesteps.
     """
-    schedule, device = problem.schedule, denoiser.device
-    for part in torch.split(rows, chunk):
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk]
         noise, times = [], []
         for index in part.tolist():
             g = generator("guda.guard/1", problem.spec.seed, index, draw)
             place = (draw + float(torch.rand((), generator=g, dtype=torch.float64))) / GUARD_DRAWS
-            times.append(1 + int(place * schedule.T))
+            times.append(1 + int(place * problem.schedule.T))
             noise.append(torch.randn(problem.images.shape[1:], generator=g))
-        eps, t = torch.stack(noise).to(device), torch.tensor(times).to(device)
-        x0 = to_x0(problem.images[part]).to(device)
-        cond = () if problem.cond is None else (problem.cond[part].to(device),)
-        yield add_noise(schedule, x0, eps, t), t, training_target(schedule, x0, eps, t), *cond
+        yield noised(denoiser, problem.images, problem.cond, part, torch.tensor(times), torch.stack(noise))

@@ -13,10 +13,11 @@ class SmallDenoiser:
     """A denoiser around any module of (x_t, t, cond)."""
 
     def __init__(self, net: nn.Module, schedule: Schedule | None = None) -> None:
-        self.net, self.schedule, self.device = net.eval(), schedule or make_schedule(), torch.device("cpu")
+        self.network, self.schedule = net.eval(), schedule or make_schedule()
+        self.device, self.null = torch.device("cpu"), None
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        out: Tensor = self.net(x_t, t, cond)
+        out: Tensor = self.network(x_t, t, cond)
         return out
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from guda_cli.attribution.rivals import cell_losses as cl
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import DataError
 from tests.attribution.tiny_networks import PixelwiseDenoiser, T, bits, learnt, random_samples
@@ -15,7 +17,7 @@ from tests.diffusion.tiny import make_schedule
 
 
 def test_one_loss_by_hand() -> None:
-    network, samples = cl.Network(PixelwiseDenoiser()), random_samples(2, (1, 2, 2))
+    network, samples = FunctionalNetwork(PixelwiseDenoiser()), random_samples(2, (1, 2, 2))
     at = cl.levels(T, 4, 2, 0)
     found = cl.cell_losses(network, {}, samples, at, seed=5, batch_size=3)
     assert found.shape == (2, 2, 4)
@@ -106,10 +108,10 @@ class ByClass:
 
 
 def test_labels_reach_the_network_row_by_row() -> None:
-    network = cl.Network(ByClass())
+    network = FunctionalNetwork(ByClass())
     weights = {"weight": torch.tensor([[0.0], [10.0], [100.0]])}
     plain = random_samples(3, (1, 2, 2))
-    samples = cl.Samples(plain.images, plain.digests, torch.tensor([2, 0, 1]))
+    samples = Samples(plain.images, plain.digests, torch.tensor([2, 0, 1]))
     found = cl.cell_losses(network, weights, samples, cl.levels(T, 2, 1, 0), seed=0, batch_size=2)
     assert found.mean(axis=(1, 2)) == pytest.approx([10000, 1, 100], rel=0.9)
     assert (np.argsort(found.mean(axis=(1, 2))) == [1, 2, 0]).all()

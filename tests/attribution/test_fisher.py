@@ -9,30 +9,32 @@ import pytest
 import torch
 
 from guda_cli.attribution.rivals import cell_losses as cl
-from guda_cli.attribution.rivals.fisher import Fisher, chunk_rows, diagonal_fisher
+from guda_cli.attribution.rivals.fisher import Fisher, diagonal_fisher, sample_bytes
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork
 from tests.attribution.tiny_networks import PixelwiseDenoiser, T, bits, learnt, random_samples
 from tests.diffusion.tiny import make_denoiser
 
 
 def one_at_a_time(
-    network: cl.Network, names: list[str], samples: cl.Samples, at: cl.Grid
+    network: FunctionalNetwork, names: list[str], samples: Samples, at: cl.Grid
 ) -> dict[str, torch.Tensor]:
     parameters = dict(network.network.named_parameters())
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float64) for name in names}
     share = np.tile(at.widths / at.widths.sum() / len(at.timesteps), len(at.timesteps) * len(samples))
     network.network.eval()
-    for where, rows in cl.batches(network, samples, at, seed=0, batch_size=1):
+    for rows in cl.batches(network, samples, at, seed=0, batch_size=1):
         loss = cl.row_losses(network, {}, rows)[0]
         parts = torch.autograd.grad(loss, [parameters[name] for name in names])
         for name, part in zip(names, parts, strict=True):
-            total[name] += share[where.start] / len(samples) * part.detach().double() ** 2
+            total[name] += share[rows.where.start] / len(samples) * part.detach().double() ** 2
     return total
 
 
 @pytest.mark.parametrize("kind", ["plain", "attention", "classes"])
 def test_against_single_gradients(kind: str) -> None:
     classes = {"num_class_embeds": 4} if kind == "classes" else {}
-    network = cl.Network(make_denoiser(add_attention=kind == "attention", **classes))
+    network = FunctionalNetwork(make_denoiser(add_attention=kind == "attention", **classes))
     samples, at = random_samples(3), cl.levels(T, 3, 2, 0)
     if classes:
         samples = replace(samples, labels=torch.tensor([2, 0, 2]))
@@ -56,12 +58,12 @@ def test_against_single_gradients(kind: str) -> None:
 def test_closed_form_of_a_linear_network() -> None:
     """dL/da_p = 2 (a_p x_p - e_p) x_p / P."""
     network, samples, at = (
-        cl.Network(PixelwiseDenoiser()),
+        FunctionalNetwork(PixelwiseDenoiser()),
         random_samples(4, (1, 2, 2)),
         cl.levels(T, 5, 2, 1),
     )
     found = diagonal_fisher(network, network.weights(), samples, at, seed=0)
-    _, rows = next(cl.batches(network, samples, at, seed=0, batch_size=40))
+    rows = next(cl.batches(network, samples, at, seed=0, batch_size=40))
     slope = 2.0 * (network.network.gain.detach() * rows.x_t - rows.target) * rows.x_t / 4
     np.testing.assert_allclose(found.diagonal["gain"], slope.square().mean(0), rtol=1e-6)
 
@@ -70,8 +72,7 @@ def test_memory_bound_and_order_change_nothing() -> None:
     network, samples, at = learnt(), random_samples(4), cl.levels(T, 2, 1, 0)
     weights = network.weights(lambda name: name.startswith("conv_"))
     size = 4 * sum(value.numel() for value in weights.values())
-    assert chunk_rows(weights, 3 * size + 1) == 3
-    assert chunk_rows(weights, 1) == 1
+    assert sample_bytes(weights) == size
     whole = diagonal_fisher(network, weights, samples, at, seed=0)
     parts = diagonal_fisher(network, weights, samples.rows([2, 0, 3, 1]), at, seed=0, budget=3 * size)
     for name, value in whole.diagonal.items():

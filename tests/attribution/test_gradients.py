@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guda_cli.attribution.rivals import gradients
 from guda_cli.attribution.rivals.gradients import (
     OBJECTIVES,
-    chunk_size,
     evenly_spaced,
     gradient_features,
     parameter_count,
@@ -249,13 +247,3 @@ def test_timesteps_are_the_middles_of_equal_parts() -> None:
     assert evenly_spaced(5, 5) == [1, 2, 3, 4, 5]
     with pytest.raises(UsageError, match="6 timesteps"):
         evenly_spaced(5, 6)
-
-
-def test_chunks_keep_to_the_memory() -> None:
-    assert chunk_size(50) == 64
-    assert chunk_size(40_000_000) == 1
-    for parameters in (634_273, 5_000_000):
-        size = chunk_size(parameters, 100 << 20)
-        assert 1 <= size < 64
-        assert size * parameters * gradients._BYTES_A_PARAMETER <= 100 << 20
-        assert chunk_size(parameters, 1 << 40) == 64

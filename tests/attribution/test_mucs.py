@@ -16,6 +16,8 @@ from torch import Tensor
 from guda_cli.attribution.rivals import cell_losses as cl
 from guda_cli.attribution.rivals import mucs
 from guda_cli.attribution.rivals.mucs import MucsSpec
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import DataError
 from guda_cli.families.pixels import UNetDenoiser
@@ -34,18 +36,22 @@ def null() -> float:
     return float(mucs.null_losses(untrained(), POOL.rows([0]), SPEC)[0])
 
 
-def loss(network: cl.Network, weights: dict[str, Tensor], rows: list[int]) -> float:
+def loss(network: FunctionalNetwork, weights: dict[str, Tensor], rows: list[int]) -> float:
     values = cl.cell_losses(network, weights, POOL.rows(rows), AT, seed=99, batch_size=64)
     return float(cl.mean_over_cells(values, AT).mean())
 
 
-def others(row: int) -> cl.Samples:
+def others(row: int) -> Samples:
     """The images of the other kind. (Retaining twelve near copies outweighs 0.2 of forgetting one.)"""
     return POOL.rows(range(1 - row % 2, len(POOL), 2))
 
 
 def scored(
-    network: cl.Network, row: int, spec: MucsSpec = SPEC, batch_size: int = 64, pool: list[int] | None = None
+    network: FunctionalNetwork,
+    row: int,
+    spec: MucsSpec = SPEC,
+    batch_size: int = 64,
+    pool: list[int] | None = None,
 ) -> cl.QueryScores:
     weights = network.weights(mucs.movable)
     order = pool or list(range(len(POOL)))
@@ -97,8 +103,8 @@ def test_gives_up_after_the_last_step_and_says_so() -> None:
 
 def test_the_first_step_descends_the_stated_loss() -> None:
     """Adam's first step is lr times the sign of the gradient of retain - 0.2 min(forget, null)."""
-    network, spec = cl.Network(PixelwiseDenoiser()), replace(SPEC, max_steps=1, lr=1e-4, grad_clip=1e9)
-    pool = cl.Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
+    network, spec = FunctionalNetwork(PixelwiseDenoiser()), replace(SPEC, max_steps=1, lr=1e-4, grad_clip=1e9)
+    pool = Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
     weights = {"gain": torch.tensor([[[0.9, -0.8], [0.7, 2.0]]]).double()}
     done = mucs.unlearn(network, weights, pool.rows([0]), pool, 1e9, spec)
     leaf = weights["gain"].clone().requires_grad_()
@@ -113,8 +119,8 @@ def test_the_first_step_descends_the_stated_loss() -> None:
 
 def test_no_ascent_beyond_the_null() -> None:
     """Above the null only the retain term has a gradient."""
-    network, spec = cl.Network(PixelwiseDenoiser()), replace(SPEC, max_steps=1, lr=1e-4, bound=1e9)
-    pool = cl.Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
+    network, spec = FunctionalNetwork(PixelwiseDenoiser()), replace(SPEC, max_steps=1, lr=1e-4, bound=1e9)
+    pool = Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
     weights = {"gain": torch.tensor([[[0.9, -0.8], [0.7, 2.0]]]).double()}
     above, without = (
         mucs.unlearn(network, weights, pool.rows([0]), pool, value, replace(spec, forget_weight=weight))
@@ -124,7 +130,7 @@ def test_no_ascent_beyond_the_null() -> None:
 
 
 def test_attention_and_biases_stay() -> None:
-    network = cl.Network(UNetDenoiser(make_unet(add_attention=True), learnt().schedule))
+    network = FunctionalNetwork(UNetDenoiser(make_unet(add_attention=True), learnt().schedule))
     names = set(network.weights())
     kept = {name for name in names if not mucs.movable(name)}
     assert {name for name in names if "attentions" in name} <= kept
@@ -144,8 +150,8 @@ def test_attention_and_biases_stay() -> None:
 
 @pytest.mark.parametrize("lowest", [0.0, 0.3, 0.9])
 def test_only_the_noisiest_levels_take_part(lowest: float) -> None:
-    network, spec = cl.Network(PixelwiseDenoiser()), replace(SPEC, lowest=lowest, forget_batch=5)
-    offset, pool = round(lowest * T), cl.Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
+    network, spec = FunctionalNetwork(PixelwiseDenoiser()), replace(SPEC, lowest=lowest, forget_batch=5)
+    offset, pool = round(lowest * T), Samples(POOL.images[:, :, :2, :2].contiguous(), POOL.digests)
     stream = Stream(len(pool), 8, T - offset, (1, 2, 2), 0)
     forget, retain = set(), set()
     for step in range(150):
@@ -158,10 +164,10 @@ def test_only_the_noisiest_levels_take_part(lowest: float) -> None:
 
 def test_null_is_the_loss_of_a_network_that_knows_nothing() -> None:
     """A network that says zero pays the mean square of the noise; the untrained one about as much."""
-    network = cl.Network(PixelwiseDenoiser())
+    network = FunctionalNetwork(PixelwiseDenoiser())
     with torch.no_grad():
         network.network.gain.zero_()
-    pool = cl.Samples(POOL.images[:2, :, :2, :2].contiguous(), POOL.digests[:2])
+    pool = Samples(POOL.images[:2, :, :2, :2].contiguous(), POOL.digests[:2])
     at = cl.levels(T, 7, 1, SPEC.seed, SPEC.lowest)  # 35 levels: strata of equal width
     found = mucs.null_losses(network, pool, SPEC, n=7)
     for value, digest in zip(found, pool.digests, strict=True):

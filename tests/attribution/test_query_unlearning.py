@@ -20,6 +20,8 @@ from guda_cli.attribution.rivals.unlearn_query import (
     score_query,
     unlearning_step,
 )
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork
 from guda_cli.training.loop import Diverged
 from tests.attribution.tiny_networks import (
     Counting,
@@ -35,17 +37,17 @@ AT = cl.levels(T, 5, 2, 0)  # strata of equal width, so that plain means are mea
 SPEC = AscentSpec()
 
 
-def moments(network: cl.Network, samples: cl.Samples) -> tuple[Tensor, Tensor]:
+def moments(network: FunctionalNetwork, samples: Samples) -> tuple[Tensor, Tensor]:
     """Each image's sums over cells of x^2 and x e: the training loss is sum_p a^2 xx - 2 a xe + const."""
-    _, rows = next(cl.batches(network, samples, AT, seed=0, batch_size=len(samples) * AT.rows))
+    rows = next(cl.batches(network, samples, AT, seed=0, batch_size=len(samples) * AT.rows))
     x, e = rows.x_t.double(), rows.target.double()
     shape = (len(samples), AT.rows, *x.shape[1:])
     return (x * x).view(shape).mean(1), (x * e).view(shape).mean(1)
 
 
-def retrained(count: int) -> tuple[cl.Network, cl.Samples, Tensor, Tensor, Tensor]:
+def retrained(count: int) -> tuple[FunctionalNetwork, Samples, Tensor, Tensor, Tensor]:
     """The minimiser over `count` images, the one without image 0, and the Hessian of each mean loss / P."""
-    network, samples = cl.Network(PixelwiseDenoiser()), random_samples(count, (1, 2, 2))
+    network, samples = FunctionalNetwork(PixelwiseDenoiser()), random_samples(count, (1, 2, 2))
     xx, xe = moments(network, samples)
     with torch.no_grad():
         network.network.gain.copy_(xe.sum(0) / xx.sum(0))
@@ -53,7 +55,7 @@ def retrained(count: int) -> tuple[cl.Network, cl.Samples, Tensor, Tensor, Tenso
     return network, samples, without, 2 * xx.mean(0) / 4, 2 * xx[0] / 4
 
 
-def step(network: cl.Network, samples: cl.Samples, curvature: Tensor) -> Tensor:
+def step(network: FunctionalNetwork, samples: Samples, curvature: Tensor) -> Tensor:
     spec = replace(SPEC, damping=0.0, scale=1 / len(samples))
     fisher = Fisher({"gain": curvature}, 0.0)
     found = unlearning_step(
@@ -155,14 +157,14 @@ POOL = kinds()
 POOL_AT = cl.levels(T, 4, 1, 0)
 
 
-def setting(network: cl.Network) -> tuple[dict[str, Tensor], Fisher, np.ndarray]:
+def setting(network: FunctionalNetwork) -> tuple[dict[str, Tensor], Fisher, np.ndarray]:
     weights = network.weights(lambda name: not name.endswith("bias"))
     fisher = diagonal_fisher(network, weights, POOL.rows(range(8)), POOL_AT, seed=0)
     return weights, fisher, cl.cell_losses(network, weights, POOL, POOL_AT, seed=0, batch_size=64)
 
 
 def scored(
-    network: cl.Network, row: int, batch_size: int = 64, pool: list[int] | None = None
+    network: FunctionalNetwork, row: int, batch_size: int = 64, pool: list[int] | None = None
 ) -> cl.QueryScores:
     weights, fisher, base = setting(network)
     order = pool or list(range(len(POOL)))
@@ -218,7 +220,7 @@ def test_only_the_subset_moves_and_the_network_not_at_all() -> None:
 
 
 def test_a_query_without_gradient_stays_put_and_scores_nothing() -> None:
-    network, samples = cl.Network(PixelwiseDenoiser()), random_samples(3, (1, 2, 2))
+    network, samples = FunctionalNetwork(PixelwiseDenoiser()), random_samples(3, (1, 2, 2))
     unused = torch.nn.Parameter(torch.ones(2))
     network.network.register_parameter("unused", unused)
     only = network.weights(lambda name: name == "unused")

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guda_cli.attribution.rivals.cell_losses import Network, Samples
 from guda_cli.data.images import pixels_digest
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import TrainSpec
@@ -78,16 +79,16 @@ def _learnt_weights() -> dict[str, Tensor]:
     return train(UNetDenoiser(make_unet(), make_schedule(T=T)), kinds().images, spec, hooks=loop.Hooks())
 
 
-def learnt(kind: type[UNetDenoiser] = UNetDenoiser) -> Network:
+def learnt(kind: type[UNetDenoiser] = UNetDenoiser) -> FunctionalNetwork:
     """A UNet trained on `kinds()` for a few seconds (once)."""
     unet = make_unet()
     unet.load_state_dict(_learnt_weights())
-    return Network(kind(unet, make_schedule(T=T)))
+    return FunctionalNetwork(kind(unet, make_schedule(T=T)))
 
 
-def untrained() -> Network:
-    return Network(UNetDenoiser(make_unet(7), make_schedule(T=T)))
+def untrained() -> FunctionalNetwork:
+    return FunctionalNetwork(UNetDenoiser(make_unet(7), make_schedule(T=T)))
 
 
-def bits(network: Network) -> dict[str, bytes]:
+def bits(network: FunctionalNetwork) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in network.network.state_dict().items()}

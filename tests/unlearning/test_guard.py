@@ -37,16 +37,17 @@ def test_alignment_is_the_inner_product_of_gradients(classes: int | None) -> Non
     retain = guard.retain_gradient(denoiser, p)
     found = guard.alignments(denoiser, p, rows, retain)
     names = [name for name, _ in denoiser.network.named_parameters()]
-    assert sorted(retain) == sorted(f"network.{name}" for name in names)
+    assert sorted(retain) == sorted(names)
 
     def gradient(of: Tensor, draw: int) -> list[Tensor]:
-        [(x_t, t, target, *cond)] = guard._draws(denoiser, p, of, draw, 64)
-        each = (denoiser.predict(x_t, t, *cond) - target).square().flatten(1).mean(1)
+        [batch] = guard.noised_draws(denoiser, p, of, draw, 64)
+        raw = denoiser.predict(batch.x_t, batch.t, batch.cond)
+        each = (raw - batch.target).square().flatten(1).mean(1)
         return list(torch.autograd.grad(each.mean(), list(denoiser.network.parameters()), allow_unused=True))
 
     stays = gradient((~p.forget).nonzero().flatten(), 0)
     for name, expected in zip(names, stays, strict=True):
-        torch.testing.assert_close(retain[f"network.{name}"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(retain[name], expected, rtol=1e-4, atol=1e-5)
     for row, value in zip(rows, found.tolist(), strict=True):
         each = []
         for draw in range(catalog.GUARD_DRAWS):

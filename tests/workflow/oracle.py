@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
+from guda_cli.attribution import methods
 from tests.workflow.fixtures import build, run
 
+RIVALS = tuple(row.name for row in methods.METHODS if row.kind != methods.COUNTERFACTUAL)
 SEEDS = (2, 3)
 PER_GROUP = 3  # training images a group that methods with networks look at
 CHEAP = (

@@ -21,9 +21,8 @@ from guda_cli.workflow.keys import removal
 from guda_cli.workflow.project.counterfactual_kinds import LOGO
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring.counterfactuals import oracle_seeds
-from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
 from tests.workflow.fixtures import GROUPS, QUERIES, ROWS, Cli, here, record
-from tests.workflow.oracle import SEEDS, matrix, without_torch
+from tests.workflow.oracle import RIVALS, SEEDS, matrix, without_torch
 
 NAMES = {"guda": "guda (retrack)", "similarity": "similarity (pixels)"}
 JUDGED = [NAMES.get(name, name) for name in ("guda", *RIVALS) if name != "random"]

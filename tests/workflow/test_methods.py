@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guda_cli.workflow.scoring.dispatch import METHODS
-from guda_cli.workflow.scoring.instance_settings import METHODS as RIVALS
+from guda_cli.attribution import methods
 from tests.workflow.fixtures import GROUPS, IMAGES, QUERIES, Cli, flip, here, record, scores, tree
-from tests.workflow.oracle import PER_GROUP, matrix, without_torch
+from tests.workflow.oracle import PER_GROUP, RIVALS, matrix, without_torch
 
+METHODS = tuple(row.name for row in methods.METHODS)
 OF_IMAGES = tuple(name for name in RIVALS if name != "random")
 WITH_NETWORKS = tuple(name for name in OF_IMAGES if name != "similarity")
 EVERY = ",".join(METHODS)

@@ -1,4 +1,4 @@
-"""`similarity`: cosine of image embeddings, by default of the pixels themselves.
+"""Encoders of images for `similarity`, by default the pixels themselves.
 
 With CLIP ViT-L/14 as encoder this is the CLIPA of arXiv 2601.22651.
 """
@@ -6,7 +6,6 @@ With CLIP ViT-L/14 as encoder this is the CLIPA of arXiv 2601.22651.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -56,18 +55,6 @@ def unit(vectors: npt.NDArray[np.floating]) -> Embeddings:
     length = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
     scaled: npt.NDArray[np.float64] = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0.0)
     return scaled.astype(np.float32)
-
-
-def cosine(queries: Embeddings, training: Embeddings) -> npt.NDArray[np.float64]:
-    """Cosines float64 [Q, N] of unit vectors [Q, D] and [N, D], one query at a time.
-
-    (A product of matrices would round differently with the number of queries.)
-    """
-    rows: Iterable[npt.NDArray[np.float32]] = (training @ query for query in queries)
-    out = np.zeros((len(queries), len(training)))
-    for row, values in zip(out, rows, strict=True):
-        np.clip(values, -1.0, 1.0, out=row)
-    return out
 
 
 def load_encoder(name: str, training: Pixels, device: str = "cpu") -> Encoder:

@@ -1,17 +1,81 @@
-"""What a rival method must do: prepare once, then score training images for queries."""
+"""What a rival method must do: prepare once, then score training images, or groups, for queries.
+
+A method is a file here and a row of `attribution.methods`. It knows nothing of the store: what it needs comes
+in a `Context`, what it makes goes back as arrays. Importing this module imports no torch.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from guda_cli.data.dataset import Mask, Pixels
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 
+if TYPE_CHECKING:
+    from guda_cli.diffusion.cells import Samples
+    from guda_cli.diffusion.denoiser import Network
+
 Arrays = dict[str, Any]
 Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FullModel:
+    """The model whose images are explained, and the pool as it sees it: in its own space, with conditions."""
+
+    denoiser: Network
+    """In evaluation mode, its weights frozen."""
+    batch_size: int
+    """Rows of one forward."""
+    of_pool: Callable[[], Samples]
+    """The pool's N images."""
+    of_queries: Callable[[Sequence[Query]], Samples]
+    """Queries, each under its first condition."""
+    untrained: Callable[[], Network]
+    """The same network as its training began, in evaluation mode."""
+    moves: Callable[[str], bool]
+    """Which parameters, by name, unlearning a query moves."""
+
+    @cached_property
+    def pool(self) -> Samples:
+        """`of_pool()`, made once."""
+        return self.of_pool()
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The settings, the training images and the full model that a method works with.
+
+    The pool are the N training images that are scored: `training[indices]`, of these pixel digests.
+    """
+
+    values: Mapping[str, Any]
+    """The settings that the method reads, by name."""
+    training: Pixels
+    """Every training image: uint8 [M, C, H, W]."""
+    membership: Mask
+    """Which of the G groups each training image is in: [M, G]."""
+    indices: npt.NDArray[np.int64]
+    digests: tuple[str, ...]
+    load: Callable[[], FullModel]
+    """Loads the full model: costly."""
+    encoder: str = ""
+    """Name of the encoder of images, as it was typed."""
+    device: str = "auto"
+    """Where networks run, as it was asked for: auto, cpu, cuda, ..."""
+
+    @cached_property
+    def model(self) -> FullModel:
+        """The full model, loaded when it is first asked for."""
+        return self.load()
 
 
 @dataclass(frozen=True)
@@ -24,7 +88,10 @@ class Prepared:
 
 
 class Engine(ABC):
-    """One method on one model: `prepare` once, then `scores` of queries from what was prepared."""
+    """A method that scores training images: `prepare` once, then `scores` from what was prepared."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.values = context, context.values
 
     @abstractmethod
     def expected_forwards(self) -> int:
@@ -37,3 +104,15 @@ class Engine(ABC):
     @abstractmethod
     def scores(self, prepared: Arrays, queries: Sequence[Query]) -> tuple[Array, float]:
         """Scores [queries, N] of the pool's images and the forward-equivalents they cost."""
+
+
+class GroupEngine(ABC):
+    """A method that scores groups by their names, on the spot: nothing is prepared, nothing kept."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        """The settings that the method reads, by name."""
+
+    @abstractmethod
+    def group_scores(self, digests: Sequence[str], names: Sequence[str]) -> Array:
+        """Scores float64 [queries, groups] of queries with these pixel digests and groups of these names."""

@@ -7,20 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from guda_cli.attribution.rivals.cell_losses import (
-    Network,
-    Rows,
-    Samples,
-    Weights,
-    batches,
-    cell_weights,
-    evaluating,
-    row_losses,
-)
+from guda_cli.attribution.rivals.cell_losses import batches, cell_weights
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.denoiser import squared_error
+from guda_cli.diffusion.functional import FunctionalNetwork, evaluating, how_many, sample_gradients
 from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.networks import Weights
 
 GRADIENT_BYTES = 256 << 20
 """Per-sample gradients held at once."""
@@ -44,30 +37,13 @@ class Fisher:
         return {name: value + extra for name, value in self.diagonal.items()}
 
 
-def chunk_rows(weights: Weights, budget: int = GRADIENT_BYTES) -> int:
-    """How many per-sample gradients of `weights` fit into `budget` bytes; at least one."""
-    each = sum(value.numel() * value.element_size() for value in weights.values())
-    return max(1, budget // max(1, each))
-
-
-def sample_gradients(network: Network, weights: Weights, rows: Rows) -> dict[str, Tensor]:
-    """Gradients of each row's loss with respect to `weights`: [B, *shape] by name (vmap of grad)."""
-
-    def loss(weights: Weights, x_t: Tensor, t: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
-        one = Rows(x_t[None], t[None], target[None], None if labels is None else labels[None])
-        return row_losses(network, weights, one)[0]
-
-    dims = (None, 0, 0, 0, None if rows.labels is None else 0)
-    # attention as plain products: the fused kernels cannot be mapped over samples
-    with sdpa_kernel(SDPBackend.MATH):
-        found: dict[str, Tensor] = vmap(grad(loss), in_dims=dims)(
-            dict(weights), rows.x_t, rows.t, rows.target, rows.labels
-        )
-    return found
+def sample_bytes(weights: Weights) -> int:
+    """Bytes of one sample's gradients by `weights`."""
+    return sum(value.numel() * value.element_size() for value in weights.values())
 
 
 def diagonal_fisher(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     samples: Samples,
     at: Grid,
@@ -85,11 +61,16 @@ def diagonal_fisher(
     """
     total = {name: torch.zeros_like(value) for name, value in weights.items()}
     share = cell_weights(at).repeat(len(samples)) / len(samples)
-    size = min(batch_size, chunk_rows(weights, budget))
+    size = how_many(sample_bytes(weights), budget, batch_size)
+
+    def loss(own: Weights, x_t: Tensor, t: Tensor, target: Tensor, cond: Tensor | None) -> Tensor:
+        return squared_error(network.predict(own, x_t, t, cond), target)[0]
+
     with evaluating(network):
-        for where, rows in batches(network, samples, at, seed=seed, batch_size=size):
-            counts = share[where].to(rows.x_t.device)
-            for name, each in sample_gradients(network, weights, rows).items():
+        for batch in batches(network, samples, at, seed=seed, batch_size=size):
+            counts = share[batch.where].to(batch.x_t.device)
+            found = sample_gradients(loss, weights, batch.x_t, batch.t, batch.target, batch.cond)
+            for name, each in found.items():
                 mean = torch.tensordot(counts.to(each.dtype), each.detach().square_(), dims=1)
                 total[name].add_(mean)
     return Fisher(total, 3.0 * len(samples) * at.rows)

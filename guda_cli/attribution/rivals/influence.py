@@ -1,17 +1,27 @@
-"""Influence scores from gradient features, and a ridge chosen without the oracle (method.md section 5)."""
+"""`trak`, `d-trak` and `das`: influence scores from gradient features, and a ridge chosen without the oracle.
+
+method.md section 5.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
+from guda_cli.attribution.rivals import gradients
+from guda_cli.attribution.rivals.engine import Advance, Arrays, Context, Engine, Prepared
+from guda_cli.attribution.rivals.projection import CountSketch
+from guda_cli.data.dataset import Mask
+from guda_cli.data.queries import Query
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.denoiser import to_x0
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError, UsageError
 
-Mask = npt.NDArray[np.bool_]
 AnyFloat = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 # Multiples of the mean eigenvalue tried by `choose_ridge`, smallest first.
@@ -132,3 +142,82 @@ def _checked(features: AnyFloat) -> Array:
     if not np.isfinite(features).all():
         raise DataError("gradient features are not finite", why="the model's gradients overflow or are NaN")
     return features.astype(np.float64)
+
+
+class Influence(Engine):
+    """Gradient features of the pool and of the queries, and a ridge regression between them."""
+
+    objective: str
+    """What is differentiated: one of `gradients.OBJECTIVES`."""
+    unit_norm = False
+    """Whether each gradient is divided by its length."""
+    by_residual = False
+    """Whether an image's score is multiplied by its residual norm."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.model, self.denoiser = context.model, context.model.denoiser
+        self.draws, self.seed = int(self.values["draws"]), int(self.values["seed"])
+        self.timesteps = gradients.evenly_spaced(self.denoiser.schedule.T, int(self.values["timesteps"]))
+        self.cells = len(self.timesteps) * self.draws
+        parameters = gradients.parameter_count(self.denoiser)
+        self.projection = CountSketch(parameters, int(self.values["projection"]), self.seed)
+
+    def expected_forwards(self) -> int:
+        """See `Engine`: a gradient is a forward and a backward; residuals add a forward."""
+        return len(self.context.digests) * self.cells * (4 if self.by_residual else 3)
+
+    def prepare(self, advance: Advance) -> Prepared:
+        """Features [N, d] of the pool, its residual norms [N] where they count, and the ridge."""
+        pool = self.model.of_pool()
+        arrays: Arrays = {"features": self._features(pool, lambda n: advance(3 * n)).astype(np.float64)}
+        if self.by_residual:
+            arrays["residuals"] = gradients.residuals(
+                self.denoiser, to_x0(pool.images), pool.digests, timesteps=self.timesteps,
+                draws=self.draws, seed=self.seed, cond=pool.labels, progress=advance,
+            )  # fmt: skip
+        ridge = self._ridge(arrays["features"])
+        arrays["ridge"] = np.array([ridge.value])
+        arrays["features"] = arrays["features"].astype(np.float32)
+        facts = {"ridge": {"multiple": ridge.multiple, "rule": ridge.rule}}
+        return Prepared(arrays, float(self.expected_forwards()), facts)
+
+    def scores(self, prepared: Arrays, queries: Sequence[Query]) -> tuple[Array, float]:
+        """See `Engine`."""
+        features = self._features(self.model.of_queries(queries))
+        ridge, weights = float(prepared["ridge"][0]), prepared.get("residuals")
+        found = scores(features, prepared["features"], ridge, weights=weights)
+        return found, 3.0 * len(queries) * self.cells
+
+    def _ridge(self, features: Array) -> Ridge:
+        multiple = self.values["ridge"]
+        if multiple is not None:
+            return Ridge(multiple * mean_eigenvalue(features), multiple, "given")
+        return choose_ridge(features, self.context.membership[self.context.indices])
+
+    def _features(self, samples: Samples, advance: Advance | None = None) -> gradients.Features:
+        return gradients.gradient_features(
+            self.denoiser, to_x0(samples.images), samples.digests, objective=self.objective,
+            timesteps=self.timesteps, draws=self.draws, projection=self.projection, seed=self.seed,
+            unit_norm=self.unit_norm, cond=samples.labels, progress=advance,
+        )  # fmt: skip
+
+
+class Trak(Influence):
+    """Of the denoising loss (Park et al. 2023)."""
+
+    objective = "loss"
+
+
+class DTrak(Influence):
+    """Of the network's squared output (Zheng et al. 2024)."""
+
+    objective = "square"
+
+
+class Das(Influence):
+    """Of the network's mean output, each gradient of unit length, times the residuals (Lin et al. 2025)."""
+
+    objective = "mean"
+    unit_norm = True
+    by_residual = True

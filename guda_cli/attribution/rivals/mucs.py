@@ -8,25 +8,25 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from guda_cli.attribution.rivals.by_query import ByQuery
 from guda_cli.attribution.rivals.cell_losses import (
-    Network,
     QueryScores,
-    Rows,
-    Samples,
-    Weights,
     cell_losses,
-    evaluating,
     levels,
     mean_over_cells,
-    noisy,
     row_losses,
 )
+from guda_cli.attribution.rivals.engine import Advance, Arrays, Context, Prepared
+from guda_cli.diffusion.cells import Noised, Samples, noised
+from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
@@ -35,6 +35,8 @@ from guda_cli.training.stream import Stream
 
 FLOOR = 1e-3
 """Added to the denominator of the score, in mean squared error per pixel."""
+NULL_LEVELS = 16
+"""Forwards of a query's null loss."""
 _ATTENTION = re.compile(r"(^|[._])(attn\d*|attentions?)([._]|$)|(^|[._])(to_[qkv]|to_out)([._]|$)")
 
 
@@ -74,11 +76,16 @@ def movable(name: str) -> bool:
 
 
 def null_losses(
-    untrained: Network, queries: Samples, spec: MucsSpec, *, n: int = 16, batch_size: int = 64
+    untrained: FunctionalNetwork,
+    queries: Samples,
+    spec: MucsSpec,
+    *,
+    n: int = NULL_LEVELS,
+    batch_size: int = 64,
 ) -> Array:
     """The null of each query, float64 [Q]: its mean loss under the untrained network.
 
-    `untrained` is the recipe's network with freshly drawn weights (`model_io.build_unet(config, seed)`): what
+    `untrained` is the recipe's network with freshly drawn weights (`networks.build_unet(config, seed)`): what
     a model that knows nothing pays, close to the loss of predicting zero. The levels are those that MUCS
     uses, n strata and one draw; costs n forwards a query.
     """
@@ -87,7 +94,7 @@ def null_losses(
     return mean_over_cells(losses, at)
 
 
-def forget_rows(network: Network, query: Samples, spec: MucsSpec, step: int) -> Rows:
+def forget_rows(network: FunctionalNetwork, query: Samples, spec: MucsSpec, step: int) -> Noised:
     """The query at `forget_batch` levels, one drawn in each stratum; a function of (query, seed, step)."""
     T, size = network.schedule.T, spec.forget_batch
     offset = round(spec.lowest * T)
@@ -95,18 +102,20 @@ def forget_rows(network: Network, query: Samples, spec: MucsSpec, step: int) -> 
     places = (torch.arange(size) + torch.rand(size, generator=g, dtype=torch.float64)) / size
     t = offset + 1 + (places * (T - offset)).long().clamp(max=T - offset - 1)
     noise = torch.randn(size, *query.images.shape[1:], generator=g)
-    return noisy(network, query, [0] * size, t, noise)
+    return noised(network, query.images, query.labels, [0] * size, t, noise)
 
 
-def retain_rows(network: Network, retain: Samples, stream: Stream, spec: MucsSpec, step: int) -> Rows:
+def retain_rows(
+    network: FunctionalNetwork, retain: Samples, stream: Stream, spec: MucsSpec, step: int
+) -> Noised:
     """Training images at levels above `lowest`; every query sees the same batches."""
     batch = stream.at(step)
     offset = network.schedule.T - stream.T
-    return noisy(network, retain, batch.indices, batch.t + offset, batch.noise)
+    return noised(network, retain.images, retain.labels, batch.indices, batch.t + offset, batch.noise)
 
 
 def unlearn(
-    network: Network, weights: Weights, query: Samples, retain: Samples, null: float, spec: MucsSpec
+    network: FunctionalNetwork, weights: Weights, query: Samples, retain: Samples, null: float, spec: MucsSpec
 ) -> Unlearned:
     """Weights after bounded ascent on the query: loss = retain - 0.2 min(forget, null).
 
@@ -164,7 +173,7 @@ def relative_rise(after: Array, before: Array, at: Grid) -> Array:
 
 
 def score_query(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     query: Samples,
     pool: Samples,
@@ -199,3 +208,41 @@ def score_query(
         "reached": float(done.reached),
     }
     return QueryScores(scores, done.forwards + len(pool) * at.rows, facts)
+
+
+class Mucs(ByQuery):
+    """The engine: bounded ascent on the query with a retain term; the pool's own images are retained."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.spec = MucsSpec(
+            max_steps=int(self.values["mucs_steps"]), lr=float(self.values["mucs_lr"]), seed=self.seed
+        )
+        self.lowest = self.spec.lowest
+
+    def expected_forwards(self) -> int:
+        """See `Engine`: the losses before."""
+        return len(self.pool) * self.at.rows
+
+    def prepare(self, advance: Advance) -> Prepared:
+        """The pool's losses under the full model."""
+        base = self.losses_before()
+        advance(self.expected_forwards())
+        return Prepared({"base": base}, float(base.size), {})
+
+    def one(self, prepared: Arrays, query: Samples) -> tuple[Array, float]:
+        """See `ByQuery`."""
+        null = float(null_losses(self._untrained, query, self.spec, n=NULL_LEVELS)[0])
+        found = score_query(
+            self.network, self._weights, query, self.pool, prepared["base"], self.pool, null,
+            self.at, self.spec, seed=self.seed, batch_size=self.batch_size,
+        )  # fmt: skip
+        return found.scores, found.forwards + NULL_LEVELS
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return self.network.weights(movable)
+
+    @cached_property
+    def _untrained(self) -> FunctionalNetwork:
+        return FunctionalNetwork(self.model.untrained())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from guda_cli.attribution.rivals.engine import GroupEngine
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.diffusion.schedule import Array
 
@@ -17,3 +18,11 @@ def random_scores(digests: Sequence[str], names: Sequence[str], seed: int) -> Ar
     """
     rows = [[seed_of("guda.random/1", seed, q, name) >> 10 for name in names] for q in digests]
     return np.array(rows, dtype=np.float64).reshape(len(digests), len(names)) / 2.0**53
+
+
+class RandomScores(GroupEngine):
+    """`random_scores` of the queries and the names of groups."""
+
+    def group_scores(self, digests: Sequence[str], names: Sequence[str]) -> Array:
+        """See `GroupEngine`."""
+        return random_scores(digests, names, int(self.values["seed"]))

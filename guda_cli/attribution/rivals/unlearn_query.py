@@ -9,24 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from guda_cli.attribution.rivals.by_query import ByQuery
 from guda_cli.attribution.rivals.cell_losses import (
-    Network,
     QueryScores,
-    Samples,
-    Weights,
     batches,
     cell_losses,
     cell_weights,
-    evaluating,
     mean_over_cells,
     row_losses,
 )
-from guda_cli.attribution.rivals.fisher import Fisher
+from guda_cli.attribution.rivals.engine import Advance, Arrays, Prepared
+from guda_cli.attribution.rivals.fisher import Fisher, diagonal_fisher
+from guda_cli.diffusion.cells import Samples
+from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.schedule import Array
 from guda_cli.training.loop import Diverged
 
@@ -56,16 +58,16 @@ class Step:
 
 
 def query_gradient(
-    network: Network, weights: Weights, query: Samples, at: Grid, *, seed: int, batch_size: int
+    network: FunctionalNetwork, weights: Weights, query: Samples, at: Grid, *, seed: int, batch_size: int
 ) -> tuple[float, dict[str, Tensor]]:
     """The query's mean loss over the cells of `at` and its gradient by name; `query` holds one image."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
     total = {name: torch.zeros_like(value) for name, value in weights.items()}
     share, loss = cell_weights(at), 0.0
     with evaluating(network), torch.enable_grad():
-        for where, rows in batches(network, query, at, seed=seed, batch_size=batch_size):
-            losses = row_losses(network, leaves, rows)
-            mean = (losses * share[where].to(losses)).sum()
+        for batch in batches(network, query, at, seed=seed, batch_size=batch_size):
+            losses = row_losses(network, leaves, batch)
+            mean = (losses * share[batch.where].to(losses)).sum()
             parts = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
             for name, part in zip(leaves, parts, strict=True):
                 if part is not None:
@@ -124,7 +126,7 @@ def _along(s: float, rise: float, slope: float, wanted: float, low: float, high:
 
 
 def unlearning_step(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     query: Samples,
     fisher: Fisher,
@@ -162,7 +164,7 @@ def unlearning_step(
 
 
 def score_query(
-    network: Network,
+    network: FunctionalNetwork,
     weights: Weights,
     query: Samples,
     pool: Samples,
@@ -177,10 +179,10 @@ def score_query(
 ) -> QueryScores:
     """L(x_i; theta') - L(x_i; theta) of the training images `pool` for the one image of `query`.
 
-    `weights` are the parameters that move (`Network.weights(keep)`), `fisher` is over the same names, and
-    `base` [N, draws, n] are `cell_losses` of `pool` at `pool_at` under `weights` with the same seed.
-    Positive: the image is forgotten with the query. Does not depend on other queries. Raises Diverged when a
-    loss is not finite.
+    `weights` are the parameters that move (`FunctionalNetwork.weights(keep)`), `fisher` is over the same
+    names, and `base` [N, draws, n] are `cell_losses` of `pool` at `pool_at` under `weights` with the
+    same seed. Positive: the image is forgotten with the query. Does not depend on other queries. Raises
+    Diverged when a loss is not finite.
     """
     step = unlearning_step(network, weights, query, fisher, query_at, spec, seed=seed, batch_size=batch_size)
     after = cell_losses(network, step.weights, pool, pool_at, seed=seed, batch_size=batch_size)
@@ -190,3 +192,42 @@ def score_query(
     forwards = (3.0 + step.evaluations) * query_at.rows + len(pool) * pool_at.rows
     facts = {"scale": step.scale, "rise": step.rise, "evaluations": float(step.evaluations)}
     return QueryScores(scores, forwards, facts)
+
+
+class UnlearnQuery(ByQuery):
+    """The engine: one Fisher-preconditioned ascent step on the query."""
+
+    def expected_forwards(self) -> int:
+        """See `Engine`: the losses before, and the Fisher's gradients."""
+        return 4 * len(self.pool) * self.at.rows
+
+    def prepare(self, advance: Advance) -> Prepared:
+        """The pool's losses and the Fisher diagonal over the pool."""
+        base = self.losses_before()
+        advance(len(self.pool) * self.at.rows)
+        fisher = diagonal_fisher(self.network, self._weights, self.pool, self.at, seed=self.seed)
+        advance(round(fisher.forwards))
+        arrays = {f"fisher/{name}": value.cpu().numpy() for name, value in fisher.diagonal.items()}
+        return Prepared({"base": base, **arrays}, fisher.forwards + base.size, {})
+
+    def one(self, prepared: Arrays, query: Samples) -> tuple[Array, float]:
+        """See `ByQuery`."""
+        spec = AscentSpec(rise=float(self.values["query_rise"]), damping=float(self.values["damping"]))
+        found = score_query(
+            self.network, self._weights, query, self.pool, prepared["base"], self._fisher(prepared),
+            self.at, self.at, spec, seed=self.seed, batch_size=self.batch_size,
+        )  # fmt: skip
+        return found.scores, found.forwards
+
+    @cached_property
+    def _weights(self) -> Weights:
+        """What the step moves: of text-to-image models the keys and values of cross-attention."""
+        return self.network.weights(self.model.moves)
+
+    def _fisher(self, prepared: Arrays) -> Fisher:
+        diagonal = {
+            name.removeprefix("fisher/"): torch.from_numpy(value).to(self.network.device)
+            for name, value in prepared.items()
+            if name.startswith("fisher/")
+        }
+        return Fisher(diagonal, 0.0)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from guda_cli.data.dataset import Dataset
+from guda_cli.data.dataset import Dataset, Progress
 from guda_cli.data.sources.idx import read_class_names
 from guda_cli.data.sources.names import clean_root
-from guda_cli.data.sources.packed import Progress, check_group, from_arrays
+from guda_cli.data.sources.packed import check_group, from_arrays
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec

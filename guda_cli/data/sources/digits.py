@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from guda_cli.data.dataset import Dataset
-from guda_cli.data.sources.packed import Progress, check_group, from_arrays
+from guda_cli.data.dataset import Dataset, Progress
+from guda_cli.data.sources.packed import check_group, from_arrays
 from guda_cli.sections import DataSpec
 
 

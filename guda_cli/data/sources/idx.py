@@ -12,9 +12,9 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
-from guda_cli.data.dataset import Dataset
+from guda_cli.data.dataset import Dataset, Progress
 from guda_cli.data.sources.detect import IdxFiles, idx_files
-from guda_cli.data.sources.packed import Progress, check_group, from_arrays
+from guda_cli.data.sources.packed import check_group, from_arrays
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
 

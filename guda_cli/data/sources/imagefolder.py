@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from guda_cli.data.dataset import Dataset, make_dataset
+from guda_cli.data.dataset import Dataset, Progress, make_dataset
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
 from guda_cli.data.sources.captions import caption_file, read_captions
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
@@ -17,8 +17,6 @@ from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError, nearest
 from guda_cli.phrases import few, plural
 from guda_cli.sections import DataSpec
-
-Progress = Callable[[int, int | None], None]
 
 _MOST_BAD = 5
 

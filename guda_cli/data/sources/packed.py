@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from guda_cli.data.dataset import Dataset, Pixels, make_dataset
+from guda_cli.data.dataset import Dataset, Pixels, Progress, make_dataset
 from guda_cli.data.images import preprocess
 from guda_cli.data.sources.imagefolder import duplicates
 from guda_cli.data.sources.selection import select
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
-
-Progress = Callable[[int, int | None], None]
 
 
 def from_arrays(

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.attribution import aggregate
+from guda_cli.attribution import aggregate, methods
 from guda_cli.diffusion.schedule import Array
 from guda_cli.report.agreement.content import IMPORTED, METHOD
 from guda_cli.sections import UnlearnSpec, to_dict
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.judging.bench import Bench
-from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.scoring import instance_settings
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
 from guda_cli.workflow.scoring.instance_store import ScoreTable, preparation
@@ -159,7 +158,7 @@ def _unlearned_rival(
 
 def _seconds_a_forward(bench: Bench) -> float | None:
     """Measured while scoring with unlearned or retrained models on this bench."""
-    records = [r for r in bench.score_records if r.params["method"] in KINDS]
+    records = [r for r in bench.score_records if r.params["method"] in methods.COMPARING]
     forwards, seconds = spent(r for r in records if r.provenance.get("forwards"))
     return seconds / forwards if forwards else None
 
@@ -172,7 +171,7 @@ def _instances(bench: Bench, out: Found) -> None:
     seen: dict[str, list[ActionRecord]] = {}
     for record in bench.score_records:
         method = record.params["method"]
-        if method in instance_settings.METHODS and method != instance_settings.RANDOM:
+        if method in methods.methods() and methods.find(method).kind == methods.IMAGES:
             text = json.dumps([method, record.params["values"]], sort_keys=True)
             seen.setdefault(text, []).append(record)
     for text, records in seen.items():
@@ -218,7 +217,7 @@ def _instance_rival(
 def _instance_name(bench: Bench, spec: MethodSettings, prepared: ActionRecord) -> str:
     """Its name, and the settings that are not the recipe's."""
     name = str(prepared.provenance.get("name", spec.method))
-    if spec.method == "similarity":
+    if instance_settings.ENCODER in spec.values:
         return name
     mine = instance_settings.settings(spec.method, bench.project.recipe.attribution).values
     differs = [f"{key} {value}" for key, value in spec.values.items() if mine.get(key) != value]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from guda_cli.attribution import methods as all_methods
 from guda_cli.attribution import oracle_seeds as oracles
 from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.attribution.rank_agreement import METRICS, random_expectation, rbo_max
@@ -28,7 +29,6 @@ from guda_cli.settings.reading import dump
 from guda_cli.workflow.judging.bench import Bench, open_bench
 from guda_cli.workflow.judging.rivals import Found, Rival, find_rivals, spent, variant_name
 from guda_cli.workflow.project.project import Project, now, provenance
-from guda_cli.workflow.scoring.dispatch import METHODS
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
 RELIABLE = 0.7  # of the mean oracle: below, no table means anything
@@ -76,13 +76,13 @@ def build(
     )
 
 
-def _asked(rivals: list[Rival], methods: Sequence[str]) -> list[Rival]:
+def _asked(rivals: list[Rival], asked: Sequence[str]) -> list[Rival]:
     """The rivals of these names, all for none; UsageError for a name that no method and no import has."""
     known = {rival.name.split(" (")[0] for rival in rivals} | {rival.name for rival in rivals}
-    for name in methods:
-        if name not in known and name not in METHODS:
-            raise UsageError(unknown("method", name, sorted(known.union(METHODS))))
-    return [r for r in rivals if not methods or r.name in methods or r.name.split(" (")[0] in methods]
+    for name in asked:
+        if name not in known and name not in all_methods.methods():
+            raise UsageError(unknown("method", name, sorted(known.union(all_methods.methods()))))
+    return [r for r in rivals if not asked or r.name in asked or r.name.split(" (")[0] in asked]
 
 
 def intervals(values: Mapping[str, Array]) -> dict[str, Interval]:

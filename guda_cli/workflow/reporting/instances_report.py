@@ -10,13 +10,13 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.scoring import instance_settings, remembered
 from guda_cli.workflow.scoring.conditions import Given
-from guda_cli.workflow.scoring.instance_run import InstanceRun
+from guda_cli.workflow.scoring.instance_run import InstanceRun, make_run
 
 
 def build(project: Project, method: str, instances: int) -> ReportModel:
     """Everything scored by `method` with the recipe's settings; MissingError when nothing was."""
     chosen = instance_settings.settings(method, project.recipe.attribution)
-    run = InstanceRun(project, chosen, "auto", given=Given(), instances=instances)
+    run = make_run(project, chosen, "auto", given=Given(), instances=instances)
     records = [r for r in project.store.records("score") if _belongs(r, run)]
     queries: dict[str, Query] = {
         query.digest: query for record in records for query in remembered.recall(project, record)

@@ -6,17 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guda_cli.errors import UsageError, unknown
-from guda_cli.workflow.project.counterfactual_kinds import KINDS
+from guda_cli.attribution import methods
+from guda_cli.attribution.methods import COUNTERFACTUAL, IMAGES
+from guda_cli.errors import UsageError
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring import instance_settings as instances
+from guda_cli.workflow.scoring import instance_settings
 from guda_cli.workflow.scoring.conditions import check_given
 
 if TYPE_CHECKING:
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.run import Run
-
-METHODS = (*KINDS, *instances.METHODS)
 
 
 def parse_methods(text: str, *, instances: int = 0, mapped: bool = False) -> list[str]:
@@ -26,24 +25,17 @@ def parse_methods(text: str, *, instances: int = 0, mapped: bool = False) -> lis
     training images) or maps.
     """
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in names:
-        if name not in METHODS:
-            raise UsageError(unknown("method", name, METHODS), why="it is one of " + ", ".join(METHODS))
+    kinds = {methods.find(name).kind for name in names}
     if not names:
         raise UsageError("no method was named", fix="--method guda")
-    if instances and not any(scores_images(name) for name in names):
+    if instances and IMAGES not in kinds:
         raise UsageError(
             f"--instances: {', '.join(names)} scores groups, not single training images",
             fix="--method similarity --instances N",
         )
-    if mapped and not set(names) & set(KINDS):
+    if mapped and COUNTERFACTUAL not in kinds:
         raise UsageError("--map needs a method that compares models", fix="--method guda --map FILE")
     return names
-
-
-def scores_images(name: str) -> bool:
-    """Whether the method scores single training images."""
-    return name in instances.METHODS and name != instances.RANDOM
 
 
 def make_runs(
@@ -51,19 +43,18 @@ def make_runs(
 ) -> list[Run]:
     """A run for each method; each checks what it needs before any work is done."""
     from guda_cli.workflow.scoring.counterfactual_run import ScoreRun
-    from guda_cli.workflow.scoring.instance_run import InstanceRun
+    from guda_cli.workflow.scoring.instance_run import make_run
 
     check_given(project.recipe, settings.given)
     runs: list[Run] = []
     for name in names:
-        if name in KINDS:
+        if methods.find(name).kind == COUNTERFACTUAL:
             runs.append(ScoreRun(project, dataclasses.replace(settings, method=name), device))
         else:
-            chosen = instances.settings(name, project.recipe.attribution)
+            chosen = instance_settings.settings(name, project.recipe.attribution)
             runs.append(
-                InstanceRun(
-                    project, chosen, device, groups=settings.groups, given=settings.given,
-                    instances=count,
+                make_run(
+                    project, chosen, device, groups=settings.groups, given=settings.given, instances=count
                 )
-            )  # fmt: skip
+            )
     return runs

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from guda_cli.attribution import methods
 from guda_cli.data.queries import Query, load_query
 from guda_cli.errors import DataError, UsageError, unknown
 from guda_cli.store import ActionRecord
@@ -19,7 +20,6 @@ from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
-from guda_cli.workflow.scoring.dispatch import METHODS
 
 COLUMNS = ("image", "group", "score")
 LARGEST = 256 << 20  # bytes of a file of scores
@@ -48,7 +48,7 @@ def import_scores(project: Project, path: Path, name: str | None) -> Imported:
     used, UsageError for an unknown group or a name that is a method's own.
     """
     full, name = project.require_full(), name or path.stem
-    if name in METHODS:
+    if name in methods.methods():
         raise UsageError(f"'{name}' is a method of its own", fix=f"--name other-{name}")
     table = _table(_rows(path), project.data.counts, path)
     finder = _Finder(project, full, path)

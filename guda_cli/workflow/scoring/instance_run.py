@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guda_cli.attribution import aggregate
-from guda_cli.attribution.rivals.random_scores import random_scores
+from guda_cli.attribution import aggregate, methods
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import RecipeError
@@ -24,14 +23,15 @@ from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.instance_answers import answer, best_instances, by_prompt
-from guda_cli.workflow.scoring.instance_settings import RANDOM, MethodSettings
-from guda_cli.workflow.scoring.instance_store import Arrays, ScoreTable, pack, preparation, remember, unpack
+from guda_cli.workflow.scoring.instance_context import context_of
+from guda_cli.workflow.scoring.instance_settings import MethodSettings
+from guda_cli.workflow.scoring.instance_store import ScoreTable, pack, preparation, remember, unpack
 from guda_cli.workflow.scoring.looks import looks_like
 from guda_cli.workflow.scoring.pool import Pool
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
 
 if TYPE_CHECKING:
-    from guda_cli.attribution.rivals.engine import Engine
+    from guda_cli.attribution.rivals.engine import Arrays, Engine, GroupEngine
     from guda_cli.workflow.project.compute import Compute
 
 PART = 8  # queries published together: what a kill can cost
@@ -111,7 +111,7 @@ class InstanceRun:
 
     def blocks(self, paths: Sequence[str]) -> Iterator[BlockResult]:
         """Score the images of `paths` in blocks; a bad file does not stop the others."""
-        self._prepared  # noqa: B018 - before the queries' progress bar
+        self._begin()
         with self.project.console.progress(f"score: {self.method}", len(paths), unit="image") as bar:
             for start in range(0, len(paths), BLOCK):
                 queries, bad = load(self.project, paths[start : start + BLOCK], self.conditions)
@@ -123,8 +123,6 @@ class InstanceRun:
         """The preparation, and how many images have no scores yet."""
         queries, _ = load(self.project, paths, self.conditions)
         digests = [query.digest for query in queries]
-        if self.method == RANDOM:
-            return [Step("random scores", CACHED, "made up on the spot")]
         action = preparation(self.project, self.full, self.settings)
         record = self.project.store.lookup(action.key)
         steps = [Step(action.what, CACHED if record else TO_DO, key=action.key, command="guda score")]
@@ -136,21 +134,22 @@ class InstanceRun:
 
     def read(self, queries: list[Query]) -> list[QueryResult]:
         """Results of images scored before; those without a row are left out. Runs nothing."""
-        rows: dict[str, Array] = {}
-        if self.method != RANDOM:
-            record = self.known_preparation()
-            known = self._known_compute()
-            rows = self._table(record, known).read([q.digest for q in queries]) if record else {}
-            queries = [query for query in queries if query.digest in rows]
+        record, known = self.known_preparation(), self._known_compute()
+        rows = self._table(record, known).read([q.digest for q in queries]) if record else {}
+        queries = [query for query in queries if query.digest in rows]
         return self._results(queries, rows) if queries else []
 
     def known_preparation(self) -> ActionRecord | None:
         """What was prepared earlier, if it was."""
         return self.project.store.lookup(preparation(self.project, self.full, self.settings).key)
 
+    def _begin(self) -> None:
+        """What comes before the queries' progress bar."""
+        self._prepared  # noqa: B018 - made once
+
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
         started, before, computed = time.monotonic(), self.forwards, self.computed
-        rows = {} if self.method == RANDOM else self._rows(queries, advance)
+        rows = self._rows(queries, advance)
         out = self._results(queries, rows)
         facts = {
             "images": len(queries),
@@ -164,11 +163,7 @@ class InstanceRun:
 
     def _results(self, queries: list[Query], rows: Mapping[str, Array]) -> list[QueryResult]:
         names = [what.name for what in self.removals]
-        if self.method == RANDOM:
-            table = random_scores([q.digest for q in queries], names, int(self.settings.values["seed"]))
-        else:
-            of_images = np.stack([rows[query.digest] for query in queries]).astype(np.float64)
-            table = aggregate.group_scores(of_images, self._members, self.how, groups=names)
+        table = self._of_groups(queries, rows, names)
         looks = looks_like(self.project, queries)
         out = []
         for query, scores, look in zip(queries, table, looks, strict=True):
@@ -176,6 +171,11 @@ class InstanceRun:
             found = best_instances(self._pool, row, self.instances) if row is not None else ()
             out.append(answer(query, scores, names, look, found))
         return out
+
+    def _of_groups(self, queries: list[Query], rows: Mapping[str, Array], names: list[str]) -> Array:
+        """Scores [queries, groups]."""
+        of_images = np.stack([rows[query.digest] for query in queries]).astype(np.float64)
+        return aggregate.group_scores(of_images, self._members, self.how, groups=names)
 
     def _rows(self, queries: list[Query], advance: Callable[[int], None]) -> dict[str, Array]:
         """Scores of training images for each query's digest: read where there, else computed."""
@@ -209,9 +209,7 @@ class InstanceRun:
         return self._pool.members(self.removals)
 
     @cached_property
-    def _prepared(self) -> ActionRecord | None:
-        if self.method == RANDOM:
-            return None
+    def _prepared(self) -> ActionRecord:
         action = preparation(self.project, self.full, self.settings)
         return self.project.ensure(Job(action, lambda: self._prepare(action.what)))
 
@@ -231,23 +229,17 @@ class InstanceRun:
 
     @cached_property
     def _arrays(self) -> Arrays:
-        assert self._prepared is not None
         return unpack(self.project.read(self._prepared, "prepared"))
 
-    def _table(self, record: ActionRecord | None, compute: Mapping[str, Any]) -> ScoreTable:
-        assert record is not None
+    def _table(self, record: ActionRecord, compute: Mapping[str, Any]) -> ScoreTable:
         return ScoreTable.of(self.project, self.full, self.settings, record.outputs["prepared"], compute)
 
     @cached_property
     def _engine(self) -> Engine:
-        if self.method == "similarity":
-            from guda_cli.workflow.scoring.similarity_engine import Similarity
-
-            return Similarity(self._pool, self.settings.encoder, self.device)
-        from guda_cli.workflow.scoring.network_engines import Context, make
-
-        models = self.jobs.models(self.full)
-        return make(self.method, Context(models, self._pool, self.settings.values, self.jobs.compute))
+        made: Engine = methods.engine(self.settings.row)(
+            context_of(self.jobs, self.full, self._pool, self.settings, self.device)
+        )
+        return made
 
     def _setup(self) -> Compute:
         return remember_compute(self.project, self.device)
@@ -259,3 +251,39 @@ class InstanceRun:
 
     def _live_compute(self) -> Mapping[str, Any]:
         return {} if self.settings.plain_pixels else self.jobs.compute.key
+
+
+class GroupRun(InstanceRun):
+    """Scores groups by their names, on the spot: nothing is prepared, nothing kept but that it was done."""
+
+    def plan(self, paths: Sequence[str]) -> list[Step]:
+        """See `InstanceRun`: there is nothing to do, but what is asked is looked at."""
+        load(self.project, paths, self.conditions)
+        return [Step(f"{self.method} scores", CACHED, "made up on the spot")]
+
+    def read(self, queries: list[Query]) -> list[QueryResult]:
+        """See `InstanceRun`: every image has scores."""
+        return self._results(queries, {}) if queries else []
+
+    def known_preparation(self) -> ActionRecord | None:
+        """None: there is nothing to prepare."""
+        return None
+
+    def _begin(self) -> None:
+        pass
+
+    def _rows(self, queries: list[Query], advance: Callable[[int], None]) -> dict[str, Array]:
+        return {}
+
+    def _of_groups(self, queries: list[Query], rows: Mapping[str, Array], names: list[str]) -> Array:
+        engine: GroupEngine = methods.engine(self.settings.row)(self.settings.values)
+        return engine.group_scores([query.digest for query in queries], names)
+
+
+def make_run(
+    project: Project, method: MethodSettings, device: str, *, groups: Sequence[str] = (), given: Given,
+    instances: int = 0,
+) -> InstanceRun:  # fmt: skip
+    """The run of a method that scores training images or groups."""
+    kind = InstanceRun if method.scores_images else GroupRun
+    return kind(project, method, device, groups=groups, given=given, instances=instances)

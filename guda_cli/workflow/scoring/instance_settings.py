@@ -1,34 +1,23 @@
-"""The rival methods by name, the settings each reads and what each needs; imports no torch."""
+"""The settings of a method that scores training images or groups, from a recipe; imports no torch."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from guda_cli.attribution import methods
+from guda_cli.attribution.methods import Method
 from guda_cli.attribution.rivals.embeddings import PIXELS
-from guda_cli.errors import UsageError, unknown
 from guda_cli.sections import AttributionSpec
 
-INFLUENCE = {"trak": "loss", "d-trak": "square", "das": "mean"}
-"""Methods of projected gradients and what each differentiates."""
-RANDOM = "random"
-# What enters the key of a method's scores; `aggregate` is chosen when they are read.
-READS: Mapping[str, tuple[str, ...]] = {
-    "similarity": ("encoder",),
-    **dict.fromkeys(INFLUENCE, ("per_group", "timesteps", "draws", "projection", "ridge", "seed")),
-    "unlearn-query": ("per_group", "timesteps", "draws", "seed", "query_rise", "damping"),
-    "mucs": ("per_group", "timesteps", "draws", "seed", "mucs_steps", "mucs_lr"),
-    RANDOM: ("seed",),
-}
-METHODS = tuple(READS)
+ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """A method and the settings that decide its scores of training images."""
+    """A method and the settings that decide its scores; `aggregate` is chosen when these are read."""
 
     method: str
     values: Mapping[str, Any]
@@ -36,9 +25,14 @@ class MethodSettings:
     encoder: str = ""  # as typed; `values` hold what it is, not where
 
     @property
+    def row(self) -> Method:
+        """The method's row."""
+        return methods.find(self.method)
+
+    @property
     def scores_images(self) -> bool:
-        """Whether it scores training images (all but `random` do)."""
-        return self.method != RANDOM
+        """Whether it scores training images."""
+        return self.row.kind == methods.IMAGES
 
     @property
     def plain_pixels(self) -> bool:
@@ -53,12 +47,10 @@ class MethodSettings:
 
 def settings(method: str, spec: AttributionSpec) -> MethodSettings:
     """The settings of `method` in a recipe; UsageError naming the nearest for an unknown one."""
-    if method not in READS:
-        raise UsageError(unknown("method", method, METHODS))
-    values = dataclasses.asdict(spec)
-    if method != "similarity":
-        return MethodSettings(method, {name: values[name] for name in READS[method]}, spec.aggregate)
-    return MethodSettings(method, {"encoder": _identity(spec.encoder)}, spec.aggregate, spec.encoder)
+    values = methods.values(methods.find(method), spec)
+    if ENCODER not in values:
+        return MethodSettings(method, values, spec.aggregate)
+    return MethodSettings(method, {**values, ENCODER: _identity(spec.encoder)}, spec.aggregate, spec.encoder)
 
 
 def _identity(encoder: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from guda_cli.attribution.rivals.engine import Arrays
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.store import ActionRecord
@@ -19,14 +20,12 @@ from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
 
-Arrays = dict[str, Array]
-
 
 def preparation(project: Project, full: ActionRecord, method: MethodSettings) -> Action:
     """What a method computes once for a model and its training images."""
     inputs = {"dataset": project.data.blob}
     params: dict[str, Any] = {"method": method.method, "values": dict(method.values)}
-    if method.method != "similarity":
+    if method.row.of_model:
         inputs |= model_blobs(full)
         params |= read_latents(project.recipe, full)
     return Action("attribution", params, inputs, f"{method.name}: training images")

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from guda_cli.attribution.rivals.embeddings import PIXELS, Encoder, cosine, load_encoder
+from guda_cli.attribution.rivals.embeddings import PIXELS, Embeddings, Encoder, load_encoder
 from guda_cli.attribution.rivals.engine import Advance, Arrays, Engine, Prepared
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
-from guda_cli.workflow.scoring.pool import Pool
+
+
+def cosine(queries: Embeddings, training: Embeddings) -> npt.NDArray[np.float64]:
+    """Cosines float64 [Q, N] of unit vectors [Q, D] and [N, D], one query at a time.
+
+    (A product of matrices would round differently with the number of queries.)
+    """
+    rows: Iterable[npt.NDArray[np.float32]] = (training @ query for query in queries)
+    out = np.zeros((len(queries), len(training)))
+    for row, values in zip(out, rows, strict=True):
+        np.clip(values, -1.0, 1.0, out=row)
+    return out
 
 
 class Similarity(Engine):
     """Embeddings of the training images once, of each query as it comes; no diffusion model is run."""
 
-    def __init__(self, pool: Pool, encoder: str, device: str) -> None:
-        self.pool, self.name = pool, encoder
-        self.device = "cpu" if device == "auto" else device
-
     @cached_property
     def encoder(self) -> Encoder:
         """Loaded once."""
-        return load_encoder(self.name, self.pool.data.images, self.device)
+        device = "cpu" if self.context.device == "auto" else self.context.device
+        return load_encoder(self.context.encoder, self.context.training, device)
 
     def expected_forwards(self) -> int:
         """See `Engine`: one embedding a training image."""
-        return 0 if self.name == PIXELS else len(self.pool.indices)
+        return 0 if self.context.encoder == PIXELS else len(self.context.indices)
 
     def prepare(self, advance: Advance) -> Prepared:
         """Unit embeddings [N, D] of the training images."""
-        found = self.encoder.embed(self.pool.pixels)
+        found = self.encoder.embed(self.context.training[self.context.indices])
         advance(self.expected_forwards())
         return Prepared({"embeddings": found}, 0.0, {"encoder": self.encoder.identity})
 

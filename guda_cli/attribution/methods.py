@@ -1,0 +1,239 @@
+"""Every method of `guda score`: one row each, and the rows that installed packages add. Imports no torch.
+
+A new method is a file of `attribution.rivals` with an engine (see `rivals.engine`) and a row here; in another
+package the same, and an entry point of the group `guda.methods` that has the method's name and leads to the
+row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from guda_cli import plugins
+from guda_cli.errors import UsageError, unknown
+from guda_cli.sections import AT_LEAST_1, POSITIVE, AttributionSpec, Setting
+
+GROUP = "guda.methods"
+COUNTERFACTUAL, IMAGES, GROUPS = "counterfactual", "images", "groups"
+"""Kinds: models without a group are compared; training images are scored; groups are, by their names."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the program knows of a method before it runs it."""
+
+    name: str
+    kind: str
+    """COUNTERFACTUAL, IMAGES or GROUPS."""
+    help: str
+    """What the help of `guda score --method` calls it."""
+    sentence: str
+    """How it finds out, as the end of a report's sentence."""
+    doc: tuple[str, str]
+    """Its score of group k for query q, and what it needs: cells of the table in docs/methods.md."""
+    engine: str = ""
+    """`module:Class` of an `Engine`, or a `GroupEngine` where groups are scored; "" for COUNTERFACTUAL."""
+    settings: tuple[Setting, ...] = ()
+    """What its scores depend on, of the recipe's section `attribution`: it enters their key."""
+    of_model: bool = True
+    """Whether what it prepares depends on the full model."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (COUNTERFACTUAL, IMAGES, GROUPS):
+            raise ValueError(f"the method '{self.name}' is of no kind '{self.kind}'")
+
+    @property
+    def reads(self) -> dict[str, Setting]:
+        """Its settings by name."""
+        return {setting.name: setting for setting in self.settings}
+
+
+_SEED = Setting("seed")
+_SUBSET = tuple(Setting(name, bounds=AT_LEAST_1) for name in ("per_group", "timesteps", "draws"))
+_INFLUENCE: dict[str, Any] = {
+    "kind": IMAGES,
+    "settings": (
+        *_SUBSET, Setting("projection", bounds=AT_LEAST_1), Setting("ridge", bounds=POSITIVE), _SEED,
+    ),
+}  # fmt: skip
+METHODS = (
+    Method(
+        "guda",
+        COUNTERFACTUAL,
+        "guda (unlearned models)",
+        "each group was unlearned from the full model",
+        (
+            "ELBO(q; theta) - ELBO(q; theta without k), the model *unlearned* (arXiv 2601.22651)",
+            "`guda unlearn`",
+        ),
+    ),
+    Method(
+        "logo",
+        COUNTERFACTUAL,
+        "logo (retrained ones)",
+        "the model was trained again without each group",
+        (
+            "the same with the model *retrained* without k; the mean over its seeds",
+            "`guda train --each-group --seeds A,B`",
+        ),
+    ),
+    Method(
+        "similarity",
+        IMAGES,
+        "similarity",
+        "the training images were compared with the query by their embeddings",
+        (
+            "cosine of embeddings with the group's images",
+            "nothing; `--encoder` a CLIP or DINO folder or hub id",
+        ),
+        "guda_cli.attribution.rivals.similarity:Similarity",
+        settings=(Setting("encoder"),),
+        of_model=False,
+    ),
+    Method(
+        "trak",
+        help="trak",
+        sentence="gradients of the denoising loss were compared (TRAK)",
+        doc=(
+            "phi_q^T (Phi^T Phi + r I)^-1 phi_i, phi the projected gradient of the denoising loss "
+            "(Park et al. 2023)",
+            "gradients of a subset",
+        ),
+        engine="guda_cli.attribution.rivals.influence:Trak",
+        **_INFLUENCE,
+    ),
+    Method(
+        "d-trak",
+        help="d-trak",
+        sentence="gradients of the network's squared output were compared (D-TRAK)",
+        doc=("the same with the gradient of mean(eps_theta^2) (Zheng et al. 2024)", "the same"),
+        engine="guda_cli.attribution.rivals.influence:DTrak",
+        **_INFLUENCE,
+    ),
+    Method(
+        "das",
+        help="das",
+        sentence="gradients of the network's mean output were compared (DAS)",
+        doc=(
+            "the same with unit gradients of mean(eps_theta), times the image's relative residual norm "
+            "(Lin et al. 2025)",
+            "the same",
+        ),
+        engine="guda_cli.attribution.rivals.influence:Das",
+        **_INFLUENCE,
+    ),
+    Method(
+        "unlearn-query",
+        IMAGES,
+        "unlearn-query",
+        "the query was unlearned in one step and the training images' losses compared",
+        (
+            "rise of image i's loss after one Fisher-preconditioned ascent step on q (Wang et al. 2024)",
+            "a Fisher diagonal",
+        ),
+        "guda_cli.attribution.rivals.unlearn_query:UnlearnQuery",
+        settings=(
+            *_SUBSET, _SEED, Setting("query_rise", bounds=POSITIVE), Setting("damping", bounds=POSITIVE),
+        ),
+    ),
+    Method(
+        "mucs",
+        IMAGES,
+        "mucs",
+        "the query was unlearned by bounded ascent and the training images' losses compared",
+        (
+            "relative rise of image i's loss after bounded ascent on q with a retain term "
+            "(Serra et al. 2026)",
+            "nothing",
+        ),
+        "guda_cli.attribution.rivals.mucs:Mucs",
+        settings=(
+            *_SUBSET, _SEED, Setting("mucs_steps", bounds=AT_LEAST_1), Setting("mucs_lr", bounds=POSITIVE),
+        ),
+    ),
+    Method(
+        "random",
+        GROUPS,
+        "random",
+        "scores were drawn at random: a floor for comparison, no answer",
+        ("chance", "nothing"),
+        "guda_cli.attribution.rivals.random_scores:RandomScores",
+        settings=(_SEED,),
+        of_model=False,
+    ),
+)  # fmt: skip
+"""The program's own, in the order of every listing."""
+COMPARING = tuple(row.name for row in METHODS if row.kind == COUNTERFACTUAL)
+"""Names of the methods that compare models."""
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """Every method by name: this program's, then those of installed packages."""
+    return plugins.table(METHODS, GROUP, lambda row: row.name)
+
+
+def find(name: str) -> Method:
+    """The method of that name; UsageError naming the nearest for an unknown one."""
+    known = {row.name: row for row in METHODS}
+    if name not in known:  # only then are other packages looked at
+        known = methods()
+    if name not in known:
+        raise UsageError(unknown("method", name, known), why="it is one of " + ", ".join(known))
+    if known[name].kind == COUNTERFACTUAL and name not in COMPARING:
+        raise UsageError(
+            f"'{name}' cannot be used", why="other packages add methods that score images or groups"
+        )
+    return known[name]
+
+
+def help_text() -> str:
+    """The methods for the help of an option."""
+    *first, last = (row.help for row in methods().values())
+    return f"{', '.join(first)} or {last}"
+
+
+def own_settings() -> dict[str, Setting]:
+    """Settings of installed packages' methods that are no fields of `AttributionSpec`, by name."""
+    fields = {f.name for f in dataclasses.fields(AttributionSpec)}
+    return {k: s for row in methods().values() for k, s in row.reads.items() if k not in fields}
+
+
+def check_settings(spec: AttributionSpec) -> None:
+    """RecipeError for a value that no method takes; other packages' methods only where their settings are."""
+    rows = methods().values() if spec.options else METHODS
+    for name, setting in {s.name: s for row in rows for s in row.settings}.items():
+        setting.bounds.check(f"attribution.{name}", _given(spec, name))
+
+
+def _given(spec: AttributionSpec, name: str) -> Any:
+    """What the recipe says; None where it says nothing."""
+    return dict(spec.options)[name] if name in dict(spec.options) else getattr(spec, name, None)
+
+
+def values(row: Method, spec: AttributionSpec) -> dict[str, Any]:
+    """The settings in force of a method, by name, as they enter its key."""
+    given = {name: _given(spec, name) for name in row.reads}
+    return {name: row.reads[name].usual if value is None else value for name, value in given.items()}
+
+
+def engine(row: Method) -> Any:
+    """The class that a method's row names: of `Engine`, or of `GroupEngine` where it scores groups.
+
+    UsageError where it cannot be imported or is none.
+    """
+    from guda_cli.attribution.rivals.engine import Engine, GroupEngine
+
+    wanted = GroupEngine if row.kind == GROUPS else Engine
+    try:
+        found = plugins.load(row.engine)
+    except (ImportError, AttributeError, ValueError) as err:
+        raise UsageError(f"the method '{row.name}' cannot be loaded", why=f"{row.engine}: {err}") from err
+    if not (isinstance(found, type) and issubclass(found, wanted)):
+        raise UsageError(
+            f"the method '{row.name}' cannot be used", why=f"{row.engine} is no {wanted.__name__}"
+        )
+    return found
