@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from guda_cli.attribution import methods
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.sections import BETA_SCHEDULES, PREDICTION_TYPES, SOURCES, Recipe, UnlearnSpec, subset_of
 
@@ -52,11 +53,7 @@ _AT_LEAST: dict[str, float] = {
     "score.timesteps": 1,
     "score.draws": 1,
     "sample.steps": 1,
-    "attribution.per_group": 1,
-    "attribution.timesteps": 1,
-    "attribution.draws": 1,
-    "attribution.projection": 1,
-    "attribution.mucs_steps": 1,
+    **{f"attribution.{name}": bound for name, bound in methods.bounds("at_least").items()},
 }
 _ABOVE: dict[str, float] = {
     "diffusion.beta_start": 0,
@@ -65,10 +62,7 @@ _ABOVE: dict[str, float] = {
     "train.grad_clip": 0,
     "unlearn.lr": 0,
     "unlearn.cap": 0,
-    "attribution.ridge": 0,
-    "attribution.query_rise": 0,
-    "attribution.damping": 0,
-    "attribution.mucs_lr": 0,
+    **{f"attribution.{name}": bound for name, bound in methods.bounds("above").items()},
     "unlearn.guard_temperature": 0,
     "latent.lr": 0,
     "text.lr": 0,

@@ -54,6 +54,7 @@ def build(project: Project, method: str, instances: int) -> ReportModel:
             "settings": {**chosen.values, "aggregate": str(run.how)},
         },
         counterfactual=False,
+        sentence="" if chosen.encoder else chosen.row.sentence,  # with an encoder the name says it
         **summarise(answers, groups)._asdict(),
     )
 
