@@ -12,11 +12,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import UsageError, unknown
 from guda_cli.sections import AttributionSpec
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "guda.methods"
 COUNTERFACTUAL, IMAGES, GROUPS = "counterfactual", "images", "groups"
@@ -217,6 +219,8 @@ def engine(row: Method) -> Any:
 @cache
 def _entries() -> Mapping[str, EntryPoint]:
     """Entry points of other packages by name; of several with one name the first."""
+    from importlib.metadata import entry_points  # here, as it takes longer than all else in this module
+
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=ENTRY_POINTS):
         found.setdefault(entry.name, entry)
