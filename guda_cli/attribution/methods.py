@@ -8,12 +8,12 @@ row.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from guda_cli import plugins
-from guda_cli.errors import UsageError, unknown
+from guda_cli.errors import RecipeError, UsageError, unknown
 from guda_cli.sections import AT_LEAST_1, POSITIVE, AttributionSpec, Setting
 
 GROUP = "guda.methods"
@@ -168,44 +168,50 @@ METHODS = (
 """The program's own, in the order of every listing."""
 COMPARING = tuple(row.name for row in METHODS if row.kind == COUNTERFACTUAL)
 """Names of the methods that compare models."""
+_OWN = {row.name: row for row in METHODS}
 
 
-@cache
-def methods() -> dict[str, Method]:
-    """Every method by name: this program's, then those of installed packages."""
-    return plugins.table(METHODS, GROUP, lambda row: row.name)
+def names() -> list[str]:
+    """All methods, the program's own first; no package is imported for it."""
+    return plugins.names(GROUP, _OWN)
 
 
 def find(name: str) -> Method:
-    """The method of that name; UsageError naming the nearest for an unknown one."""
-    known = {row.name: row for row in METHODS}
-    if name not in known:  # only then are other packages looked at
-        known = methods()
-    if name not in known:
-        raise UsageError(unknown("method", name, known), why="it is one of " + ", ".join(known))
-    if known[name].kind == COUNTERFACTUAL and name not in COMPARING:
-        raise UsageError(
-            f"'{name}' cannot be used", why="other packages add methods that score images or groups"
-        )
-    return known[name]
+    """The method of that name; UsageError naming the nearest for an unknown one.
+
+    RecipeError for a package's that cannot be used.
+    """
+    found = _OWN.get(name) or plugins.find(GROUP, name, Method)
+    if found is None:
+        raise UsageError(unknown("method", name, names()), why="it is one of " + ", ".join(names()))
+    if found.kind == COUNTERFACTUAL and name not in _OWN:
+        raise plugins.unusable(GROUP, name, f"packages add methods of the kinds {IMAGES} and {GROUPS}")
+    return found
 
 
 def help_text() -> str:
-    """The methods for the help of an option."""
-    *first, last = (row.help for row in methods().values())
+    """The program's own methods for the help of an option."""
+    *first, last = (row.help for row in METHODS)
     return f"{', '.join(first)} or {last}"
 
 
 def own_settings() -> dict[str, Setting]:
-    """Settings of installed packages' methods that are no fields of `AttributionSpec`, by name."""
+    """Settings of installed packages' methods that are no fields of `AttributionSpec`, by name.
+
+    A package that cannot be used has none; who names its method hears why.
+    """
     fields = {f.name for f in dataclasses.fields(AttributionSpec)}
-    return {k: s for row in methods().values() for k, s in row.reads.items() if k not in fields}
+    found: dict[str, Setting] = {}
+    for name in plugins.names(GROUP, ()):
+        with suppress(RecipeError):
+            found |= {key: setting for key, setting in find(name).reads.items() if key not in fields}
+    return found
 
 
 def check_settings(spec: AttributionSpec) -> None:
-    """RecipeError for a value that no method takes; other packages' methods only where their settings are."""
-    rows = methods().values() if spec.options else METHODS
-    for name, setting in {s.name: s for row in rows for s in row.settings}.items():
+    """RecipeError for a value that no method takes; packages are looked at only for settings of their own."""
+    own = own_settings() if spec.options else {}
+    for name, setting in ({s.name: s for row in METHODS for s in row.settings} | own).items():
         setting.bounds.check(f"attribution.{name}", _given(spec, name))
 
 
@@ -223,17 +229,8 @@ def values(row: Method, spec: AttributionSpec) -> dict[str, Any]:
 def engine(row: Method) -> Any:
     """The class that a method's row names: of `Engine`, or of `GroupEngine` where it scores groups.
 
-    UsageError where it cannot be imported or is none.
+    RecipeError for a package's that cannot be imported or is none.
     """
     from guda_cli.attribution.rivals.engine import Engine, GroupEngine
 
-    wanted = GroupEngine if row.kind == GROUPS else Engine
-    try:
-        found = plugins.load(row.engine)
-    except (ImportError, AttributeError, ValueError) as err:
-        raise UsageError(f"the method '{row.name}' cannot be loaded", why=f"{row.engine}: {err}") from err
-    if not (isinstance(found, type) and issubclass(found, wanted)):
-        raise UsageError(
-            f"the method '{row.name}' cannot be used", why=f"{row.engine} is no {wanted.__name__}"
-        )
-    return found
+    return plugins.load(GROUP, row.name, row.engine, GroupEngine if row.kind == GROUPS else Engine)

@@ -125,8 +125,8 @@ def _build(cls: Any, values: Any, where: str) -> Any:
 def _extra(section: str, values: dict[str, Any]) -> dict[str, Any]:
     """What other packages' operators and methods have beside a section's fields, with its usual value.
 
-    Of operators only the one that the recipe names: it is applied alone. Methods are looked at where the recipe
-    has an entry that is nobody's, since one recipe serves several.
+    Of operators only the one that the recipe names: it is applied alone. One recipe serves several methods:
+    they are looked at where it has an entry that is no field.
     """
     if section == "unlearn":
         found = catalog.own_settings(str(values.get("operator", UnlearnSpec.operator)))

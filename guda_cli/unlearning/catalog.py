@@ -10,7 +10,6 @@ import dataclasses
 import importlib.util
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from guda_cli import plugins
@@ -183,31 +182,31 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-@cache
-def operators() -> dict[str, OperatorRow]:
-    """Every operator by name: this program's, then those of installed packages."""
-    return plugins.table(ROWS, GROUP, lambda row: row.name)
+_OWN = {each.name: each for each in ROWS}
+
+
+def names() -> list[str]:
+    """All operators, this program's first."""
+    return plugins.names(GROUP, _OWN)
 
 
 def row(name: str) -> OperatorRow:
     """The operator of that name; RecipeError naming the nearest for an unknown one."""
-    known = {each.name: each for each in ROWS}
-    if name not in known:  # only then are other packages looked at
-        known = operators()
-    if name not in known:
-        raise RecipeError(unknown("operator", name, known))
-    return known[name]
+    found = _OWN.get(name) or plugins.find(GROUP, name, OperatorRow)
+    if found is None:
+        raise RecipeError(unknown("operator", name, names()))
+    return found
 
 
 def help_text() -> str:
-    """The operators for the help of an option: those for any model, then those that read prompts."""
-    plain = [name for name, each in operators().items() if "prompts" not in each.needs]
-    text = [name for name, each in operators().items() if "prompts" in each.needs]
+    """The program's own operators for the help of an option: those for any model, then for prompts."""
+    plain = [each.name for each in ROWS if "prompts" not in each.needs]
+    text = [each.name for each in ROWS if "prompts" in each.needs]
     return f"{_either(plain)}; for text-to-image models also {_either(text)}"
 
 
 def _either(names: Sequence[str]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return " or ".join([", ".join(names[:-1]), names[-1]])
 
 
 def own_settings(name: str) -> dict[str, Setting]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, training_target
+from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, squared_error, training_target
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 from guda_cli.training import distributed, loop
@@ -18,7 +18,7 @@ from guda_cli.training.scale import Scale, checkpointed
 from guda_cli.training.stream import Stream, clean
 from guda_cli.unlearning import catalog, subsets
 from guda_cli.unlearning.guard import guard_weights
-from guda_cli.unlearning.operators.base import ForgetBatch, Operator, Problem, squared_error
+from guda_cli.unlearning.operators.base import ForgetBatch, Operator, Problem
 from guda_cli.unlearning.operators.make import make
 
 

@@ -60,6 +60,7 @@ def report(queries: tuple[QueryResult, ...] | None = None, **changes: Any) -> Re
         ),
         "provenance": {"device": "cpu", "packages": {"torch": "2.9"}, "loss": float("nan")},
         "warnings": ("<u>careful</u>",),
+        "sentence": "each group was unlearned from the full model",
     }
     summary = summarise(queries, fields["groups"])._asdict()
     return ReportModel(queries=queries, **{**fields, **summary, **changes})

@@ -43,6 +43,7 @@ def similarity(**changes: Any) -> ReportModel:
         "checks": (),
         "costs": (),
         "counterfactual": False,
+        "sentence": "the training images were compared with the query by their embeddings",
     }
     return report((answered("a.png"), answered("b.png")), **{**fields, **changes})
 

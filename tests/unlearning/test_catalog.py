@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from guda_cli import plugins
 from guda_cli.errors import RecipeError
 from guda_cli.sections import ModelSpec, UnlearnSpec, subset_of, to_dict
 from guda_cli.training import loop
@@ -16,12 +19,32 @@ from guda_cli.unlearning.run import unlearn
 from tests.diffusion.tiny import bytes_images, make_denoiser, make_schedule
 from tests.unlearning.helpers import ANCHORS, COUNT, OPERATORS, mask, problem, traits
 
+DOCS = Path(__file__).parents[2] / "docs"
 PLAIN = to_dict(ModelSpec())
 ATTENTION = {**PLAIN, "add_attention": True}
 
 
 def spec(**changes: Any) -> UnlearnSpec:
     return dataclasses.replace(UnlearnSpec(), **changes)
+
+
+@pytest.mark.parametrize("row", catalog.ROWS, ids=lambda row: row.name)
+def test_a_row_is_complete(row: catalog.OperatorRow) -> None:
+    """Nothing of an operator lies elsewhere but its class and what it reads of the recipe."""
+    assert catalog.row(row.name) is row
+    made = plugins.load(catalog.GROUP, row.name, row.where, object)
+    taken = inspect.signature(made).parameters
+    assert list(taken)[:1] == ["problem"]
+    assert {"full", "parameters"} <= taken.keys()
+    assert callable(made.loss)
+    assert callable(made.shown)
+    fields = {f.name for f in dataclasses.fields(UnlearnSpec)}
+    assert set(row.reads) <= fields
+    assert {"steps", "lr"} <= row.tried.keys() <= fields
+    assert all(row.tried.values())
+    assert row.needs.keys() <= {"full", "prompts", "styles", "null", "batch"}
+    assert all(row.needs.values())
+    assert f"| `{row.name}` | {row.summary} |\n" in (DOCS / "methods.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATORS if name not in ANCHORS])

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from guda_cli.diffusion.denoiser import add_noise
-from guda_cli.unlearning.operators.base import squared_error
+from guda_cli.diffusion.denoiser import add_noise, squared_error
 from guda_cli.unlearning.operators.make import make
 from guda_cli.unlearning.operators.siss import Siss, importance
 from guda_cli.unlearning.run import step_loss

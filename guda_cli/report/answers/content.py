@@ -161,7 +161,8 @@ class ReportModel:
     or what another method's scores are, such as ``similarity score``. ``counterfactual`` says whether models
     without the groups were compared; ``weighting``, ``grid`` and ``draws`` may be empty otherwise.
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
-    of which there are ``matrix_counts[row]``. ``gallery`` is there where it was asked for.
+    of which there are ``matrix_counts[row]``. ``gallery`` is there where it was asked for. ``sentence`` says
+    how the method finds out, as the end of a sentence.
     """
 
     title: str
@@ -188,6 +189,7 @@ class ReportModel:
     warnings: tuple[str, ...] = ()
     counterfactual: bool = True
     gallery: Gallery | None = None
+    sentence: str = ""
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

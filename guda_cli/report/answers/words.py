@@ -16,17 +16,6 @@ from guda_cli.report.answers.content import (
 )
 from guda_cli.report.pieces.text import finite, flatten, number, printable
 
-METHODS = {
-    "guda": "each group was unlearned from the full model",
-    "logo": "the model was trained again without each group",
-    "similarity": "the training images were compared with the query by their embeddings",
-    "trak": "gradients of the denoising loss were compared (TRAK)",
-    "d-trak": "gradients of the network's squared output were compared (D-TRAK)",
-    "das": "gradients of the network's mean output were compared (DAS)",
-    "unlearn-query": "the query was unlearned in one step and the training images' losses compared",
-    "mucs": "the query was unlearned by bounded ascent and the training images' losses compared",
-    "random": "scores were drawn at random: a floor for comparison, no answer",
-}
 FORWARD_NOTE = (
     "A forward-equivalent is one pass of one image through the network; a backward pass counts as two. "
     "It measures work independently of the machine."
@@ -140,7 +129,7 @@ def question(report: ReportModel) -> str:
     """What was asked."""
     images = "1 image" if len(report.queries) == 1 else f"{len(report.queries):,} images"
     it = "it" if len(report.queries) == 1 else "each of them"
-    how = METHODS.get(report.method, f"method {printable(report.method)}")
+    how = report.sentence or f"method {printable(report.method)}"
     need = f"does the model need to explain {it}" if report.counterfactual else f"is {it} owed to"
     return (
         f"Asked of {images}: which of the {len(report.groups):,} groups of the training data {need}? "

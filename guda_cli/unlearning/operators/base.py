@@ -106,11 +106,6 @@ class Operator(Protocol):
         ...
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error per pixel of every entry, [B]."""
-    return (prediction - target).square().flatten(1).mean(1)
-
-
 def uniform(name: str, problem: Problem, batch: ForgetBatch, shape: Sequence[int] = ()) -> Tensor:
     """Uniform draws in [0, 1) for the group's entries, [F, *shape] in float64 on the CPU.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from guda_cli.unlearning.operators.base import ForgetBatch, squared_error, uniform
+from guda_cli.diffusion.denoiser import squared_error
+from guda_cli.unlearning.operators.base import ForgetBatch, uniform
 from guda_cli.unlearning.operators.two_gradients import TwoGradients
 
 

@@ -19,5 +19,7 @@ def make(problem: Problem, full: Denoiser | None = None, parameters: Sequence[Te
     that weigh its gradients.
     """
     row = catalog.row(problem.spec.operator)
-    operator: Operator = plugins.load(row.where)(problem, full=full, parameters=parameters)
+    operator: Operator = plugins.load(catalog.GROUP, row.name, row.where, object)(
+        problem, full=full, parameters=parameters
+    )
     return operator

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, training_target
+from guda_cli.diffusion.denoiser import Denoiser, squared_error, training_target
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.operators.base import ForgetBatch, Problem, squared_error
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 
 
 class NegGrad:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import from_noise, training_target
+from guda_cli.diffusion.denoiser import from_noise, squared_error, training_target
 from guda_cli.diffusion.schedule import Schedule
-from guda_cli.unlearning.operators.base import ForgetBatch, squared_error
+from guda_cli.unlearning.operators.base import ForgetBatch
 
 
 @dataclass(frozen=True, eq=False)

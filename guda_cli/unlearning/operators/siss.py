@@ -14,9 +14,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, add_noise, coefficients, to_x0, training_target
+from guda_cli.diffusion.denoiser import (
+    Denoiser,
+    add_noise,
+    coefficients,
+    squared_error,
+    to_x0,
+    training_target,
+)
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.operators.base import ForgetBatch, Problem, squared_error, uniform
+from guda_cli.unlearning.operators.base import ForgetBatch, Problem, uniform
 from guda_cli.unlearning.operators.two_gradients import TwoGradients
 
 

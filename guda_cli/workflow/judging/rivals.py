@@ -171,7 +171,7 @@ def _instances(bench: Bench, out: Found) -> None:
     seen: dict[str, list[ActionRecord]] = {}
     for record in bench.score_records:
         method = record.params["method"]
-        if method in methods.methods() and methods.find(method).kind == methods.IMAGES:
+        if method in methods.names() and methods.find(method).kind == methods.IMAGES:
             text = json.dumps([method, record.params["values"]], sort_keys=True)
             seen.setdefault(text, []).append(record)
     for text, records in seen.items():

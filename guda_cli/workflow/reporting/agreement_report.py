@@ -80,8 +80,8 @@ def _asked(rivals: list[Rival], asked: Sequence[str]) -> list[Rival]:
     """The rivals of these names, all for none; UsageError for a name that no method and no import has."""
     known = {rival.name.split(" (")[0] for rival in rivals} | {rival.name for rival in rivals}
     for name in asked:
-        if name not in known and name not in all_methods.methods():
-            raise UsageError(unknown("method", name, sorted(known.union(all_methods.methods()))))
+        if name not in known and name not in all_methods.names():
+            raise UsageError(unknown("method", name, sorted(known.union(all_methods.names()))))
     return [r for r in rivals if not asked or r.name in asked or r.name.split(" (")[0] in asked]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from guda_cli.attribution import methods
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -65,6 +66,7 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         provenance=_provenance(project, found, last),
         warnings=tuple(_warnings(project, found, skipped)),
         gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
+        sentence=methods.find(method).sentence,
         **summarise(found_answers, names)._asdict(),
     )
 

@@ -54,6 +54,7 @@ def build(project: Project, method: str, instances: int) -> ReportModel:
             "settings": {**chosen.values, "aggregate": str(run.how)},
         },
         counterfactual=False,
+        sentence=chosen.row.sentence,
         **summarise(answers, groups)._asdict(),
     )
 

@@ -48,7 +48,7 @@ def import_scores(project: Project, path: Path, name: str | None) -> Imported:
     used, UsageError for an unknown group or a name that is a method's own.
     """
     full, name = project.require_full(), name or path.stem
-    if name in methods.methods():
+    if name in methods.names():
         raise UsageError(f"'{name}' is a method of its own", fix=f"--name other-{name}")
     table = _table(_rows(path), project.data.counts, path)
     finder = _Finder(project, full, path)
