@@ -10,17 +10,26 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` with nothing but what JSON knows: NaN and infinities become None."""
+    """`value` with nothing but what strict JSON knows.
+
+    NaN and infinities become None; numpy scalars and arrays are unpacked; sets are sorted by their text, so
+    that equal ones read alike; in text what UTF-8 cannot encode becomes `?`. Keys become text and stay as
+    they are: two must not become one. Raises TypeError for what has no place in a document.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (set, frozenset)):
+        return [plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, PurePath):
-        return str(value)
+        return plain(str(value))
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} has no place in a JSON document")

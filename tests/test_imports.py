@@ -26,6 +26,7 @@ LEAVES: dict[str, set[str]] = {
     "errors": set(),
     "phrases": set(),
     "jsonable": set(),
+    "intervals": set(),
     "sections": {"errors"},
     "plugins": {"errors"},
     "console": {"errors", "jsonable", "phrases"},

@@ -9,6 +9,7 @@ import numpy as np
 
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
+from guda_cli.intervals import Z95
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class Estimate:
     value: Array
     se: Array
 
-    def interval(self, level: float = 1.959963984540054) -> tuple[Array, Array]:
+    def interval(self, level: float = Z95) -> tuple[Array, Array]:
         """The 95 % interval of the Monte-Carlo error."""
         return self.value - level * self.se, self.value + level * self.se
 

@@ -51,6 +51,15 @@ class TestData:
         assert plain(given) == {"a": 1.5, "b": [0, 1], "c": [1, 2], "d": "x", "e": None}
         assert plain({"t": np.bool_(True), 3: np.int64(4)}) == {"t": True, "3": 4}
 
+    def test_sets_have_one_order(self) -> None:
+        assert plain({"a": {10, 9, 1}, "b": frozenset("cab")}) == {"a": [1, 10, 9], "b": ["a", "b", "c"]}
+
+    def test_text_that_does_not_encode(self) -> None:
+        given = {"a": "x\udcff.png", "b": Path("d/\udcfe"), "c": ["\ud800"]}
+        assert plain(given) == {"a": "x?.png", "b": "d/?", "c": ["?"]}
+        keys = ["\udcff", "\udcfe"]  # two, never one
+        assert list(plain(dict.fromkeys(keys, 1))) == keys
+
     def test_what_has_no_place(self) -> None:
         with pytest.raises(TypeError, match="object"):
             plain(object())

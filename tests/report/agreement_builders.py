@@ -8,7 +8,6 @@ from guda_cli.report.agreement.content import (
     CEILING,
     IMPORTED,
     METHOD,
-    METRICS,
     RANDOM,
     AgreementReport,
     AgreementRow,
@@ -19,7 +18,10 @@ from guda_cli.report.agreement.content import (
 )
 
 HOSTILE = "<script>alert('x')</script>\" onload=\"x \\input{y}%$&#_{}~^\x1b[31m\u202e[red]"
-EVERY = (*METRICS, "ndcg@3:linear", "ndcg@5:linear")
+EVERY = (
+    *("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra"),
+    *("ndcg@3:linear", "ndcg@5:linear"),
+)
 
 
 def metrics(top: float, half: float = 0.05, **changes: Interval) -> dict[str, Interval]:

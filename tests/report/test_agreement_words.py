@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from guda_cli.report.agreement import words
+from guda_cli.report.agreement import standing, words
 from guda_cli.report.agreement.content import CEILING, RANDOM, Interval
 from guda_cli.report.agreement.figures import half_text, range_text, speedup_text, time_text, work_text
 from tests.report.agreement_builders import HOSTILE, metrics, report, row, table
@@ -11,29 +11,30 @@ NAN = float("nan")
 
 
 def test_methods_by_top1_then_random_then_the_ceiling() -> None:
-    placed = words.placed(table())
+    placed = standing.placed(table())
     assert [p.row.name for p in placed] == [
         *("guda", "das", "similarity", HOSTILE),
         *("random", "ceiling (LOGO, other seed)"),
     ]
     assert [p.place for p in placed] == [
-        *(words.BEST, words.CLOSE, words.BEHIND, words.BEHIND),
-        *(words.APART, words.APART),
+        *(standing.BEST, standing.CLOSE, standing.BEHIND, standing.BEHIND),
+        *(standing.APART, standing.APART),
     ]
+    assert [p.rank for p in placed] == [1, 2, 3, 4, None, None]
 
 
-@pytest.mark.parametrize(("top", "place"), [(0.5, words.CLOSE), (0.499, words.BEHIND)])
+@pytest.mark.parametrize(("top", "place"), [(0.5, standing.CLOSE), (0.499, standing.BEHIND)])
 def test_close_means_that_the_intervals_touch(top: float, place: str) -> None:
     second = row("b", top, metrics={"top1": Interval(top, top - 0.1, top + 0.05)})
     first = row("a", 0.6, metrics={"top1": Interval(0.6, 0.55, 0.65)})
-    assert words.placed(table(rows=(second, first)))[1].place == place
+    assert standing.placed(table(rows=(second, first)))[1].place == place
 
 
 def test_methods_without_a_value_come_last_and_are_kept() -> None:
     empty = row("empty", 0.0, metrics={})
     unknown = row("unknown", 0.0, metrics=metrics(NAN))
-    placed = words.placed(table(rows=(empty, unknown, row("guda", 0.1))))
-    assert [p.place for p in placed] == [words.BEST, words.BEHIND, words.BEHIND]
+    placed = standing.placed(table(rows=(empty, unknown, row("guda", 0.1))))
+    assert [p.place for p in placed] == [standing.BEST, standing.BEHIND, standing.BEHIND]
     assert placed[0].row.name == "guda"
     assert "no method has a top-1" in words.verdict(table(rows=(empty,)))
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 METHOD, RANDOM, CEILING, IMPORTED = "method", "random", "ceiling", "imported"
 
 
@@ -22,9 +21,10 @@ class Interval(NamedTuple):
 class AgreementRow:
     """One line of the table: a method (or `random`, or the ceiling) against the oracle.
 
-    ``metrics`` has the keys of ``METRICS``, and ``ndcg@3:linear``, ``ndcg@5:linear`` for the other NDCG
-    convention. Costs are forward-equivalents (a backward counts 2) and seconds; preparation is once for all
-    groups, the rest is per query. ``speedup_*`` is LOGO's preparation divided by this method's.
+    ``metrics`` are by the names of the metric columns in `columns.COLUMNS`; ``ndcg@3:linear`` and
+    ``ndcg@5:linear`` are for the other NDCG convention. Costs are forward-equivalents (a backward counts 2)
+    and seconds; preparation is once for all groups, the rest is per query. ``speedup_*`` is LOGO's
+    preparation divided by this method's.
     """
 
     name: str

@@ -4,73 +4,62 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guda_cli.report.agreement import words
+from guda_cli.jsonable import plain
+from guda_cli.report.agreement import columns, words
+from guda_cli.report.agreement.columns import MetricColumn, RowColumn, View
 from guda_cli.report.agreement.content import (
-    METRICS,
     AgreementReport,
-    AgreementRow,
     AgreementTable,
     BandPoint,
     Interval,
     StepPoint,
 )
-from guda_cli.report.agreement.figures import known, speedup_text, value_text, work_text
-from guda_cli.report.agreement.words import APART
-from guda_cli.report.answers.formats import latex_escape, plain
-from guda_cli.report.pieces.text import UNKNOWN, finite, printable
+from guda_cli.report.agreement.figures import known, value_text
+from guda_cli.report.agreement.standing import APART, Placed, placed
+from guda_cli.report.pieces.csv_cells import csv_cell
+from guda_cli.report.pieces.text import MINUS, UNKNOWN, printable
 
 SCHEMA = "guda.agreement/1"
-EVERY_METRIC = (*METRICS, "ndcg@3:linear", "ndcg@5:linear")
-_COSTS = (
-    *("prepare_forwards", "prepare_seconds", "query_forwards", "query_seconds"),
-    *("speedup_forwards", "speedup_seconds"),
-)
-CSV_COLUMNS = (
-    *("weighting", "unit", "rank", "method", "kind", "standing"),
-    *(f"{metric}{end}" for metric in EVERY_METRIC for end in ("", "_low", "_high")),
-    *_COSTS,
-    *("reliability", "reliability_mean", "settings", "note"),
-)
-_STANDING = {words.CLOSE: "close"}
+_ENDS = ("", "_low", "_high")  # of a metric's three columns in the CSV
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    MINUS: "$-$",
+    UNKNOWN: "--",
+} | {c: f"\\{c}" for c in "&%$#_{}"}
 
 
 def to_csv(report: AgreementReport) -> str:
     """One line a weighting and row, in the order of the tables; empty cells where there is no value."""
+    shown = columns.pick(View.CSV)
     out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([name for column in shown for name in _csv_names(column)])
     for table in report.tables:
-        for rank, (row, place) in enumerate(words.placed(table), 1):
-            writer.writerow(_csv_row(table, row, place, rank))
+        for one in placed(table):
+            writer.writerow([cell for column in shown for cell in _csv_cells(column, table, one)])
     return out.getvalue().encode("utf-8", "replace").decode("utf-8")
 
 
-def _csv_row(table: AgreementTable, row: AgreementRow, place: str, rank: int) -> dict[str, object]:
-    cells: dict[str, object] = {
-        "weighting": table.weighting,
-        "unit": table.unit,
-        "rank": "" if place == APART else rank,
-        "method": row.name,
-        "kind": row.kind,
-        "standing": _STANDING.get(place, place),
-    }
-    for metric in EVERY_METRIC:
-        values = row.metrics.get(metric) or (None, None, None)
-        for end, value in zip(("", "_low", "_high"), values, strict=True):
-            cells[metric + end] = _cell(value)
-    cells |= {name: _cell(getattr(row, name)) for name in _COSTS}
-    cells |= {"reliability": _cell(table.reliability), "reliability_mean": _cell(table.reliability_mean)}
-    settings = json.dumps(plain(row.settings), sort_keys=True) if row.settings else ""
-    return {**cells, "settings": settings, "note": row.note}
+def _csv_names(column: RowColumn | MetricColumn) -> list[str]:
+    ends = _ENDS if isinstance(column, MetricColumn) else ("",)
+    return [column.name + end for end in ends]
 
 
-def _cell(value: float | None) -> str:
-    known = finite(value)
-    return "" if known is None else repr(known)
+def _csv_cells(column: RowColumn | MetricColumn, table: AgreementTable, one: Placed) -> list[object]:
+    if isinstance(column, MetricColumn):
+        values = column.of(one.row.metrics) or (None,) * len(_ENDS)
+        return [csv_cell(value, number=True) for value in values]
+    return [csv_cell(column.datum(table, one), number=column.number)]
 
 
 def to_json(report: AgreementReport) -> dict[str, Any]:
@@ -109,19 +98,19 @@ def _table(report: AgreementReport, table: AgreementTable) -> dict[str, Any]:
         "reliability": table.reliability,
         "reliability_mean": table.reliability_mean,
         "notes": words.notes(report, table),
-        "rows": [
-            {
-                "method": row.name,
-                "kind": row.kind,
-                "standing": _STANDING.get(place, place) or None,
-                "metrics": _metrics(row.metrics),
-                **{name: getattr(row, name) for name in _COSTS},
-                "settings": row.settings,
-                "note": row.note,
-            }
-            for row, place in words.placed(table)
-        ],
+        "rows": [_json_row(table, one) for one in placed(table)],
     }
+
+
+def _json_row(table: AgreementTable, one: Placed) -> dict[str, Any]:
+    """The row's columns; its metrics stand together, where the first of them is."""
+    document: dict[str, Any] = {}
+    for column in columns.pick(View.JSON):
+        if isinstance(column, MetricColumn):
+            document.setdefault("metrics", _metrics(one.row.metrics))
+        else:
+            document[column.name] = column.datum(table, one)
+    return document
 
 
 def _band(band: BandPoint) -> dict[str, Any]:
@@ -144,7 +133,9 @@ def _step(point: StepPoint) -> dict[str, Any]:
 
 
 def _metrics(metrics: Mapping[str, Interval]) -> dict[str, Any]:
-    return {name: interval._asdict() for name, interval in metrics.items()}
+    """Those metrics that are known, by name."""
+    found = [(column.name, column.of(metrics)) for column in columns.metrics(View.JSON)]
+    return {name: interval._asdict() for name, interval in found if interval is not None}
 
 
 def to_latex(report: AgreementReport) -> str:
@@ -156,13 +147,11 @@ def to_latex(report: AgreementReport) -> str:
 
 
 def _latex_table(report: AgreementReport, table: AgreementTable) -> str:
-    rows = words.placed(table)
-    priced = words.has_costs([p.row for p in rows])
-    heads = [rf"RBO ($\le {report.rbo_max:.2f}$)" if m == "rbo" else words.HEADS[m] for m in METRICS]
-    heads += ["Preparation", "A query", "Speed-up"] if priced else []
-    best = {metric: words.highest(table, metric) for metric in METRICS}
+    rows = placed(table)
+    shown = columns.pick(View.LATEX, [one.row for one in rows])
+    best = {c.name: columns.highest(table, c) for c in shown if isinstance(c, MetricColumn)}
     lines = {
-        apart: [_latex_row(p.row, p.place, best, priced) for p in rows if (p.place == APART) is apart]
+        apart: [_latex_row(shown, one, best) for one in rows if (one.place == APART) is apart]
         for apart in (False, True)
     }
     blocks = [block for block in (lines[False], lines[True]) if block]
@@ -171,11 +160,11 @@ def _latex_table(report: AgreementReport, table: AgreementTable) -> str:
     title += f"{report.queries} queries, {len(report.groups)} groups"
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{l{'r' * len(heads)}}}",
+            rf"\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in shown)}}}",
             r"\toprule",
-            rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{_tex(title)}}} \\",
+            rf"\multicolumn{{{len(shown)}}}{{l}}{{{_tex(title)}}} \\",
             r"\midrule",
-            " & ".join(["Method", *heads]) + r" \\",
+            " & ".join(_latex_head(column, report) for column in shown) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
@@ -185,15 +174,19 @@ def _latex_table(report: AgreementReport, table: AgreementTable) -> str:
     )
 
 
-def _latex_row(row: AgreementRow, place: str, best: Mapping[str, str], priced: bool) -> str:
-    cells = [_tex(row.name)]
-    cells += [_latex_value(row.metrics.get(m), best[m] if place != APART else None) for m in METRICS]
-    if priced:
-        cells += [
-            _tex(work_text(row.prepare_forwards)),
-            _tex(work_text(row.query_forwards)),
-            _tex(speedup_text(row.speedup_forwards)),
-        ]
+def _latex_head(column: RowColumn | MetricColumn, report: AgreementReport) -> str:
+    if not isinstance(column, MetricColumn):
+        return _tex(column.head(View.LATEX))
+    return rf"{_tex(column.title)} ($\le {column.most(report):.2f}$)" if column.most else _tex(column.title)
+
+
+def _latex_row(shown: Sequence[RowColumn | MetricColumn], one: Placed, best: Mapping[str, str]) -> str:
+    cells = [
+        _latex_value(column.of(one.row.metrics), best[column.name] if one.place != APART else None)
+        if isinstance(column, MetricColumn)
+        else _tex(column.text(View.LATEX, one))
+        for column in shown
+    ]
     return " & ".join(cells) + r" \\"
 
 
@@ -208,6 +201,5 @@ def _latex_value(interval: Interval | None, best: str | None) -> str:
 
 
 def _tex(text: str) -> str:
-    return latex_escape(printable(text).replace("\ufffd", "?").replace(UNKNOWN, "--")).replace(
-        "×", r"$\times$"
-    )
+    """Text that LaTeX prints as it stands."""
+    return "".join(_LATEX.get(c, c) for c in printable(text).replace("\ufffd", "?"))

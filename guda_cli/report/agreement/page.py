@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from guda_cli.report.agreement import plots, words
+from guda_cli.report.agreement import columns, plots, words
+from guda_cli.report.agreement.columns import MetricColumn, RowColumn, View
 from guda_cli.report.agreement.content import (
-    METRICS,
     AgreementReport,
-    AgreementRow,
     AgreementTable,
     BandPoint,
     Interval,
     StepPoint,
 )
-from guda_cli.report.agreement.figures import range_text, speedup_text, time_text, value_text, work_text
-from guda_cli.report.agreement.words import APART, BEST, CLOSE, Placed
+from guda_cli.report.agreement.figures import range_text, value_text
+from guda_cli.report.agreement.standing import APART, BEST, CLOSE, Placed, placed
 from guda_cli.report.answers.words import listed
 from guda_cli.report.pieces.markup import Column, esc, scrolling, table
 from guda_cli.report.pieces.plot_css import PLOT_CSS
 from guda_cli.report.pieces.skeleton import details, document, facts_list, pairs, recipe, warnings_note
-from guda_cli.report.pieces.text import UNKNOWN, finite, number, printable, shorten
+from guda_cli.report.pieces.text import UNKNOWN, number, printable, shorten
 
 _BADGES = {BEST: "best", CLOSE: "≈ best"}
 _LONGEST = 60
@@ -52,7 +51,7 @@ def _head(report: AgreementReport) -> str:
 
 
 def _weighting(report: AgreementReport, one: AgreementTable) -> str:
-    rows = words.placed(one)
+    rows = placed(one)
     notes = "".join(_note(line) for line in words.notes(report, one))
     figures = "".join(plots.cost_plot(report, one, metric) for metric in plots.SHOWN)
     return (
@@ -68,26 +67,46 @@ def _note(line: str) -> str:
 
 
 def _table(report: AgreementReport, one: AgreementTable, rows: Sequence[Placed]) -> str:
-    priced = words.has_costs([p.row for p in rows])
-    heads = [f"RBO ≤{number(report.rbo_max, 2)}" if m == "rbo" else words.HEADS[m] for m in METRICS]
-    columns = [Column("Method"), *(Column(head, True) for head in heads)]
-    columns += [Column(head, True) for head in ("Preparation", "A query", "Speed-up")] if priced else []
-    best = {metric: words.highest(one, metric) for metric in METRICS}
+    shown = columns.pick(View.PAGE, [p.row for p in rows])
+    best = {c.name: columns.highest(one, c) for c in shown if isinstance(c, MetricColumn)}
     made = {
-        apart: [_row(p, best, priced) for p in rows if (p.place == APART) is apart] for apart in (False, True)
+        apart: [_row(p, shown, best) for p in rows if (p.place == APART) is apart] for apart in (False, True)
     }
     caption = f"Agreement with the oracle under {one.weighting} ({one.unit})"
     if not made[False]:
         made = {False: made[True], True: []}
-    return scrolling(table(caption, columns, made[False], foot=made[True], css="agreement"), caption)
+    return scrolling(
+        table(caption, [_head_of(c, report) for c in shown], made[False], foot=made[True], css="agreement"),
+        caption,
+    )
 
 
-def _row(p: Placed, best: dict[str, str], priced: bool) -> list[str]:
+def _head_of(column: RowColumn | MetricColumn, report: AgreementReport) -> Column:
+    if not isinstance(column, MetricColumn):
+        return Column(column.head(View.PAGE), column.number)
+    most = f" ≤{number(column.most(report), 2)}" if column.most else ""
+    return Column(column.title + most, True)
+
+
+def _row(p: Placed, shown: Sequence[RowColumn | MetricColumn], best: Mapping[str, str]) -> list[str]:
+    """The cells of a row; the first, the method's name, has a badge where it stands among the best."""
+    name, *cells = [
+        _value(column.of(p.row.metrics), best[column.name] if p.place != APART else None)
+        if isinstance(column, MetricColumn)
+        else _cell(column, p)
+        for column in shown
+    ]
     badge = f' <span class="badge">{_BADGES[p.place]}</span>' if p.place in _BADGES else ""
-    name = shorten(printable(p.row.name), _LONGEST)
-    cells = [f'<span title="{esc(p.row.name)}">{esc(name)}</span>{badge}']
-    cells += [_value(p.row.metrics.get(m), best[m] if p.place != APART else None) for m in METRICS]
-    return cells + (_costs(p.row) if priced else [])
+    return [name + badge, *cells]
+
+
+def _cell(column: RowColumn, p: Placed) -> str:
+    text, below = column.text(View.PAGE, p), column.shown[View.PAGE].below
+    if not column.number:
+        text = f'<span title="{esc(text)}">{esc(shorten(printable(text), _LONGEST))}</span>'
+    else:
+        text = esc(text)
+    return text + (_below(below(p)) if below else "")
 
 
 def _value(interval: Interval | None, best: str | None) -> str:
@@ -98,14 +117,6 @@ def _value(interval: Interval | None, best: str | None) -> str:
 
 def _below(text: str) -> str:
     return f'<span class="below">{esc(text)}</span>' if text not in {"", UNKNOWN} else ""
-
-
-def _costs(row: AgreementRow) -> list[str]:
-    prepare, prepare_time, query, query_time, speedup, speedup_time = words.costs(row)
-    times = [time_text(prepare_time), time_text(query_time)]
-    cells = [work_text(prepare) + _below(times[0]), work_text(query) + _below(times[1])]
-    in_time = f"{speedup_text(speedup_time)} in time" if finite(speedup_time) is not None else ""
-    return [*cells, speedup_text(speedup) + _below(in_time)]
 
 
 def _figure(drawings: str, caption: str) -> str:
@@ -133,20 +144,20 @@ def _bands(report: AgreementReport) -> str:
         "Horizontal lines span the band, vertical ones are 95 % intervals. Chance: the top-1 of a random "
         f"ranking. r is the reliability of one seed; the mean over all seeds should have {words.TRUST:g}."
     )
-    columns = [
+    heads = [
         Column("Timesteps"),
-        *(Column(words.HEADS[m], True) for m in METRICS),
+        *(Column(metric.title, True) for metric in columns.metrics(View.PAGE)),
         Column("Reliability", True),
     ]
     rows = [_band_row(band) for band in report.bands]
     numbers = details(
-        "As numbers", scrolling(table("Ceiling by band", columns, rows, css="agreement"), "Ceiling")
+        "As numbers", scrolling(table("Ceiling by band", heads, rows, css="agreement"), "Ceiling")
     )
     return f"<p>{esc(intro)}</p>{_figure(drawing, caption) if drawing else ''}{numbers}"
 
 
 def _band_row(band: BandPoint) -> list[str]:
-    values = [_value(band.metrics.get(m), None) for m in METRICS]
+    values = [_value(metric.of(band.metrics), None) for metric in columns.metrics(View.PAGE)]
     return [f"{band.t_low}–{band.t_high}", *values, number(band.reliability, 2)]
 
 
@@ -157,20 +168,20 @@ def _steps(report: AgreementReport) -> str:
         judged = next((one for one in report.tables if one.weighting == weighting), None)
         drawings = "".join(plots.steps_plot(mine, judged, metric) for metric in plots.SHOWN)
         caption = f"Under {weighting}; the other settings alike. Vertical lines are 95 % intervals."
-        columns = [
+        heads = [
             Column("Operator"),
             Column("Steps", True),
-            *(Column(words.HEADS[m], True) for m in METRICS),
+            *(Column(metric.title, True) for metric in columns.metrics(View.PAGE)),
         ]
         rows = [_step_row(p) for p in sorted(mine, key=lambda p: (p.operator, p.steps))]
         title = f"Agreement by unlearning steps under {weighting}"
-        numbers = details("As numbers", scrolling(table(title, columns, rows, css="agreement"), title))
+        numbers = details("As numbers", scrolling(table(title, heads, rows, css="agreement"), title))
         out.append((_figure(drawings, caption) if drawings else "") + numbers)
     return "".join(out)
 
 
 def _step_row(point: StepPoint) -> list[str]:
-    values = [_value(point.metrics.get(m), None) for m in METRICS]
+    values = [_value(metric.of(point.metrics), None) for metric in columns.metrics(View.PAGE)]
     return [esc(point.operator), f"{point.steps:,}", *values]
 
 

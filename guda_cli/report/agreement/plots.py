@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guda_cli.report.agreement import words
+from guda_cli.report.agreement.columns import title_of
 from guda_cli.report.agreement.content import (
     CEILING,
     RANDOM,
@@ -16,7 +17,7 @@ from guda_cli.report.agreement.content import (
     StepPoint,
 )
 from guda_cli.report.agreement.figures import known, range_text, value_text, work_text
-from guda_cli.report.agreement.words import APART, BEHIND, BEST, CLOSE, HEADS, Placed
+from guda_cli.report.agreement.standing import APART, BEHIND, BEST, CLOSE, Placed, of_kind, placed
 from guda_cli.report.pieces.axes import (
     BOTTOM,
     HEIGHT,
@@ -43,7 +44,7 @@ _FLOOR, _FRAME = HEIGHT - BOTTOM, (LEFT, WIDTH - RIGHT)
 
 def priced(table: AgreementTable) -> list[Placed]:
     """The methods that a plot against cost can show: those whose preparation cost is known."""
-    return [p for p in words.placed(table) if p.place != APART and finite(p.row.prepare_forwards) is not None]
+    return [p for p in placed(table) if p.place != APART and finite(p.row.prepare_forwards) is not None]
 
 
 def cost_plot(report: AgreementReport, table: AgreementTable, metric: str) -> str:
@@ -55,10 +56,10 @@ def cost_plot(report: AgreementReport, table: AgreementTable, metric: str) -> st
     paid = [float(p.row.prepare_forwards or 0) for p, _ in rows]
     axis = _cost_axis([c for c in paid if c > 0], finite(report.logo_forwards), min(paid) <= 0)
     y = values_axis(_reach([found for _, found in rows] + [level for _, level, _ in levels]), _FLOOR, TOP)
-    plot = Plot(axis, y, f"{HEADS[metric]} against preparation cost under {table.weighting}")
+    plot = Plot(axis, y, f"{title_of(metric)} against preparation cost under {table.weighting}")
     ticks = [(axis.at(t), work_label(t)) for t in axis.ticks()]
     ticks += [(LEFT + _FREE / 2, "0")] if min(paid) <= 0 else []
-    plot.axes("preparation, forward-equivalents (log scale)", HEADS[metric], ticks)
+    plot.axes("preparation, forward-equivalents (log scale)", title_of(metric), ticks)
     _draw_levels(plot, levels)
     logo = finite(report.logo_forwards)
     if logo:
@@ -82,7 +83,7 @@ def _cost_axis(paid: Sequence[float], logo: float | None, free: bool) -> Axis:
 def _levels(table: AgreementTable, metric: str) -> list[tuple[str, Interval, str]]:
     """The horizontal lines: random and the ceiling, where there are such rows."""
     kinds = ((RANDOM, "l-random", "random"), (CEILING, "l-ceiling", "ceiling"))
-    rows = [(css, words.of_kind(table, kind), label) for kind, css, label in kinds]
+    rows = [(css, of_kind(table, kind), label) for kind, css, label in kinds]
     return [
         (css, found, label) for css, row, label in rows if row and (found := known(row.metrics.get(metric)))
     ]
@@ -102,7 +103,7 @@ def _ordered(interval: Interval) -> tuple[float, float, float]:
 
 
 def _title(name: str, metric: str, found: Interval, where: str) -> str:
-    return f"{printable(name)}: {HEADS[metric]} {value_text(found)} ({range_text(found)}), {where}"
+    return f"{printable(name)}: {title_of(metric)} {value_text(found)} ({range_text(found)}), {where}"
 
 
 def bands_plot(bands: Sequence[BandPoint], groups: int) -> str:
@@ -158,9 +159,9 @@ def steps_plot(points: Sequence[StepPoint], table: AgreementTable | None, metric
     room = min(max(text_width(shorten(name, _LONGEST)) for name in operators) + 14, 150.0)
     x = Axis(counts[0] / 1.2, counts[-1] * 1.1, LEFT, WIDTH - RIGHT - room, log=True)
     y = values_axis(_reach([found for _, found in rows] + [level for _, level, _ in levels]), _FLOOR, TOP)
-    plot = Plot(x, y, f"{HEADS[metric]} against unlearning steps under {rows[0][0].weighting}")
+    plot = Plot(x, y, f"{title_of(metric)} against unlearning steps under {rows[0][0].weighting}")
     ticks = _apart([(x.at(c), f"{c:,}") for c in counts])
-    plot.axes("unlearning steps (log scale)", HEADS[metric], ticks)
+    plot.axes("unlearning steps (log scale)", title_of(metric), ticks)
     _draw_levels(plot, levels)
     ends = []
     for index, operator in enumerate(operators):
@@ -188,4 +189,4 @@ def _apart(ticks: Sequence[tuple[float, str]], least: float = 30.0) -> list[tupl
 def uncosted(table: AgreementTable) -> list[AgreementRow]:
     """The methods that no plot against cost shows, for their cost is not known."""
     shown = {id(p.row) for p in priced(table)}
-    return [p.row for p in words.placed(table) if p.place != APART and id(p.row) not in shown]
+    return [p.row for p in placed(table) if p.place != APART and id(p.row) not in shown]

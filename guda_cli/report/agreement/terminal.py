@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guda_cli.report.agreement import words
+from guda_cli.report.agreement import columns, words
+from guda_cli.report.agreement.columns import MetricColumn, RowColumn, View
 from guda_cli.report.agreement.content import (
-    METRICS,
     AgreementReport,
     AgreementTable,
     BandPoint,
     Interval,
     StepPoint,
 )
-from guda_cli.report.agreement.figures import half_text, known, speedup_text, time_text, value_text, work_text
-from guda_cli.report.agreement.words import APART, BEHIND, BEST, CLOSE
+from guda_cli.report.agreement.figures import half_text, known, value_text
+from guda_cli.report.agreement.standing import APART, BEHIND, BEST, CLOSE, Placed, placed
 from guda_cli.report.answers.words import FORWARD_NOTE
 from guda_cli.report.pieces.rich_pieces import bar, literal, ruled, titled
 from guda_cli.report.pieces.text import number, printable, shorten
@@ -59,33 +59,39 @@ def _head(report: AgreementReport) -> Text:
 
 
 def _cost_key(table: AgreementTable) -> tuple[object, ...]:
-    return tuple(sorted((row.name, repr(words.costs(row))) for row in table.rows))
+    return tuple(sorted((row.name, repr(columns.costs(row))) for row in table.rows))
 
 
 def _agreement(report: AgreementReport, table: AgreementTable, width: int) -> list[RenderableType]:
     """All rows of one weighting: value and interval side by side, or below one another if it is narrow."""
-    beside = width >= _ONE_LINE
-    heads = [f"RBO\n≤{report.rbo_max:.2f}" if m == "rbo" else words.HEADS[m] for m in METRICS]
-    drawn = _empty_table(heads, width)
-    rows = words.placed(table)
-    for index, (row, place) in enumerate(rows):
-        last = index + 1 < len(rows) and place != APART and rows[index + 1].place == APART
-        cells = [_cell(row.metrics.get(m), beside) for m in METRICS]
-        style = "bold" if place == BEST else "dim" if place == APART else ""
-        name = shorten(printable(row.name), _LONGEST)
-        drawn.add_row(literal(MARKS[place]), literal(name), *cells, style=style, end_section=last)
+    rows = placed(table)
+    shown = columns.pick(View.TABLE, [one.row for one in rows])
+    drawn = _empty_table([(_head_of(c, report), c.number) for c in shown], width)
+    for index, one in enumerate(rows):
+        last = index + 1 < len(rows) and one.place != APART and rows[index + 1].place == APART
+        name, *cells = [_cell(column, one, width >= _ONE_LINE) for column in shown]
+        style = "bold" if one.place == BEST else "dim" if one.place == APART else ""
+        drawn.add_row(literal(MARKS[one.place]), name, *cells, style=style, end_section=last)
     title = f"Agreement with the oracle under {table.weighting} ({table.unit})"
     lines = [LEGEND, *words.notes(report, table)] if rows else words.notes(report, table)
     return [*titled(title, drawn), *(literal(line, _tone(line)) for line in lines)]
 
 
-def _empty_table(heads: Sequence[str], width: int) -> Table:
+def _head_of(column: RowColumn | MetricColumn, report: AgreementReport) -> str:
+    if not isinstance(column, MetricColumn):
+        return column.head(View.TABLE)
+    return f"{column.title}\n≤{column.most(report):.2f}" if column.most else column.title
+
+
+def _empty_table(heads: Sequence[tuple[str, bool]], width: int) -> Table:
+    """A table without rows: the mark, the name, then the other heads, each with whether it has numbers."""
     from rich.text import Text
 
-    drawn = ruled("", "method")
+    (name, _), *others = heads
+    drawn = ruled("", name)
     drawn.padding = (0, 1 if width >= _AIRY else 0, 0, 0)
-    for head in heads:
-        drawn.add_column(Text(head), justify="right", no_wrap=True)
+    for head, numeric in others:
+        drawn.add_column(Text(head), justify="right" if numeric else "left", no_wrap=numeric)
     return drawn
 
 
@@ -93,26 +99,29 @@ def _tone(line: str) -> str:
     return "yellow" if words.grave(line) else "dim"
 
 
-def _cell(interval: Interval | None, beside: bool) -> Text:
+def _cell(column: RowColumn | MetricColumn, one: Placed, beside: bool) -> Text:
+    if not isinstance(column, MetricColumn):
+        return _plain(column, View.TABLE, one)
     from rich.text import Text
 
+    interval = column.of(one.row.metrics)
     value, half = literal(value_text(interval)), literal(half_text(interval), "dim")
     return Text("" if beside or not half else "\n").join([value, half])
 
 
+def _plain(column: RowColumn, view: View, one: Placed) -> Text:
+    text = column.text(view, one)
+    return literal(text if column.number else shorten(printable(text), _LONGEST))
+
+
 def _costs(table: AgreementTable, width: int, title: str) -> list[RenderableType]:
-    rows = [row for row, _ in words.placed(table)]
-    if not words.has_costs(rows):
+    rows = [one for one in placed(table) if columns.has_costs([one.row])]
+    if not rows:
         return []
-    halves = [(what, unit) for what in ("prepare", "a query", "speed-up") for unit in ("forwards", "time")]
-    drawn = _empty_table([f"{what}\n{unit}" for what, unit in halves], width)
-    for row in rows:
-        if not words.has_costs([row]):
-            continue
-        prepare, prepare_time, query, query_time, speedup, speedup_time = words.costs(row)
-        cells = [work_text(prepare), time_text(prepare_time), work_text(query)]
-        cells += [time_text(query_time), speedup_text(speedup), speedup_text(speedup_time)]
-        drawn.add_row("", literal(shorten(printable(row.name), _LONGEST)), *map(literal, cells))
+    shown = [c for c in columns.pick(View.COSTS) if not isinstance(c, MetricColumn)]
+    drawn = _empty_table([(column.head(View.COSTS), column.number) for column in shown], width)
+    for one in rows:
+        drawn.add_row("", *(_plain(column, View.COSTS, one) for column in shown))
     note = f"{FORWARD_NOTE} Preparation is for all groups; speed-up is over LOGO's."
     return [*titled(title, drawn), literal(note, "dim")]
 
@@ -120,12 +129,13 @@ def _costs(table: AgreementTable, width: int, title: str) -> list[RenderableType
 def _bands(bands: Sequence[BandPoint]) -> list[RenderableType]:
     if not bands:
         return []
-    drawn = ruled("timesteps", right=("top-1", "NDCG@3", "Spearman", "reliability"))
+    shown = columns.metrics(View.BRIEF)
+    drawn = ruled("timesteps", right=(*(metric.title for metric in shown), "reliability"))
     drawn.add_column("", no_wrap=True)
     for band in bands:
         top = known(band.metrics.get("top1"))
         cells = [f"{band.t_low}–{band.t_high}"]
-        cells += [_pair(band.metrics.get(m)) for m in ("top1", "ndcg@3", "spearman")]
+        cells += [_pair(metric.of(band.metrics)) for metric in shown]
         cells.append(number(band.reliability, 2))
         drawn.add_row(*map(literal, cells), bar(top.value if top else None, 1.0, _BAR))
     return titled(f"{words.CEILING_TITLE}: the ceiling by band of timesteps (bars: top-1)", drawn)
@@ -134,14 +144,15 @@ def _bands(bands: Sequence[BandPoint]) -> list[RenderableType]:
 def _steps(steps: Sequence[StepPoint]) -> list[RenderableType]:
     if not steps:
         return []
-    drawn = ruled("weighting", "operator", right=("steps", "top-1", "NDCG@3", "Spearman"))
+    shown = columns.metrics(View.BRIEF)
+    drawn = ruled("weighting", "operator", right=("steps", *(metric.title for metric in shown)))
     drawn.add_column("", no_wrap=True)
     ordered = sorted(steps, key=lambda p: (p.weighting, p.operator, p.steps))
     for index, point in enumerate(ordered):
         new = _begins(ordered, index)
         top = known(point.metrics.get("top1"))
         cells = [point.weighting if new else "", point.operator if new else "", f"{point.steps:,}"]
-        cells += [_pair(point.metrics.get(m)) for m in ("top1", "ndcg@3", "spearman")]
+        cells += [_pair(metric.of(point.metrics)) for metric in shown]
         drawn.add_row(*map(literal, cells), bar(top.value if top else None, 1.0, _BAR))
     return titled(f"{words.STEPS_TITLE} (bars: top-1)", drawn)
 

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-from guda_cli.report.agreement.content import (
-    CEILING,
-    IMPORTED,
-    METHOD,
-    RANDOM,
-    AgreementReport,
-    AgreementRow,
-    AgreementTable,
-    Interval,
-)
+from guda_cli.report.agreement import columns
+from guda_cli.report.agreement.columns import View
+from guda_cli.report.agreement.content import CEILING, AgreementReport, AgreementRow, AgreementTable
 from guda_cli.report.agreement.figures import known, range_text, value_text, work_text
+from guda_cli.report.agreement.standing import APART, BEHIND, BEST, CLOSE, of_kind, placed
 from guda_cli.report.answers.words import FORWARD_NOTE, listed
 from guda_cli.report.pieces.text import duration, finite, number, printable
 
-HEADS = {
-    "top1": "top-1",
-    "mrr": "MRR",
-    "ndcg@3": "NDCG@3",
-    "ndcg@5": "NDCG@5",
-    "spearman": "Spearman",
-    "kendall": "Kendall",
-    "rbo": "RBO",
-    "wpra": "WPRA",
-}
-BEST, CLOSE, BEHIND, APART = "best", "not distinguishable from the best", "behind", ""
 LOW = 0.3  # a ceiling under it: the oracle hardly agrees with itself
 TRUST = 0.7  # the least reliability of the mean oracle
 _NO_TRUST = f"under {TRUST:g}: no ranking of methods can be trusted."
@@ -51,64 +31,6 @@ READING = (
     f"{FORWARD_NOTE} Preparation is paid once for all groups, the rest for every query; speed-up is LOGO's "
     "preparation divided by the method's.",
 )
-
-
-class Placed(NamedTuple):
-    """A row of the table and where it stands: BEST, CLOSE, BEHIND, or APART for random and ceiling."""
-
-    row: AgreementRow
-    place: str
-
-
-def placed(table: AgreementTable) -> list[Placed]:
-    """Every row in order: methods by top-1, best first, then all else, random before the ceiling."""
-    methods = [row for row in table.rows if row.kind in {METHOD, IMPORTED}]
-    methods.sort(key=lambda row: (-_value(row, "top1"), -_value(row, "ndcg@3"), row.name))
-    order = {RANDOM: 0, CEILING: 2}
-    apart = sorted(
-        (row for row in table.rows if row.kind not in {METHOD, IMPORTED}), key=lambda r: order.get(r.kind, 1)
-    )
-    first = known(methods[0].metrics.get("top1")) if methods else None
-    out = [Placed(row, _place(i, row, first)) for i, row in enumerate(methods)]
-    return out + [Placed(row, APART) for row in apart]
-
-
-def _place(index: int, row: AgreementRow, first: Interval | None) -> str:
-    mine = known(row.metrics.get("top1"))
-    if first is None or mine is None:
-        return BEHIND
-    if index == 0:
-        return BEST
-    return CLOSE if mine.high >= first.low and first.high >= mine.low else BEHIND
-
-
-def _value(row: AgreementRow, metric: str) -> float:
-    found = known(row.metrics.get(metric))
-    return float("-inf") if found is None else found.value
-
-
-def highest(table: AgreementTable, metric: str) -> str:
-    """The highest value of a metric among the methods, random and ceiling left out, as it is shown."""
-    value = max((_value(p.row, metric) for p in placed(table) if p.place != APART), default=float("-inf"))
-    return value_text(Interval(value, value, value)) if finite(value) is not None else ""
-
-
-def of_kind(table: AgreementTable, kind: str) -> AgreementRow | None:
-    """The first row of that kind."""
-    return next((row for row in table.rows if row.kind == kind), None)
-
-
-def has_costs(rows: Sequence[AgreementRow]) -> bool:
-    """Does any row say what it cost?"""
-    return any(finite(value) is not None for row in rows for value in costs(row))
-
-
-def costs(row: AgreementRow) -> tuple[float | None, ...]:
-    """Preparation, query and speed-up, each in forward-equivalents and seconds."""
-    return (
-        *(row.prepare_forwards, row.prepare_seconds, row.query_forwards, row.query_seconds),
-        *(row.speedup_forwards, row.speedup_seconds),
-    )
 
 
 def facts(report: AgreementReport) -> list[tuple[str, str]]:
@@ -204,12 +126,11 @@ def _weak_ceiling(report: AgreementReport, table: AgreementTable) -> list[str]:
     ceiling = of_kind(table, CEILING)
     if ceiling is None:
         return []
-    values = {metric: known(ceiling.metrics.get(metric)) for metric in HEADS}
-    reach = {"rbo": report.rbo_max}
+    values = [(metric, known(metric.of(ceiling.metrics))) for metric in columns.metrics(View.TABLE)]
     return [
-        f"{HEADS[metric]} {value_text(found)}"
-        for metric, found in values.items()
-        if found is not None and found.value < LOW * reach.get(metric, 1.0)
+        f"{metric.title} {value_text(found)}"
+        for metric, found in values
+        if found is not None and found.value < LOW * (metric.most(report) if metric.most else 1.0)
     ]
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 SIGN = "Positive: without this group the model explains the image worse, so the group mattered."
 HIGHER = "Higher: by this method the image owes more to the group."
 NO_GROUP = "no group stands out"
-Z95 = 1.959963984540054
 
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.floating[Any]]

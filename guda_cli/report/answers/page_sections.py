@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guda_cli.report.answers import words
-from guda_cli.report.answers.content import Z95, GroupScore, InstanceScore, QueryResult, ReportModel
+from guda_cli.intervals import Z95
+from guda_cli.report.answers import columns, words
+from guda_cli.report.answers.columns import Kind, Line, ScoreColumn, View
+from guda_cli.report.answers.content import GroupScore, InstanceScore, QueryResult, ReportModel
 from guda_cli.report.pieces.css import heat_class
 from guda_cli.report.pieces.markup import Column, bar, esc, scrolling, span, table, thumbnail
-from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, scale_for, shorten, z_text
+from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, scale_for, shorten
 
 _MOST = 12
 _THUMB = 152
@@ -24,19 +26,19 @@ def queries_section(report: ReportModel, top: int, expanded: int) -> str:
         return ""
     most = min(top, len(report.groups))
     intro = f"The {most} highest groups of each image. "
-    if words.with_errors(entry for query in report.queries for entry in query.scores):
+    if columns.have_errors(entry for query in report.queries for entry in query.scores):
         intro += "The lines show the 95 % Monte-Carlo interval, ± the standard error. "
     intro += "Bars of one card share a scale; bars of two cards do not. "
     if report.null is not None:
         intro += "Pale bars do not stand out. "
     intro += words.null_line(report)
-    name = words.score_name(report.counterfactual)
-    cards = "".join(_card(query, top, name) for query in report.queries[:expanded])
+    cards = "".join(_card(query, top, report.counterfactual) for query in report.queries[:expanded])
     rest = report.queries[expanded:]
-    return f'<p>{esc(intro)}</p><div class="cards">{cards}</div>{_compact(rest, name) if rest else ""}'
+    more = _compact(rest, words.score_name(report.counterfactual)) if rest else ""
+    return f'<p>{esc(intro)}</p><div class="cards">{cards}</div>{more}'
 
 
-def _card(query: QueryResult, top: int, score_name: str) -> str:
+def _card(query: QueryResult, top: int, counterfactual: bool) -> str:
     looks = f" · looks like {esc(query.looks_like)}" if query.looks_like else ""
     elbo = words.elbo_line(query)
     return (
@@ -45,7 +47,7 @@ def _card(query: QueryResult, top: int, score_name: str) -> str:
         f'<p class="muted small"><code title="{esc(query.digest)}">{esc(query.digest[:12])}</code>{looks}</p>'
         f'<p class="answer">{esc(words.query_answer(query))}</p>'
         + (f'<p class="muted small">{esc(elbo)}</p>' if elbo else "")
-        + f"</div></header>{_bars(query, top, score_name)}{_instances(query.instances)}</article>"
+        + f"</div></header>{_bars(query, top, counterfactual)}{_instances(query.instances)}</article>"
     )
 
 
@@ -65,47 +67,48 @@ def _instances(instances: Sequence[InstanceScore]) -> str:
     return f'<p class="muted small">{esc(head)}</p><ol class="instances">{items}</ol>'
 
 
-def chosen(query: QueryResult, top: int) -> tuple[GroupScore, ...]:
+def chosen(query: QueryResult, top: int) -> list[Line]:
     """The first ``top`` groups, and more of those that stand out, up to twelve."""
-    count = max(top, min(sum(bool(e.stands_out) for e in query.scores), _MOST))
-    return query.scores[:count]
+    return columns.ranked(query, max(top, min(sum(bool(e.stands_out) for e in query.scores), _MOST)))
 
 
-def _bars(query: QueryResult, top: int, score_name: str) -> str:
-    entries = chosen(query, top)
-    shared, scale = span(entries), _scale(entries)
-    with_z = any(e.z is not None for e in entries)
-    columns = [
-        Column("Group", css="c-group"),
-        Column(""),
-        Column(f"{score_name} {scale.label}", True, "c-value"),
-    ]
-    columns += [Column("z", True, "c-z")] if with_z else []
+def _bars(query: QueryResult, top: int, counterfactual: bool) -> str:
+    """An image's groups; the bar stands beside the first column, the group's name."""
+    lines = chosen(query, top)
+    entries = [line.entry for line in lines]
+    shared, scale = span(entries), columns.scale_of(entries)
+    shown = columns.pick(View.CARD, entries)
+    heads = [Column(c.heading(scale, counterfactual), c.kind is Kind.NUMBER, c.css) for c in shown]
+    heads = [heads[0]._replace(head=heads[0].head.capitalize()), Column(""), *heads[1:]]
     rows = []
-    for e in entries:
-        name = f"<strong>{_group(e.group)}</strong>" if e.stands_out else _group(e.group)
-        cells = [name, bar(e, shared), scale.pair(e.score, e.se)]
-        rows.append([*cells, z_text(e.z)] if with_z else cells)
-    return table(f"Groups of {query.name}, highest first", columns, rows, css="bars", quiet=True)
+    for line in lines:
+        name, *cells = [_cell(column, View.CARD, line, scale) for column in shown]
+        name = f"<strong>{name}</strong>" if line.entry.stands_out else name
+        rows.append([name, bar(line.entry, shared), *cells])
+    return table(f"Groups of {query.name}, highest first", heads, rows, css="bars", quiet=True)
 
 
-def _group(name: str) -> str:
-    return f'<span title="{esc(name)}">{esc(shorten(name, 44))}</span>'
+def _cell(column: ScoreColumn, view: View, line: Line, scale: Scale) -> str:
+    """One cell as HTML; a number has nothing to escape."""
+    text = column.text(view, line, scale)
+    return text if column.kind is Kind.NUMBER else _cut(text)
 
 
-def _scale(entries: Sequence[GroupScore]) -> Scale:
-    return scale_for([e.score for e in entries], [e.se for e in entries])
+def _cut(text: str) -> str:
+    return f'<span title="{esc(text)}">{esc(shorten(text, 44))}</span>'
 
 
 def _brief(query: QueryResult) -> str:
-    scale = _scale(query.scores[:3])
-    pairs = [f"{_group(e.group)} {scale.pair(e.score, e.se)} {scale.label}" for e in query.scores[:3]]
-    return "; ".join(f'<span class="keep">{pair.rstrip()}</span>' for pair in pairs)
+    lines = columns.ranked(query, 3)
+    entries = [line.entry for line in lines]
+    scale, shown = columns.scale_of(entries), columns.pick(View.BRIEF, entries)
+    cells = [[_cell(column, View.BRIEF, line, scale) for column in shown] for line in lines]
+    return "; ".join(f'<span class="keep">{" ".join([*one, scale.label]).rstrip()}</span>' for one in cells)
 
 
 def _compact(queries: Sequence[QueryResult], score_name: str) -> str:
-    columns = [Column("Image"), Column(""), Column("Digest"), Column("Looks like"), Column("Answer")]
-    columns.append(Column(f"Highest three: {score_name}"))
+    heads = [Column("Image"), Column(""), Column("Digest"), Column("Looks like"), Column("Answer")]
+    heads.append(Column(f"Highest three: {score_name}"))
     rows = [
         [
             esc(words.caption(q)),
@@ -118,7 +121,7 @@ def _compact(queries: Sequence[QueryResult], score_name: str) -> str:
         for q in queries
     ]
     caption = f"The other {len(queries):,} images"
-    return scrolling(table(caption, columns, rows, css="compact"), caption)
+    return scrolling(table(caption, heads, rows, css="compact"), caption)
 
 
 def means_section(report: ReportModel) -> str:
@@ -127,18 +130,18 @@ def means_section(report: ReportModel) -> str:
     if not known or len(report.queries) < 2:
         return ""
     entries = [_as_score(m.group, m.mean, m.se) for m in sorted(known, key=lambda m: -m.mean)]
-    shared, scale = span(entries), _scale(entries)
-    columns = [
+    shared, scale = span(entries), columns.scale_of(entries)
+    heads = [
         Column("Group", css="c-group"),
         Column(""),
         Column(f"mean {words.score_name(report.counterfactual)} {scale.label}", True, "c-value"),
     ]
-    rows = [[_group(e.group), bar(e, shared), scale.pair(e.score, e.se)] for e in entries]
+    rows = [[_cut(e.group), bar(e, shared), scale.pair(e.score, e.se)] for e in entries]
     caption = (
         f"Mean over {len(report.queries):,} images, in {report.weighting_unit}; ± its standard error over "
         "the images, the lines 95 % intervals of the mean"
     )
-    return f'<div class="card">{table(caption, columns, rows, css="bars wide")}</div>'
+    return f'<div class="card">{table(caption, heads, rows, css="bars wide")}</div>'
 
 
 def _as_score(group: str, mean: float, se: float | None) -> GroupScore:

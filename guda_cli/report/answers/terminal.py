@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guda_cli.report.answers import words
-from guda_cli.report.answers.content import NO_GROUP, Check, CostRow, GroupScore, QueryResult, ReportModel
-from guda_cli.report.answers.words import caption
-from guda_cli.report.pieces.rich_pieces import bar, literal, ruled, titled
+from guda_cli.report.answers import columns, words
+from guda_cli.report.answers.columns import Kind, ScoreColumn, View
+from guda_cli.report.answers.content import NO_GROUP, Check, CostRow, QueryResult, ReportModel
+from guda_cli.report.pieces.rich_pieces import bar, literal, number_column, ruled, text_column, titled
 from guda_cli.report.pieces.text import (
-    UNKNOWN,
     Scale,
     change,
     count,
@@ -22,11 +21,11 @@ from guda_cli.report.pieces.text import (
     scale_for,
     shorten,
     significant,
-    z_text,
 )
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
     from rich.text import Text
 
 _WIDE = 100
@@ -58,19 +57,16 @@ def query_table(query: QueryResult, top: int, unit: str, *, counterfactual: bool
     """
     from rich.console import Group
 
-    entries = query.scores[:top]
-    scale = scale_for([e.score for e in entries], [e.se for e in entries])
+    lines = columns.ranked(query, top)
+    entries = [line.entry for line in lines]
+    scale, shown = columns.scale_of(entries), columns.pick(View.TABLE, entries)
     reach = max((abs(e.score) for e in entries if finite(e.score) is not None), default=0.0)
-    with_z, with_errors = any(e.z is not None for e in entries), words.with_errors(entries)
-    heads = [f"{words.score_name(counterfactual)} {scale.label}".strip()]
-    heads += (["± s.e.", "95 % interval"] if with_errors else []) + (["z"] if with_z else [])
-    table = ruled("rank", "group", right=heads)
+    table = _headed(shown, scale, counterfactual)
     table.add_column("", no_wrap=True, min_width=_BAR)
-    for rank, e in enumerate(entries, 1):
-        cells = [f"{rank:>4}", e.group, scale.show(e.score, sign=True)]
-        cells += [scale.show(e.se), _interval(e, scale)] if with_errors else []
-        cells += [z_text(e.z)] if with_z else []
-        table.add_row(*map(literal, cells), bar(e.score, reach, _BAR), style="bold" if e.stands_out else "")
+    for line in lines:
+        cells = [literal(column.text(View.TABLE, line, scale)) for column in shown]
+        style = "bold" if line.entry.stands_out else ""
+        table.add_row(*cells, bar(line.entry.score, reach, _BAR), style=style)
     head = literal(f"{words.caption(query)}: ").append(literal(words.query_answer(query), "bold"))
     more = len(query.scores) - len(entries)
     sign = words.sign(counterfactual)
@@ -78,10 +74,18 @@ def query_table(query: QueryResult, top: int, unit: str, *, counterfactual: bool
     return Group(head, table, literal(note, "dim"), *_instances(query))
 
 
-def _interval(entry: GroupScore, scale: Scale) -> str:
-    if finite(entry.low) is None and finite(entry.high) is None:
-        return UNKNOWN
-    return f"{scale.show(entry.low, sign=True)} … {scale.show(entry.high, sign=True)}"
+def _headed(shown: Sequence[ScoreColumn], scale: Scale, counterfactual: bool) -> Table:
+    """A table with the heads of these columns and no rows yet."""
+    table = ruled()
+    for column in shown:
+        head = column.heading(scale, counterfactual).strip()
+        if column.kind is Kind.TEXT:
+            text_column(table, head)
+        elif column.kind is Kind.NUMBER:
+            number_column(table, head)
+        else:
+            table.add_column(literal(head), no_wrap=True)
+    return table
 
 
 def _instances(query: QueryResult) -> list[RenderableType]:
@@ -112,41 +116,24 @@ def _facts(report: ReportModel) -> Text:
 
 
 def _queries(report: ReportModel, top: int, width: int, most: int) -> list[RenderableType]:
-    shown = [e for query in report.queries[:most] for e in query.scores[:top]]
-    scale = scale_for([e.score for e in shown], [e.se for e in shown])
-    with_z, with_errors = any(e.z is not None for e in shown), words.with_errors(shown)
-    heads = [f"{words.score_name(report.counterfactual)} {scale.label}".strip()]
-    heads += (["± s.e."] if with_errors else []) + (["z"] if with_z else [])
-    table = ruled("image", "group", right=heads)
-    table.add_column("", no_wrap=True)
+    rankings = [columns.ranked(query, top) for query in report.queries[:most]]
+    entries = [line.entry for lines in rankings for line in lines]
+    view = View.LIST if width >= _WIDE else View.NARROW
+    scale, shown = columns.scale_of(entries), columns.pick(view, entries)
+    table = _headed(shown, scale, report.counterfactual)
     room = max(12, width // 4 - 2)
-    for query in report.queries[:most]:
-        entries = query.scores[:top]
-        for rank, e in enumerate(entries):
-            first = rank == 0
-            cells = [
-                shorten(printable(words.caption(query)), room) if first else "",
-                shorten(printable(e.group), room),
-            ]
-            cells.append(scale.show(e.score, sign=True))
-            cells += ([scale.show(e.se)] if with_errors else []) + ([z_text(e.z)] if with_z else [])
-            cells.append(_mark(query, e, first, width >= _WIDE))
-            style = "bold" if e.stands_out else ""
-            table.add_row(*map(literal, cells), style=style, end_section=rank == len(entries) - 1)
+    for lines in rankings:
+        for line in lines:
+            texts = [(column, column.text(view, line, scale)) for column in shown]
+            cells = [shorten(printable(t), room) if c.kind is Kind.TEXT else t for c, t in texts]
+            style = "bold" if line.entry.stands_out else ""
+            table.add_row(*map(literal, cells), style=style, end_section=line.rank == len(lines))
     parts = titled(f"Images, highest groups first ({report.weighting_unit})", table)
     if len(report.queries) > most:
         parts.append(literal(f"{len(report.queries) - most:,} more images: --html, --csv or --json.", "dim"))
     if width < _WIDE and report.null is not None:
         parts.append(literal(f"◀ the group stands out; none: {NO_GROUP}.", "dim"))
     return [*parts, literal(words.null_line(report), "dim")]
-
-
-def _mark(query: QueryResult, entry: GroupScore, first: bool, wide: bool) -> str:
-    if entry.stands_out:
-        return "◀ stands out" if wide else "◀"
-    if first and query.answer == ():
-        return NO_GROUP if wide else "none"
-    return ""
 
 
 def _means(report: ReportModel, width: int) -> list[RenderableType]:
@@ -183,8 +170,8 @@ def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
         shown = [literal(scale.show(cells.get(g)), "bold" if g == row else "") for g in report.groups]
         table.add_row(literal(label), *shown)
     title = f"Mean score {scale.label}".rstrip()
-    columns = "the group removed" if report.counterfactual else "group"
-    return titled(f"{title}: rows by what the image looks like, columns by {columns}", table)
+    across = "the group removed" if report.counterfactual else "group"
+    return titled(f"{title}: rows by what the image looks like, columns by {across}", table)
 
 
 def _checks(checks: Sequence[Check], width: int) -> list[RenderableType]:
@@ -216,11 +203,8 @@ def _costs(costs: Sequence[CostRow]) -> list[RenderableType]:
 
 def query_line(query: QueryResult, top: int) -> str:
     """`name: groups that stand out, starred, and the first `top` groups with score and error`."""
-    parts = []
-    for entry in query.scores[:top]:
-        star = "*" if entry.stands_out else ""
-        z = f", z {entry.z:.1f}" if finite(entry.z) is not None else ""
-        error = f" ± {entry.se:.2g}" if entry.se is not None else ""
-        parts.append(f"{printable(entry.group)}{star} {entry.score:+.4g}{error}{z}")
+    lines = columns.ranked(query, top)
+    scale, shown = columns.scale_of(line.entry for line in lines), columns.pick(View.LINE)
+    parts = ["".join(column.text(View.LINE, line, scale) for column in shown) for line in lines]
     answer = f"{NO_GROUP}; " if query.answer is not None and not query.answer else ""
-    return f"{printable(caption(query))}: {answer}{'; '.join(parts)}"
+    return f"{printable(words.caption(query))}: {answer}{'; '.join(parts)}"

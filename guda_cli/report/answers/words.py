@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from guda_cli.report.answers.content import (
     HIGHER,
     NO_GROUP,
     SIGN,
     CostRow,
-    GroupScore,
     QueryResult,
     ReportModel,
 )
-from guda_cli.report.pieces.text import finite, flatten, number, printable
+from guda_cli.report.pieces.text import flatten, number, printable
 
 FORWARD_NOTE = (
     "A forward-equivalent is one pass of one image through the network; a backward pass counts as two. "
@@ -49,11 +48,6 @@ def sign(counterfactual: bool) -> str:
 def score_name(counterfactual: bool) -> str:
     """The head of a column of scores."""
     return "delta-ELBO" if counterfactual else "score"
-
-
-def with_errors(entries: Iterable[GroupScore]) -> bool:
-    """Does any of these scores have a Monte-Carlo error?"""
-    return any(finite(entry.se) is not None for entry in entries)
 
 
 def caption(query: QueryResult) -> str:

@@ -29,10 +29,20 @@ def ruled(*left: str, right: Sequence[str] = ()) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in left:
-        table.add_column(literal(name), overflow="fold", min_width=min(len(name), 5))
+        text_column(table, name)
     for name in right:
-        table.add_column(literal(name), justify="right", no_wrap=True)
+        number_column(table, name)
     return table
+
+
+def text_column(table: Table, head: str) -> None:
+    """One more column, whose text is folded where it is long."""
+    table.add_column(literal(head), overflow="fold", min_width=min(len(head), 5))
+
+
+def number_column(table: Table, head: str) -> None:
+    """One more column, whose numbers are never broken."""
+    table.add_column(literal(head), justify="right", no_wrap=True)
 
 
 def titled(title: str, table: Table) -> list[RenderableType]:

@@ -31,7 +31,6 @@ from guda_cli.workflow.judging.rivals import Found, Rival, find_rivals, spent, v
 from guda_cli.workflow.project.project import Project, now, provenance
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
-RELIABLE = 0.7  # of the mean oracle: below, no table means anything
 
 
 def build(

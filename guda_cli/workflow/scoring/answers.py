@@ -13,6 +13,7 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.diffusion.weighting import Weighting
+from guda_cli.intervals import Z95
 from guda_cli.report.answers.content import GroupScore, QueryResult
 from guda_cli.workflow.keys.removal import Removal, size_classes
 
@@ -69,7 +70,7 @@ def assemble(
 
 
 def _entry(name: str, score: float, se: float, null: delta_elbo.Null | None, tested: int) -> GroupScore:
-    low, high = score - 1.959963984540054 * se, score + 1.959963984540054 * se
+    low, high = score - Z95 * se, score + Z95 * se
     if null is None:
         return GroupScore(name, score, se, low, high)
     z = null.z(score, se)
