@@ -173,7 +173,7 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class UnlearnSpec:
-    """How one group is unlearned from the full model (method.md section 4)."""
+    """How one group is unlearned from the full model (docs/methods.md)."""
 
     operator: str = "retrack"
     steps: int = 400
@@ -205,7 +205,7 @@ class UnlearnSpec:
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """The Monte-Carlo estimate of the ELBO differences (method.md sections 2-3)."""
+    """The Monte-Carlo estimate of the ELBO differences (docs/methods.md)."""
 
     timesteps: int = 50
     grid: str = "strata"  # strata | stride:N | all

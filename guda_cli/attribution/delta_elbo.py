@@ -1,4 +1,4 @@
-"""From ELBO terms to delta-ELBO scores with paired standard errors (method.md section 3)."""
+"""From ELBO terms to delta-ELBO scores with paired standard errors (docs/methods.md)."""
 
 from __future__ import annotations
 

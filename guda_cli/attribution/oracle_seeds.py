@@ -1,4 +1,4 @@
-"""What the oracle knows of itself: several seeds, their ceiling and their reliability (method.md section 6).
+"""What the oracle knows of itself: several seeds, their ceiling and their reliability (docs/methods.md).
 
 Scores are [queries, groups], one matrix a seed, over the same queries and groups. None of the seeds should be
 the full model's: an unlearned model shares its initialisation, which would flatter it.

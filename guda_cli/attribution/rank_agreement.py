@@ -1,4 +1,4 @@
-"""How well predicted scores rank the groups of each query as the oracle does (method.md section 6).
+"""How well predicted scores rank the groups of each query as the oracle does (docs/methods.md).
 
 Where scores tie, a ranking is a matter of chance. So a tie counts as its expectation when it is broken at
 random, in the prediction and in the oracle independently (McSherry & Najork 2008 for NDCG and the reciprocal

@@ -1,4 +1,4 @@
-"""What scoring, training and unlearning need of a network, and its adapter for `UNet2DModel`."""
+"""What scoring, training and unlearning need of a network: a prediction of noise, and its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Terms of the negative ELBO from one noise prediction (method.md section 2)."""
+"""Terms of the negative ELBO from one noise prediction (docs/methods.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Common random numbers: noise as a pure function of what it is drawn for (method.md section 2)."""
+"""Common random numbers: noise as a pure function of what it is drawn for (docs/methods.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weightings over timesteps: the factor v_t on each ELBO term (method.md section 2).
+"""Weightings over timesteps: the factor v_t on each ELBO term (docs/methods.md).
 
 Terms are stored in nats (w_t times the squared noise error), so every weighting is a multiplier
 chosen when scores are read, not when they are computed.

@@ -250,7 +250,7 @@ class Family(ABC):
     def write(
         self, folder: Any, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]
     ) -> None:
-        """Write a model as the folder of its pipeline, which diffusers opens; DataError."""
+        """Write a model into `folder`, which is there, as its pipeline, which diffusers opens; DataError."""
 
     def taken_over(self, recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
         """`recipe` as a full model with these `facts` asks for it."""

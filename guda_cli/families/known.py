@@ -12,6 +12,8 @@ from guda_cli.families.stable_diffusion import StableDiffusion
 from guda_cli.sections import Recipe
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (Pixels(), StableDiffusion())}
+UNNAMED = (Pixels.name, StableDiffusion.name)
+"""Those of 0.1.0, whose stored configurations do not name them: they are told apart by their parts."""
 
 
 def family_of(recipe: Recipe) -> Family:
@@ -28,6 +30,17 @@ def family_of(recipe: Recipe) -> Family:
 
 
 def family_of_config(config: Mapping[str, Any]) -> Family:
-    """The kind of a stored model; configurations of 0.1.0 do not name it and are told by their parts."""
-    named = config.get("family")
-    return FAMILIES[named or (StableDiffusion.name if "parts" in config else Pixels.name)]
+    """The kind of a stored model; RecipeError for one that a later version of this program made."""
+    name = config.get("family") or (StableDiffusion.name if "parts" in config else Pixels.name)
+    if name not in FAMILIES:
+        raise RecipeError(
+            f"the stored model is of the family '{name}'",
+            why="this version knows " + ", ".join(FAMILIES),
+            fix="pip install --upgrade guda",
+        )
+    return FAMILIES[name]
+
+
+def named(family: Family, config: dict[str, Any]) -> dict[str, Any]:
+    """`config` as it is stored: so that `family_of_config` finds `family` again."""
+    return config if family.name in UNNAMED else {"family": family.name, **config}

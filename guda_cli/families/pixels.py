@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import DataError
 from guda_cli.families.family import CLASS, Family, Taken, Traits, Wanted
+from guda_cli.families.unet_recipe import check_blocks
 from guda_cli.sections import Recipe, network_settings, to_dict
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class Pixels(Family):
         if recipe.train.class_dropout == 0:
             unet["null_class"] = False
         return {"unet": unet, "scheduler": scheduler, "classes": classes}
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """See `Family`."""
+        check_blocks(recipe, recipe.data.size, "data.size")
 
     def traits(self, config: Mapping[str, Any], told: str) -> Traits:
         """See `Family`."""

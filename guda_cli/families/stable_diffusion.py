@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import PROMPT, Family, Maker, Materials, Taken, Traits, Wanted
+from guda_cli.families.unet_recipe import check_blocks
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe, TextSpec, network_settings, to_dict
 
@@ -180,6 +181,7 @@ class StableDiffusion(Family):
 
     def check_recipe(self, recipe: Recipe) -> None:
         """See `Family`."""
+        self._check_sizes(recipe)
         if recipe.model.class_conditional:
             raise RecipeError("model.text_conditional and model.class_conditional exclude each other")
         if recipe.text.hidden_size % recipe.text.heads:
@@ -188,6 +190,15 @@ class StableDiffusion(Family):
         for width in recipe.latent.block_out_channels:
             if width % groups:
                 raise RecipeError(f"latent.norm_num_groups = {groups} does not divide {width} channels")
+
+    def _check_sizes(self, recipe: Recipe) -> None:
+        side, of = recipe.data.size, "data.size"
+        if not recipe.model.registered:
+            factor = scale_factor({"block_out_channels": recipe.latent.block_out_channels})
+            if side % factor:
+                raise RecipeError(f"data.size = {side} is no multiple of {factor}, the VAE's scale")
+            side, of = side // factor, "the latent's size"
+        check_blocks(recipe, side, of)
 
     def check_start(self, recipe: Recipe) -> None:
         """See `Family`: RecipeError where the recipe leaves its network to a pipeline that is not given."""

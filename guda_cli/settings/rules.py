@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 from guda_cli.attribution import methods
-from guda_cli.checkpoints.components import scale_factor
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
@@ -72,7 +71,7 @@ def validate(r: Recipe) -> None:
     _choice("data.source", r.data.source, SOURCES)
     if r.data.channels not in (1, 3):
         raise RecipeError(f"data.channels must be 1 or 3, not {r.data.channels}")
-    _validate_model(r)
+    family_of(r).check_recipe(r)
     _choice("diffusion.beta_schedule", r.diffusion.beta_schedule, BETA_SCHEDULES)
     _choice("diffusion.prediction_type", r.diffusion.prediction_type, PREDICTION_TYPES)
     if not r.diffusion.beta_start <= r.diffusion.beta_end < 1:
@@ -107,7 +106,6 @@ def _validate_latents(r: Recipe, family: Family) -> None:
         )
     if not 0 <= r.train.prompt_dropout < 1:
         raise RecipeError(f"train.prompt_dropout is a share in [0, 1), not {r.train.prompt_dropout!r}")
-    family.check_recipe(r)
     if family.latent:
         _choice("latent.posterior", r.latent.posterior, ("mean", "sample"))
     if family.prompts:
@@ -138,27 +136,3 @@ def _validate_unlearn(u: UnlearnSpec) -> None:
             f"unlearn.forget_share is a share of a batch between 0 and 1, or null, not {u.forget_share!r}"
             + (" of a batch of one" if u.batch_size == 1 else "")
         )
-
-
-def _validate_model(r: Recipe) -> None:
-    m = r.model
-    levels = len(m.block_out_channels)
-    if not levels == len(m.down_block_types) == len(m.up_block_types):
-        raise RecipeError(
-            "model.block_out_channels, down_block_types and up_block_types must be equally long",
-            why=f"they have {levels}, {len(m.down_block_types)} and {len(m.up_block_types)} entries",
-        )
-    for width in m.block_out_channels:
-        if width % m.norm_num_groups:
-            raise RecipeError(f"model.norm_num_groups = {m.norm_num_groups} does not divide {width} channels")
-    side, of = r.data.size, "data.size"
-    if family_of(r).makers and not r.model.registered:
-        factor = scale_factor({"block_out_channels": r.latent.block_out_channels})
-        if side % factor:
-            raise RecipeError(f"data.size = {side} is no multiple of {factor}, the VAE's scale")
-        side, of = side // factor, "the latent's size"
-    if side % 2 ** (levels - 1):
-        raise RecipeError(
-            f"{of} = {side} cannot be halved {levels - 1} times",
-            why=f"the model has {levels} levels", fix="choose another size or fewer levels",
-        )  # fmt: skip

@@ -1,7 +1,7 @@
 """The order in which training sees images, timesteps and noise: a pure function of (seed, step).
 
 Nothing here has state, so a resumed run needs no random state, and runs that leave a group out draw
-the very same numbers for all other images (method.md section 4, one stream).
+the very same numbers for all other images (docs/methods.md).
 """
 
 from __future__ import annotations

@@ -17,17 +17,21 @@ ADAPTER = "default"  # peft's name of the only adapter
 A, B = ".lora_A", ".lora_B"
 
 
+def attends(module: torch.nn.Module) -> bool:
+    """Whether it is one of diffusers' attention layers: `Attention`, or a kind of model's own, as FLUX's."""
+    return type(module).__name__.endswith("Attention")
+
+
 def targets(network: torch.nn.Module) -> list[str]:
     """Names of all convolutions, of the linear layers of attention and of those that lead into and out of it.
 
     At rank 4 that is 0.4 % of the 860 million parameters of Stable Diffusion 1.5, attention alone 0.1 %.
     """
-    kinds = {name: type(module).__name__ for name, module in network.named_modules()}
-    inside = tuple(f"{name}." for name, kind in kinds.items() if kind == "Attention")
+    inside = tuple(f"{name}." for name, module in network.named_modules() if attends(module))
     around = {
         f"{name}.{end}"
-        for name, kind in kinds.items()
-        if kind == "Transformer2DModel"
+        for name, module in network.named_modules()
+        if type(module).__name__ == "Transformer2DModel"
         for end in ("proj_in", "proj_out")
     }
     return [

@@ -1,4 +1,4 @@
-"""Which parameters unlearning trains, and what is stored of them (method.md section 4)."""
+"""Which parameters unlearning trains, and what is stored of them (docs/methods.md)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _attention(network: torch.nn.Module, kind: str) -> set[str]:
     """Names of the parameters of attention, or of the keys and values of cross-attention."""
     out = set()
     for module_name, module in network.named_modules():
-        if type(module).__name__ != "Attention":
+        if not lora.attends(module):
             continue
         crossing = bool(getattr(module, "is_cross_attention", False))
         for name, _ in module.named_parameters():

@@ -101,7 +101,7 @@ class TestTerms:
         assert not np.array_equal(bare, other)
 
     def test_the_noise_is_the_same_whatever_the_condition(self) -> None:
-        """Common random numbers (method.md section 2): bit for bit, under every class and none."""
+        """Common random numbers (docs/methods.md): bit for bit, under every class and none."""
         denoiser, x0 = Recorder(), float_images(2)
         for cond in (None, torch.tensor([0, 1]), torch.tensor([2, 2])):
             elbo.image_terms(denoiser, x0, ["a", "b"], GRID, seed=3, batch_size=100, cond=cond)

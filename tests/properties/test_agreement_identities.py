@@ -124,7 +124,7 @@ def broken(scores: Row) -> list[tuple[int, ...]]:
 
 
 def plain(predicted: tuple[int, ...], ranked: tuple[int, ...], oracle: Row) -> dict[str, float]:
-    """The definitions of method.md section 6 for two orders of the groups; tied in neither."""
+    """The definitions of docs/methods.md for two orders of the groups; tied in neither."""
     n = len(oracle)
     out = {
         "top1": float(predicted[0] == ranked[0]),

@@ -1,4 +1,4 @@
-"""Per-sample gradients of a denoiser, projected: features of trak, d-trak and das (method.md section 5)."""
+"""Per-sample gradients of a denoiser, projected: features of trak, d-trak and das (docs/methods.md)."""
 
 from __future__ import annotations
 

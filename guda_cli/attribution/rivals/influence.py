@@ -1,6 +1,6 @@
 """`trak`, `d-trak` and `das`: influence scores from gradient features, and a ridge chosen without the oracle.
 
-method.md section 5.
+See docs/methods.md, Scores of groups.
 """
 
 from __future__ import annotations

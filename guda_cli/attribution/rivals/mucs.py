@@ -1,6 +1,6 @@
 """`mucs`: unlearn the query by bounded ascent with a retain term, compare training losses before and after.
 
-Serra et al. 2026 (arXiv 2605.17938), as method.md section 5 states it.
+Serra et al. 2026 (arXiv 2605.17938).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def null_losses(
 ) -> Array:
     """The null of each query, float64 [Q]: its mean loss under the untrained network.
 
-    `untrained` is the recipe's network with freshly drawn weights (`networks.build_unet(config, seed)`): what
+    `untrained` is the recipe's network with freshly drawn weights (`Family.build`): what
     a model that knows nothing pays, close to the loss of predicting zero. The levels are those that MUCS
     uses, n strata and one draw; costs n forwards a query.
     """

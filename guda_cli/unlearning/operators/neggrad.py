@@ -16,7 +16,7 @@ class NegGrad:
     """L = (1/B) [sum over retain entries - lambda sum over forget entries of min(loss, null loss)].
 
     The null loss is that of predicting the mean of the target: noise 0 and the mean image. An entry above
-    it has no gradient, so that ascent ends there (method.md section 4).
+    it has no gradient, so that ascent ends there (docs/methods.md).
     """
 
     def __init__(

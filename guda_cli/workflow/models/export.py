@@ -27,6 +27,7 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
         weights = _apply_delta(store.read_bytes(model.blobs["weights"]), weights)
     parts = {name: store.read_bytes(blob) for name, blob in model.parts.items()}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         model.family.write(folder, weights, model.config, parts)
     except OSError as err:
         raise DataError(f"cannot write {folder}", why=err.strerror or str(err)) from None

@@ -17,6 +17,7 @@ from guda_cli.data.images import to_float
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.families.family import CLASS, PROMPT, check_package
+from guda_cli.families.known import named
 from guda_cli.sections import DROPOUT
 from guda_cli.unlearning.operators.base import TextProblem
 from guda_cli.workflow.keys.removal import Removal
@@ -104,8 +105,8 @@ class Space(ABC):
         return self.family.denoiser(network, schedule, self.parts.bank if self.told == PROMPT else None)
 
     def described(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The configuration of a model as it is stored: with what stands around the network."""
-        return config
+        """The configuration of a model as it is stored: with its family and what stands around it."""
+        return named(self.family, config)
 
     def prepare(self) -> None:
         """Make what stands around the network: the models' keys need it. RecipeError without its package."""
@@ -183,7 +184,7 @@ class LatentSpace(Space):
     def described(self, config: dict[str, Any]) -> dict[str, Any]:
         """See `Space`. The parts are those of a registered model, where it has others than its base."""
         posterior = {"posterior": self.project.recipe.latent.posterior}
-        return posterior | config | {"parts": self.parts.digests()}
+        return posterior | super().described(config) | {"parts": self.parts.digests()}
 
 
 def open_space(project: Project, compute: Compute) -> Space:

@@ -10,6 +10,7 @@ from guda_cli.checkpoints.files import is_hub_id
 from guda_cli.data.styles import check_captions
 from guda_cli.errors import DataError, UsageError
 from guda_cli.families.family import Family, Taken, Wanted
+from guda_cli.families.known import named
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
@@ -132,7 +133,7 @@ def _keep(project: Project, taken: Taken, operation: str, facts: dict[str, objec
     schedule = taken.schedule
     outputs = {
         "weights": taken.weights,
-        "config": canonical(taken.config),
+        "config": canonical(named(project.family, taken.config)),
         schedule.stored: schedule.to_bytes(),
         **taken.parts,
     }
