@@ -14,11 +14,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Before torch is loaded. Tiny networks gain nothing from threads, which spin where workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing may depend on how busy the machine is.
 settings.register_profile("guda", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("guda")
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -12,30 +12,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.workflow.fixtures import GROUPS, RECIPE, Cli, cli, draw, here, one_thread, record, terms
+from tests.workflow.fixtures import GROUPS, RECIPE, Cli, cli, draw, here, once, one_thread, record, run, terms
 
 CONDITIONAL = RECIPE.replace("norm_num_groups: 4", "norm_num_groups: 4, class_conditional: true")
 SHORT = ["--set", "train.steps=3", "--set", "unlearn.steps=2"]
 
 
-def made(base: Path) -> Path:
-    """Trained, one group unlearned and one left out, sampled; once for this module's tests."""
-    home = base / "class-conditional"
-    if not home.exists():
-        from tests.workflow.fixtures import run
-
-        draw(home / "images")
-        (home / "tiny.yaml").write_text(CONDITIONAL)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(home)
-            for command in (
-                ["train", "tiny.yaml", *SHORT],
-                ["unlearn", "--group", "blue", "--no-null"],
-                ["train", "--without", "blue"],
-                ["sample", "-n", "6", "--out", "q"],
-            ):
-                assert run(*command) == 0, command
-    return home
+def build(home: Path) -> None:
+    """Trained, one group unlearned and one left out, sampled."""
+    draw(home / "images")
+    (home / "tiny.yaml").write_text(CONDITIONAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for command in (
+            ["train", "tiny.yaml", *SHORT],
+            ["unlearn", "--group", "blue", "--no-null"],
+            ["train", "--without", "blue"],
+            ["sample", "-n", "6", "--out", "q"],
+        ):
+            assert run(*command) == 0, command
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def work(
     monkeypatch: pytest.MonkeyPatch,
     one_thread: None,
 ) -> Path:
-    home = made(tmp_path_factory.getbasetemp())
+    home = once(tmp_path_factory, "class-conditional", build)
     for name in (".guda", "q"):
         shutil.copytree(home / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -27,16 +27,16 @@ TRAIN = ["train", "tiny.yaml", "--json"]
 UNLEARN = ["unlearn", "--group", "blue", "--no-null", "--json"]
 SCORE = ["score", "images/amber", "--timesteps", "20", "--json"]
 REPORT = ["report", "--html", "report.html", "--json"]
-EVERY_STEP = {"GUDA_CHECKPOINT_SECONDS": "0", "GUDA_BATCH_SIZE": "16"}
+BATCHES = {"GUDA_BATCH_SIZE": "16"}
 
 
 def run(folder: Path, args: list[str]) -> Done:
-    return processes.run(folder, *args, **EVERY_STEP)
+    return processes.run(folder, *args, **BATCHES)
 
 
 def kill(folder: Path, args: list[str], when: Callable[[], bool], delay: float) -> None:
-    """Start a command and SIGKILL it `delay` seconds after `when` first holds."""
-    process = processes.start(folder, *args, **EVERY_STEP)
+    """Start a command that saves each step and SIGKILL it `delay` seconds after `when` first holds."""
+    process = processes.start(folder, *args, GUDA_CHECKPOINT_SECONDS="0", **BATCHES)
     process.when(when)
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.workflow.fixtures import cli, one_thread, run
+from tests.workflow.fixtures import cli, once, one_thread, run
 
 __all__ = ["GROUPS", "cli", "one_thread", "paint", "prompt_of", "studio"]
 
@@ -57,22 +57,19 @@ def paint(folder: Path, captions: bool = True) -> Path:
     return folder
 
 
-def build(base: Path) -> Path:
-    """Trained, unlearned and sampled; made once."""
-    home = base / "studio"
-    if not home.exists():
-        paint(home / "paintings")
-        (home / "studio.yaml").write_text(RECIPE)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(home)
-            for command in (
-                ["train", "studio.yaml"],
-                ["unlearn", "--all"],
-                ["sample", "-n", "6", "--out", "q"],
-                ["train", "--each-group", "--seeds", "2,3"],
-            ):
-                assert run(*command) == 0, command
-    return home
+def build(home: Path) -> None:
+    """Trained, unlearned and sampled."""
+    paint(home / "paintings")
+    (home / "studio.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for command in (
+            ["train", "studio.yaml"],
+            ["unlearn", "--all"],
+            ["sample", "-n", "6", "--out", "q"],
+            ["train", "--each-group", "--seeds", "2,3"],
+        ):
+            assert run(*command) == 0, command
 
 
 @pytest.fixture
@@ -83,7 +80,7 @@ def studio(
     one_thread: None,
 ) -> Path:
     """The working directory: a copy of the trained project."""
-    home = build(tmp_path_factory.getbasetemp())
+    home = once(tmp_path_factory, "studio", build)
     for name in (".guda", "q", "paintings"):
         shutil.copytree(home / name, tmp_path / name)
     shutil.copy(home / "studio.yaml", tmp_path)

@@ -32,6 +32,7 @@ class Net(torch.nn.Module):
 
 
 def main(steps: int, trouble: str) -> None:
+    torch.set_num_threads(1)
     distributed.join()
     net, saved = Net(), []
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +13,16 @@ import torch
 from guda_cli.errors import UsageError
 from guda_cli.training import distributed
 from guda_cli.training.scale import Scale
+from tests.workflow import processes
 
-ROOT = Path(__file__).parent.parent.parent
 STEPS = 4
+needs_fork = pytest.mark.skipif(os.name != "posix", reason="needs fork")
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def start(world: int, trouble: str = "") -> list[subprocess.Popen[str]]:
-    """`launched.py` in `world` processes, the chief first."""
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
-    common |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.training.launched", str(STEPS), trouble]
-    return [
-        subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **common, "RANK": str(r)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for r in range(world)
-    ]  # fmt: skip
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each; all are ended whatever happens."""
-    try:
-        done = []
-        for process in processes:
-            out, err = process.communicate(timeout=600)
-            done.append((process.returncode, out, err))
-        return done
-    finally:
-        for process in processes:
-            process.kill()
+def finish(world: int, folder: Path, trouble: str = "") -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of `launched.py` in each of `world` processes, the chief first."""
+    started = processes.launch(world, folder, "tests.training.launched", str(STEPS), trouble)
+    return [(code, *done) for code, done in [process.wait() for process in started]]
 
 
 def document(done: tuple[int, str, str]) -> dict[str, Any]:
@@ -61,12 +32,12 @@ def document(done: tuple[int, str, str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
-def test_processes_end_where_one_process_ends() -> None:
+@needs_fork
+def test_processes_end_where_one_process_ends(tmp_path: Path) -> None:
     """Five processes for batches of four: one has no entry at all."""
-    [alone] = [document(done) for done in finish(start(1))]
+    [alone] = [document(done) for done in finish(1, tmp_path)]
     for world in (2, 5):
-        together = [document(done) for done in finish(start(world))]
+        together = [document(done) for done in finish(world, tmp_path)]
         assert all(each == together[0] for each in together), "all processes hold the same bits"
         assert together[0]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
         for name, value in alone["weights"].items():
@@ -76,10 +47,10 @@ def test_processes_end_where_one_process_ends() -> None:
     assert alone["weights"]["unused"] == [1.0, 1.0], "no gradient anywhere: not even decayed"
 
 
-@pytest.mark.slow
+@needs_fork
 @pytest.mark.parametrize("trouble", ["die", "fail"])
-def test_when_one_ends_the_chief_saves_and_ends(trouble: str) -> None:
-    chief, other = finish(start(2, trouble))
+def test_when_one_ends_the_chief_saves_and_ends(tmp_path: Path, trouble: str) -> None:
+    chief, other = finish(2, tmp_path, trouble)
     found = document(chief)
     assert found["saved"] == [2]
     assert "another process" in found["lost"]

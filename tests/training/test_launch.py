@@ -1,13 +1,13 @@
-"""`accelerate launch` of the real commands: the weights of one process, one voice, and an end on Ctrl-C."""
+"""`accelerate launch` of the real commands: the weights of one process, one voice, and an end on Ctrl-C.
+
+Each command is launched by accelerate once, whose processes are real ones; what else runs is forked, which
+spares it loading torch again.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,13 @@ import torch
 from guda_cli.diffusion import networks
 from guda_cli.store import ActionRecord, Store
 from tests.text_to_image.fixtures import RECIPE, paint
-from tests.training.test_distributed import free_port
-from tests.workflow.processes import saved_step
+from tests.workflow import processes
+from tests.workflow.processes import ROOT, free_port, saved_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
 pytest.importorskip("accelerate")
 
 GUDA = ["-m", "guda_cli"]
-PATIENCE = 900.0
 DIGITS = [
     item
     for value in (
@@ -34,26 +33,31 @@ DIGITS = [
 ]  # fmt: skip
 
 
-def begin(folder: Path, store: str, *args: str, world: int = 1, **environment: str) -> subprocess.Popen[str]:
-    """A command in `world` processes, with a store of its own."""
-    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(world)]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launcher += ["--main_process_port", str(free_port())]
-    command = [sys.executable, *(launcher if world > 1 else []), *GUDA, *args]
-    own = {"GUDA_STORE": str(folder / store), "GUDA_THREADS": "1", "OMP_NUM_THREADS": "1", **environment}
-    own["PYTHONPATH"] = str(Path(__file__).parent.parent.parent)
-    return subprocess.Popen(
-        [*command, "--device", "cpu"], cwd=folder, env={**os.environ, **own},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def begin(folder: Path, store: str, *args: str, **environment: str) -> processes.Process:
+    """`accelerate launch` of a command in two processes, with a store of its own."""
+    launcher = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launcher += ["--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    own = {"GUDA_STORE": str(folder / store), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    command = [*launcher, *GUDA, *args, "--device", "cpu"]
+    return processes.Process(folder, "accelerate.commands.launch", command, own)
 
 
-def guda(folder: Path, store: str, *args: str, world: int = 1) -> list[dict]:
-    """The documents that a command prints; it must end well."""
-    process = begin(folder, store, *args, "--json", world=world)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
-    return [json.loads(line) for line in out.splitlines()]
+def launched(folder: Path, store: str, *args: str) -> list[dict]:
+    """The documents that a command which accelerate launches prints; it must end well."""
+    code, done = begin(folder, store, *args, "--json").wait()
+    assert code == 0, done.stderr
+    return done.documents
+
+
+def forked(folder: Path, store: str, *args: str, world: int = 1) -> list[dict]:
+    """The documents that all processes of a command print; they must end well."""
+    where = {"GUDA_STORE": str(folder / store)}
+    command = [*args, "--json", "--device", "cpu"]
+    if world == 1:
+        return processes.run(folder, *command, **where).documents
+    ended = [process.wait() for process in processes.launch(world, folder, "guda_cli", *command, **where)]
+    assert [code for code, _ in ended] == [0] * world, ended
+    return [document for _, done in ended for document in done.documents]
 
 
 def made(store: Path, operation: str) -> tuple[ActionRecord, dict[str, torch.Tensor]]:
@@ -67,10 +71,11 @@ def test_a_text_to_image_model_from_two_processes_is_that_of_one(tmp_path: Path)
     """The first process alone makes VAE, text encoder, latents and embeddings."""
     paint(tmp_path / "paintings")
     (tmp_path / "studio.yaml").write_text(RECIPE)
+    unlearn = ["unlearn", "--group", "ink", "--no-null"]
     for world in (1, 2):
-        store = f"of-{world}"
-        assert len(guda(tmp_path, store, "train", "studio.yaml", world=world)) == 1
-        assert len(guda(tmp_path, store, "unlearn", "--group", "ink", "--no-null", world=world)) == 1
+        assert len(forked(tmp_path, f"of-{world}", "train", "studio.yaml", world=world)) == 1
+    assert len(forked(tmp_path, "of-1", *unlearn)) == 1
+    assert len(launched(tmp_path, "of-2", *unlearn)) == 1
     [(one, weights), (two, others)] = (made(tmp_path / f"of-{world}", "train") for world in (1, 2))
     assert one.key == two.key, "VAE and text encoder, which the key holds, are the same bits"
     assert (one.provenance.get("processes"), two.provenance["processes"]) == (None, 2)
@@ -95,20 +100,17 @@ def alive(text: str) -> list[str]:
 def test_ctrl_c_ends_all_and_one_process_goes_on(tmp_path: Path) -> None:
     """The digits: begun by two processes and ended by one, the model is that of one process alone."""
     command = ["train", "digits", *DIGITS]
-    process = begin(tmp_path, "begun", *command, world=2, GUDA_CHECKPOINT_SECONDS="0")
-    late = time.monotonic() + PATIENCE
-    while saved_step(tmp_path / "begun") < 3:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < late
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode != 0
+    process = begin(tmp_path, "begun", *command, GUDA_CHECKPOINT_SECONDS="0")
+    process.when(lambda: saved_step(tmp_path / "begun") >= 3)
+    os.kill(process.pid, signal.SIGINT)
+    code, done = process.wait()
+    err = done.stderr
+    assert code != 0
     assert err.count("interrupted; state saved") == 1, err
     assert not alive(str(tmp_path / "begun"))
     assert 3 <= saved_step(tmp_path / "begun") < 60
-    guda(tmp_path, "begun", *command)
-    guda(tmp_path, "alone", *command)
+    forked(tmp_path, "begun", *command)
+    forked(tmp_path, "alone", *command)
     begun, weights = made(tmp_path / "begun", "train")
     alone, others = made(tmp_path / "alone", "train")
     assert begun.key == alone.key

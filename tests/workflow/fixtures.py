@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from guda_cli import app
@@ -80,11 +81,22 @@ def run(*args: object) -> int:
     return app.run([str(arg) for arg in args])
 
 
-def build(base: Path) -> Path:
-    """The template: images, recipe, store with every model, samples in q/, their scores; made once."""
-    home = base / "tiny-project"
-    if home.exists():
-        return home
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, in the worker that needs it first; all of a run's workers read it."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    home, ready = base / name, base / f"{name}.ready"
+    with FileLock(base / f"{name}.lock"):
+        if not ready.exists():
+            shutil.rmtree(home, ignore_errors=True)  # what a failure left
+            home.mkdir()
+            make(home)
+            ready.touch()
+    return home
+
+
+def build(home: Path) -> None:
+    """The template: images, recipe, store with every model, samples in q/, their scores."""
     draw(home / "images")
     (home / "tiny.yaml").write_text(RECIPE)
     before = Path.cwd()
@@ -99,7 +111,6 @@ def build(base: Path) -> Path:
             assert run(*command) == 0, command
     finally:
         os.chdir(before)
-    return home
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +126,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def template(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """The folder all projects are copied from; not to be changed."""
-    return build(tmp_path_factory.getbasetemp())
+    return once(tmp_path_factory, "tiny-project", build)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from guda_cli.attribution import methods
-from tests.workflow.fixtures import build, run
+from tests.workflow.fixtures import once, run
 
 RIVALS = tuple(row.name for row in methods.METHODS if row.kind != methods.COUNTERFACTUAL)
 SEEDS = (2, 3)
@@ -26,16 +27,12 @@ CHEAP = (
 )  # fmt: skip
 
 
-def build_oracle(base: Path) -> Path:
+def build_oracle(template: Path, home: Path) -> None:
     """The template: the oracle's models, and scores of q/ by every method; its current recipe is cheap."""
-    home = base / "tiny-oracle"
-    if home.exists():
-        return home
-    template, part = build(base), base / "tiny-oracle.part"
-    shutil.copytree(template / ".guda", part / ".guda")
-    shutil.copytree(template / "q", part / "q")
+    shutil.copytree(template / ".guda", home / ".guda")
+    shutil.copytree(template / "q", home / "q")
     before = Path.cwd()
-    os.chdir(part)
+    os.chdir(home)
     try:
         for command in (
             ["train", template / "tiny.yaml", *(word for each in CHEAP for word in ("--set", each))],
@@ -45,14 +42,12 @@ def build_oracle(base: Path) -> Path:
             assert run(*command) == 0, command
     finally:
         os.chdir(before)
-    part.rename(home)
-    return home
 
 
 @pytest.fixture
-def oracle(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def oracle(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     """The folder all benches are copied from; not to be changed."""
-    return build_oracle(tmp_path_factory.getbasetemp())
+    return once(tmp_path_factory, "tiny-oracle", functools.partial(build_oracle, template))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,17 +17,17 @@ from typing import Any
 from tests.workflow.fixtures import Done
 
 PATIENCE = 120.0
-_SERVER = Path(__file__).with_name("server.py")
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Process:
     """A command that was started: its `pid`, and its streams once it has ended."""
 
-    def __init__(self, folder: Path, args: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, module: str, args: list[str], environment: dict[str, str]) -> None:
         name = f"streams-{time.monotonic_ns()}"
         self.streams = folder / f"{name}.out", folder / f"{name}.err"
         environment = {"GUDA_THREADS": "1", **environment}
-        self.pid: int = _ask({"start": [str(folder), *map(str, self.streams), environment, args]})
+        self.pid: int = _ask({"start": [str(folder), *map(str, self.streams), environment, module, args]})
 
     def wait(self) -> tuple[int, Done]:
         """How it ended (exit code, or minus the signal), and what it wrote."""
@@ -43,8 +44,23 @@ class Process:
             time.sleep(0.002)
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def launch(world: int, folder: Path, module: str, *args: str, **environment: str) -> list[Process]:
+    """A module in `world` processes that are told of each other as a launcher tells them, the chief first."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
+    return [
+        Process(folder, module, list(args), {**environment, **place, "RANK": str(r), "LOCAL_RANK": str(r)})
+        for r in range(world)
+    ]
+
+
 def start(folder: Path, *args: str, **environment: str) -> Process:
-    return Process(folder, list(args), environment)
+    return Process(folder, "guda_cli", list(args), environment)
 
 
 def run(folder: Path, *args: str, **environment: str) -> Done:
@@ -78,8 +94,9 @@ def _ask(request: dict[str, Any]) -> int:
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     server = subprocess.Popen(
-        [sys.executable, str(_SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "tests.workflow.server"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert server.stdin
     assert server.stdout
     for close in (server.stdout.close, server.wait, server.stdin.close):  # run last to first

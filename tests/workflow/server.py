@@ -1,16 +1,20 @@
 """Runs guda in processes of its own that need not load the networks' packages first.
 
-Reads one JSON request a line: {"start": [folder, stdout file, stderr file, environment, arguments]} forks
-and prints the pid; {"wait": pid} prints how that one ended, as exit code or minus the signal.
+Reads one JSON request a line: {"start": [folder, stdout file, stderr file, environment, module, arguments]}
+forks, does there what `python -m MODULE ARGUMENTS` does, and prints the pid; {"wait": pid} prints how that
+one ended, as exit code or minus the signal.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
+import runpy
 import signal
 import sys
+import traceback
 
 PRELOAD = (
     "diffusers.models.unets.unet_2d",
@@ -28,7 +32,9 @@ PRELOAD = (
 )
 
 
-def child(folder: str, stdout: str, stderr: str, environment: dict[str, str], args: list[str]) -> None:
+def child(
+    folder: str, stdout: str, stderr: str, environment: dict[str, str], module: str, args: list[str]
+) -> None:
     """The whole life of one command."""
     code: object = 1
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when the tests run in the background
@@ -38,12 +44,14 @@ def child(folder: str, stdout: str, stderr: str, environment: dict[str, str], ar
         os.chdir(folder)
         os.environ.update(environment)
         sys.argv[1:] = args
-        from guda_cli import app
-
-        app.main()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
     except SystemExit as end:
         code = end.code or 0
+    except Exception:  # noqa: BLE001 -- told as an interpreter would tell it
+        traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()  # several processes take leave of each other there
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
