@@ -46,11 +46,19 @@ class Scores:
     rows: tuple[Mapping[str, Any], ...]
     """One an image and group, the highest group first, by the columns of docs/table-formats.md.
 
-    `pandas.DataFrame(scores.rows)` is a table of them.
+    `table()` makes a data frame of them.
     """
     unreadable: tuple[tuple[str, str], ...] = ()
     """(path, reason) of images that could not be read."""
     warnings: tuple[str, ...] = ()
+
+    def table(self) -> Any:
+        """The rows as a `pandas.DataFrame`, or where pandas is not installed as the list that they are."""
+        try:
+            import pandas as pd
+        except ImportError:
+            return list(self.rows)
+        return pd.DataFrame(list(self.rows))
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """The documents."""

@@ -54,6 +54,20 @@ def test_it_says_what_the_commands_say(cli: Cli, project: Path) -> None:
     assert report["queries"] == cli("report", "--json").document["queries"]
 
 
+def test_a_table_is_a_frame_where_there_is_pandas(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+
+    scores = guda.open().score("q")
+    frame = scores.table()
+    assert isinstance(frame, pd.DataFrame)
+    assert frame["group"].tolist() == [row["group"] for row in scores.rows]
+    assert frame["score"].dtype == "float64"
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as where it is not installed
+    assert scores.table() == list(scores.rows)
+
+
 def test_bad_input_is_an_error_of_its_own(cli: Cli, project: Path, tmp_path: Path) -> None:
     here = guda.open()
     Path("broken.png").write_bytes(b"no image")

@@ -99,6 +99,8 @@ class LazyJobs:
             assert what is not None
             known = action or steps.unlearn(recipe, data, full, what)
             return self._known(known, lambda: self.builder.unlearn(known, what, self.models(full)))
+        if task == FULL:
+            action = self.project.full_action(data)
         known = action or steps.train(recipe, data, what, full, task.seed)
         return self._known(known, lambda: self.builder.train(known, what, full, task.seed))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.keys import operations, part_keys, removal, steps
+from guda_cli.workflow.keys import operations, part_keys, removal
 from guda_cli.workflow.keys.operations import MODELS, Action
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
@@ -68,7 +68,7 @@ class Planner:
         if not self.project.has_parts(self.data):
             parts = " and the ".join(maker.what for maker in self.project.family.makers)
             return Step("full model", WAITS, f"for the {parts}", command="guda train")
-        return self._step(steps.train(recipe, self.data, None))
+        return self._step(self.project.full_action(self.data))
 
     def parts(self) -> list[Step]:
         """VAE and text encoder, where the recipe trains them."""

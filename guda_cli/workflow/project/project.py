@@ -62,6 +62,7 @@ class Project:
         self._dataset: Dataset | None = None
         self._data: DataRef | None = None
         self._said_gone = False
+        self._full: tuple[DataRef, Action] | None = None
         self._models: dict[str, StoredModel] = {}
 
     @cached_property
@@ -186,8 +187,8 @@ class Project:
 
     def known_data(self) -> DataRef | None:
         """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
-        known = self._known_source()
-        return self._with_parts(known) if known else None
+        self._data = self._data or self._known_source()
+        return self.data if self._data else None
 
     def _with_parts(self, data: DataRef) -> DataRef:
         """`data` with the parts that a text-to-image recipe has in the store by now."""
@@ -276,7 +277,13 @@ class Project:
         data = self.known_data()
         if data is None or not self.has_parts(data):
             return None
-        return self.store.lookup(steps.train(self.recipe, data, None).key)
+        return self.store.lookup(self.full_action(data).key)
+
+    def full_action(self, data: DataRef) -> Action:
+        """The training of the full model on `data`; worked out once."""
+        if self._full is None or self._full[0] != data:
+            self._full = data, steps.train(self.recipe, data, None)
+        return self._full[1]
 
     def has_parts(self, data: DataRef) -> bool:
         """Whether all that stands around the network is there; always, where it works on pixels."""
