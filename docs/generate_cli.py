@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, the reference of every command, from the program's own help, and tables of other pages.
+"""Writes docs/cli.md from the program's own help, and the tables and lists of other pages.
 
 python docs/generate_cli.py            writes them
 python docs/generate_cli.py --check    ends with 1 when a file is not what would be written
@@ -6,6 +6,7 @@ python docs/generate_cli.py --check    ends with 1 when a file is not what would
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import io
@@ -107,11 +108,30 @@ def operator_table() -> str:
     return table(["operator", "the group's entries"], [[f"`{r.name}`", r.summary] for r in catalog.ROWS])
 
 
+def modules() -> str:
+    """Every folder and file of the code with the first sentence of its docstring."""
+    lines: list[str] = []
+    for top in ("guda", "guda_cli", "store"):
+        for path in sorted((DOCS.parent / top).rglob("*.py"), key=lambda p: (p.parent, p.name)):
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            first = " ".join(said.split("\n\n")[0].split())
+            if path.name == "__init__.py":
+                lines += ["", f"**`{path.parent.relative_to(DOCS.parent)}/`**: {first}", ""]
+            else:
+                lines.append(f"- `{path.name}`: {first}")
+    return "\n".join(lines).strip()
+
+
 def pages() -> dict[str, str]:
     """What each file should hold, by name."""
     found = (DOCS / "methods.md").read_text(encoding="utf-8")
     found = with_table(found, "methods", method_table())
-    return {"cli.md": reference(), "methods.md": with_table(found, "operators", operator_table())}
+    code = (DOCS / "code.md").read_text(encoding="utf-8")
+    return {
+        "cli.md": reference(),
+        "methods.md": with_table(found, "operators", operator_table()),
+        "code.md": with_table(code, "modules", modules()),
+    }
 
 
 def main(args: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,23 @@ def test_the_reference_is_up_to_date() -> None:
         [sys.executable, DOCS / "generate_cli.py", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_map_of_the_code_names_every_module() -> None:
+    """And every file that it speaks of is there."""
+    said = (DOCS / "code.md").read_text("utf-8")
+    prose, _, listing = said.partition("<!-- modules -->")
+    for top in ("guda", "guda_cli", "store"):
+        for path in (DOCS.parent / top).rglob("*.py"):
+            name = path.parent.relative_to(DOCS.parent).as_posix()
+            room = listing.partition(f"**`{name}/`**: ")[2].partition("**`")[0]
+            assert room, f"{name} is missing in docs/code.md"
+            assert path.name == "__init__.py" or f"- `{path.name}`: " in room, f"{path} is missing"
+    spoken = set(re.findall(r"`([a-z_/]+/[a-z_/]+(?:\.py)?)`", prose))
+    assert spoken
+    for name in spoken:
+        places = (DOCS.parent / "guda_cli" / name, DOCS.parent / name)
+        assert any(place.exists() for place in places), f"docs/code.md speaks of {name}"
 
 
 def test_every_schema_names_a_document_of_its_own() -> None:
