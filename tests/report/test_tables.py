@@ -84,6 +84,14 @@ def test_csv_keeps_odd_names_and_leaves_out_what_is_not_known() -> None:
     assert [row[k] for k in ("score", "z", "p", "stands_out", "looks_like")] == [""] * 5
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\r\nb"])
+def test_a_line_end_in_a_name_ends_no_line(name: str) -> None:
+    odd = query(name, {}, None, scores=(score(name, 1.0, None, None),))
+    text = formats.to_csv(report((odd,)))
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert (row["query"], row["group"], row["score"]) == (name, name, "1.0")
+
+
 def test_report_document_is_strict_json_and_fits_its_schema() -> None:
     text = json.dumps(formats.to_json(report()), allow_nan=False)
     document = json.loads(text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +17,7 @@ from guda_cli.report.agreement.content import (
 )
 from guda_cli.report.agreement.figures import known, value_text
 from guda_cli.report.agreement.standing import APART, Placed, placed
-from guda_cli.report.pieces.csv_cells import csv_cell
+from guda_cli.report.pieces.csv_cells import csv_cell, csv_line
 from guda_cli.report.pieces.text import MINUS, UNKNOWN, printable
 
 SCHEMA = "guda.agreement/1"
@@ -41,13 +39,11 @@ _LATEX = {
 def to_csv(report: AgreementReport) -> str:
     """One line a weighting and row, in the order of the tables; empty cells where there is no value."""
     shown = columns.pick(View.CSV)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([name for column in shown for name in _csv_names(column)])
+    lines = [csv_line([name for column in shown for name in _csv_names(column)])]
     for table in report.tables:
         for one in placed(table):
-            writer.writerow([cell for column in shown for cell in _csv_cells(column, table, one)])
-    return out.getvalue().encode("utf-8", "replace").decode("utf-8")
+            lines.append(csv_line([cell for column in shown for cell in _csv_cells(column, table, one)]))
+    return "\n".join([*lines, ""])
 
 
 def _csv_names(column: RowColumn | MetricColumn) -> list[str]:

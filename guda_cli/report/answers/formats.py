@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +10,7 @@ from guda_cli.report.answers import columns
 from guda_cli.report.answers.columns import Kind, View
 from guda_cli.report.answers.content import Gallery, QueryResult, ReportModel
 from guda_cli.report.answers.words import sign
-from guda_cli.report.pieces.csv_cells import csv_cell
+from guda_cli.report.pieces.csv_cells import csv_cell, csv_line
 
 REPORT_SCHEMA = "guda.report/1"
 SCORE_SCHEMA = "guda.score/1"
@@ -21,7 +18,7 @@ SCORE_SCHEMA = "guda.score/1"
 
 def to_csv(report: ReportModel) -> str:
     """One line a query and group, ranked; empty cells where there is no value."""
-    lines = _csv_lines([_names()])
+    lines = [csv_line(_names())]
     for query in report.queries:
         lines += csv_lines(query, report.method, report.weighting)
     return "\n".join([*lines, ""])
@@ -33,20 +30,11 @@ def csv_lines(query: QueryResult, method: str, weighting: str, *, header: bool =
     rows: list[list[object]] = [_names()] if header else []
     for line in columns.ranked(query, method=method, weighting=weighting):
         rows.append([csv_cell(column.datum(line), number=column.kind is Kind.NUMBER) for column in shown])
-    return _csv_lines(rows)
+    return [csv_line(row) for row in rows]
 
 
 def _names() -> list[object]:
     return [column.name for column in columns.pick(View.CSV)]
-
-
-def _csv_lines(rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = []
-    for row in rows:
-        out = io.StringIO()
-        csv.writer(out, lineterminator="").writerow(row)
-        lines.append(out.getvalue().encode("utf-8", "replace").decode("utf-8"))
-    return lines
 
 
 def query_document(query: QueryResult) -> dict[str, Any]:

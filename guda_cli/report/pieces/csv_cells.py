@@ -1,9 +1,11 @@
-"""Values as cells of a CSV file: all the digits a number has, nothing where nothing is known."""
+"""Values as cells and lines of a CSV file: all the digits a number has, nothing where nothing is known."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from guda_cli.jsonable import plain
 from guda_cli.report.pieces.text import finite
@@ -24,3 +26,10 @@ def csv_cell(value: object, *, number: bool = False) -> object:
     if isinstance(value, Mapping):
         return json.dumps(plain(value), sort_keys=True) if value else ""
     return "" if value is None else value
+
+
+def csv_line(row: Sequence[object]) -> str:
+    """A line without its end. Cells with a line feed or a carriage return are quoted."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(row)
+    return out.getvalue().removesuffix("\r\n").encode("utf-8", "replace").decode("utf-8")
