@@ -31,24 +31,6 @@ def bootstrap_interval(
     return float(values.mean()), float(low), float(high)
 
 
-def bootstrap_difference(
-    one: Array, other: Array, *, seed: int, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Mean and interval of `one - other`, both [queries] over the same queries: paired, query by query.
-
-    The methods differ by more than chance over queries where the interval leaves 0 out, which it may do
-    though the methods' own intervals overlap.
-    """
-    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    if one.shape != other.shape:
-        raise DataError(
-            f"{len(one)} and {len(other)} queries cannot be paired",
-            why="a paired difference takes both methods' values on the same queries",
-            fix="score the same images with both methods",
-        )
-    return bootstrap_interval(one - other, seed=seed, resamples=resamples, level=level)
-
-
 @lru_cache(maxsize=4)
 def _shares(queries: int, seed: int, resamples: int) -> Array:
     """How often each resample draws each query, divided by the number of queries: [resamples, queries]."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
-from guda_cli.intervals import Z95
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,10 +17,6 @@ class Estimate:
 
     value: Array
     se: Array
-
-    def interval(self, level: float = Z95) -> tuple[Array, Array]:
-        """The 95 % interval of the Monte-Carlo error."""
-        return self.value - level * self.se, self.value + level * self.se
 
 
 def estimate(terms: Array, grid: Grid, multiplier: Array) -> Estimate:

@@ -13,6 +13,7 @@ import typer
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import WIDE, Console, is_terminal
 from guda_cli.errors import DataError, UsageError
+from guda_cli.sections import WEIGHTINGS
 from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def report(
         str | None,
         typer.Option(
             "--weighting",
-            help="elbo, uniform, min-snr:GAMMA or band:LO-HI; with --against several: a table each "
-            "[the recipe's].",
+            help=f"{WEIGHTINGS}; with --against several: a table each [the recipe's].",
         ),
     ] = None,
     against: Annotated[

@@ -13,6 +13,7 @@ from guda_cli.attribution import methods
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.errors import DataError, UsageError
+from guda_cli.sections import WEIGHTINGS
 from guda_cli.session import GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def score(
     group: GroupOption = None,
     weighting: Annotated[
         str | None,
-        typer.Option("--weighting", help="elbo, uniform, min-snr:GAMMA or band:LO-HI [the recipe's]."),
+        typer.Option("--weighting", help=f"{WEIGHTINGS} [the recipe's]."),
     ] = None,
     grid: Annotated[
         str | None, typer.Option("--grid", help="strata, all or stride:N [the recipe's].")

@@ -12,9 +12,7 @@ import numpy as np
 
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.errors import UsageError
-
-DEFAULT = "min-snr:5"
-HELP = "elbo, uniform, min-snr:GAMMA or band:LO-HI"
+from guda_cli.sections import WEIGHTINGS
 
 
 @dataclass(frozen=True)
@@ -69,4 +67,6 @@ def parse(name: str) -> Weighting:
                 return Weighting(name, kind, (low, high))
     except ValueError:
         pass
-    raise UsageError(f"unknown weighting '{name}'", why=f"it is one of {HELP}", fix="--weighting min-snr:5")
+    raise UsageError(
+        f"unknown weighting '{name}'", why=f"it is one of {WEIGHTINGS}", fix="--weighting min-snr:5"
+    )

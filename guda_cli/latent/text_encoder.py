@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 
 BATCH = 64  # texts encoded at once
 PROJECTION = "text_projection.weight"
-
-
-class UnitEmbeddings(Protocol):
-    """What anchor selection needs of a text encoder."""
-
-    def unit_embeddings(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of length 1, float32 [n, D], one a text."""
-        ...
 
 
 def text_config(spec: TextSpec, tokenizer: CLIPTokenizer) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,6 @@ def train_text_encoder(
     images: Tensor,
     spec: TextSpec,
     *,
-    tokenizer: Mapping[str, str] | None = None,
     resume: RunState | None = None,
     hooks: loop.Hooks,
     device: torch.device | str = "cpu",
@@ -45,12 +44,12 @@ def train_text_encoder(
     each other (Radford et al. 2021, figure 3); equal captions count as found in any of their images (Yang et
     al. 2022, UniCL). A caption is a prompt with its style descriptors shuffled, only these, or one of them:
     single descriptors, too, get an embedding near those of styles that look alike. `spec.steps` 0 returns
-    the random initialisation. `tokenizer` are given files; None: learnt from the prompts. DataError when
-    prompts and images are not one to one; loop.Diverged.
+    the random initialisation. The tokenizer is learnt from the prompts. DataError when prompts and images
+    are not one to one; loop.Diverged.
     """
     if len(prompts) != len(images) or not len(images):
         raise DataError(f"{len(prompts)} prompts do not describe {len(images)} images one by one")
-    files = dict(tokenizer) if tokenizer is not None else train_tokenizer(prompts, spec.vocabulary)
+    files = train_tokenizer(prompts, spec.vocabulary)
     reader = load_tokenizer(files)
     config = text_config(spec, reader)
     pair = _Pair(build_text_encoder(config, spec.seed), int(images.shape[1]), spec).to(device).train()

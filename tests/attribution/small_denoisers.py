@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +56,13 @@ class Wavy(nn.Module):
             h = h + self.shift(cond)[:, :, None, None]
         out: Tensor = self.last(self.drop(torch.tanh(h)))
         return out
+
+
+class Identity:
+    """A projection that leaves gradients as they are."""
+
+    def __init__(self, parameters: int) -> None:
+        self.parameters = self.dims = parameters
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)

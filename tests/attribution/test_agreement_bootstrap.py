@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from guda_cli.attribution.bootstrap import bootstrap_difference, bootstrap_interval
+from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.errors import DataError
 
 
@@ -61,24 +61,7 @@ def test_one_query_or_equal_values_leave_no_width() -> None:
     assert bootstrap_interval(np.full(8, 0.25), seed=0) == (0.25, 0.25, 0.25)
 
 
-def test_difference_is_paired() -> None:
-    """Two methods that rise and fall together: their own intervals overlap, their difference is certain."""
-    one = values(100)
-    other = one - 0.1 + 0.01 * values(100, 1)
-    mean, low, high = bootstrap_difference(one, other, seed=0)
-    assert mean == pytest.approx(one.mean() - other.mean())
-    assert 0.09 < low < mean < high < 0.11
-    assert bootstrap_interval(other, seed=0)[2] > bootstrap_interval(one, seed=0)[1]
-    assert bootstrap_difference(other, one, seed=0) == pytest.approx((-mean, -high, -low))
-    assert bootstrap_difference(one, one, seed=0) == (0.0, 0.0, 0.0)
-
-
 @pytest.mark.parametrize("bad", [np.zeros(0), np.zeros((2, 2)), np.array([0.0, np.nan]), np.array([np.inf])])
 def test_bad_values(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match="no interval"):
         bootstrap_interval(bad, seed=0)
-
-
-def test_unpaired_queries() -> None:
-    with pytest.raises(DataError, match="2 and 3 queries"):
-        bootstrap_difference(np.zeros(2), np.zeros(3), seed=0)

@@ -80,16 +80,6 @@ def test_mean_over_cells_weighs_strata_by_their_width() -> None:
     assert by_cell == pytest.approx(3.0, rel=1e-6)
 
 
-def test_subset_depends_on_the_images_not_on_their_order() -> None:
-    digests = random_samples(30, (1, 2, 2)).digests
-    taken = cl.subset(digests, 10, 3)
-    assert len(set(taken)) == 10
-    turned = digests[::-1]
-    assert {turned[i] for i in cl.subset(turned, 10, 3)} == {digests[i] for i in taken}
-    assert cl.subset(digests, 10, 4) != taken
-    assert cl.subset(digests, None, 0) == cl.subset(digests, 99, 0) == list(range(30))
-
-
 def test_an_empty_parameter_subset_is_refused() -> None:
     with pytest.raises(DataError, match="subset"):
         learnt().weights(lambda name: "attn2" in name)

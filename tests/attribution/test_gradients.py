@@ -15,11 +15,11 @@ from guda_cli.attribution.rivals.gradients import (
     parameter_count,
     residuals,
 )
-from guda_cli.attribution.rivals.projection import CountSketch, Identity
+from guda_cli.attribution.rivals.projection import CountSketch
 from guda_cli.diffusion.denoiser import Denoiser, add_noise
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.errors import UsageError
-from tests.attribution.small_denoisers import Affine, SmallDenoiser, Wavy
+from tests.attribution.small_denoisers import Affine, Identity, SmallDenoiser, Wavy
 from tests.diffusion.tiny import PREDICTIONS, float_images, make_denoiser, make_schedule
 
 STEPS = [3, 20, 47]

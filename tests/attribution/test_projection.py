@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guda_cli.attribution.rivals.projection import CountSketch, Identity
+from guda_cli.attribution.rivals.projection import CountSketch
 from guda_cli.errors import UsageError
 
 
@@ -78,11 +78,6 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert not torch.equal(a(x), c(x))
     assert a.signs[:12].tolist() == [1, -1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]  # on any machine
     assert a.shifts[:6] == [4, 23, 28, 0, 5, 29]
-
-
-def test_identity_is_the_vector() -> None:
-    x = vectors(2, 10)
-    assert torch.equal(Identity(10)([x[:, :4].view(2, 2, 2), x[:, 4:]]), x)
 
 
 def test_wrong_sizes_are_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from guda_cli.diffusion import weighting
 from guda_cli.errors import UsageError
+from guda_cli.sections import ScoreSpec
 from tests.diffusion.tiny import BETA_SCHEDULES, make_schedule
 
 NAMES = ("elbo", "uniform", "min-snr:5", "min-snr:0.5", "band:1-1", "band:10-20")
@@ -50,7 +51,7 @@ def test_only_elbo_is_a_bound() -> None:
 
 
 def test_the_default_is_a_weighting() -> None:
-    assert weighting.parse(weighting.DEFAULT).numbers == (5.0,)
+    assert weighting.parse(ScoreSpec().weighting).numbers == (5.0,)
 
 
 @pytest.mark.parametrize(

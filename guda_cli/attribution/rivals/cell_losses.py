@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from guda_cli.diffusion.denoiser import squared_error
 from guda_cli.diffusion.functional import FunctionalNetwork, evaluating
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.networks import Weights
-from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
 
 
@@ -63,26 +62,12 @@ def cell_weights(at: Grid) -> Tensor:
     return torch.from_numpy(np.tile(share, len(at.timesteps))).float()
 
 
-def subset(digests: Sequence[str], size: int | None, seed: int) -> list[int]:
-    """`size` seeded indices of the training images (all when None or too many), ascending.
-
-    Which images are taken depends on their digests, not on their order; copies are told apart by it.
-    """
-    if size is None or size >= len(digests):
-        return list(range(len(digests)))
-    ranks = torch.randperm(len(digests), generator=generator("guda.subset/1", seed)).tolist()
-    by_digest = sorted(range(len(digests)), key=lambda i: (digests[i], i))
-    return sorted(by_digest[rank] for rank in ranks[:size])
-
-
 @dataclass(frozen=True)
 class QueryScores:
-    """Scores float64 [N] of the training images for one query.
+    """Scores float64 [N] of the training images for one query, and what they cost.
 
-    `forwards` are network forward-equivalents spent on this query (a backward counts 2); `facts` say what
-    the method did (numbers only).
+    `forwards` are network forward-equivalents spent on this query (a backward counts 2).
     """
 
     scores: Array
     forwards: float
-    facts: Mapping[str, float]

@@ -86,9 +86,7 @@ def residuals(
 
     The factor r_i of das (Lin et al. 2025). There it is the residual itself; this variant is divided by
     the length of the noise, so that it is a number near 1 for a network that knows nothing, near 0 for a
-    perfect one, whatever the image's size. The variant of squared scores takes
-    (phi_q^T (Phi^T Phi + lambda I)^-1 phi_i r_i)^2, hence r_i^2: `influence.scores(squared=True)`.
-    Arguments and errors are as for `gradient_features`.
+    perfect one, whatever the image's size. Arguments and errors are as for `gradient_features`.
     """
     network = _still(denoiser)
     out = torch.zeros(len(x0), dtype=torch.float64)

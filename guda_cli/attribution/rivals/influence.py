@@ -45,21 +45,13 @@ class Ridge:
     errors: tuple[float, ...] = ()
 
 
-def scores(
-    queries: AnyFloat,
-    features: AnyFloat,
-    ridge: float,
-    *,
-    weights: Array | None = None,
-    squared: bool = False,
-) -> Array:
+def scores(queries: AnyFloat, features: AnyFloat, ridge: float, *, weights: Array | None = None) -> Array:
     """phi_q^T (Phi^T Phi + ridge I)^-1 phi_i [Q, N] for queries [Q, d] and training features Phi [N, d].
 
     TRAK's score of one model (Park et al. 2023, eq. 13, without its factor for a classifier's confidence);
     D-TRAK and DAS differ by the features. `weights` [N] multiply each image's score: the residual
-    norms of das. `squared` gives the squared score of Lin et al. 2025, which has no sign. float64, by
-    Cholesky of the smaller of Phi^T Phi and Phi Phi^T. UsageError for a ridge that is not positive or
-    too small to solve with; DataError for features that are not finite.
+    norms of das. float64, by Cholesky of the smaller of Phi^T Phi and Phi Phi^T. UsageError for a ridge
+    that is not positive or too small to solve with; DataError for features that are not finite.
     """
     phi, phi_q = _checked(features), _checked(queries)
     if not ridge > 0.0:
@@ -79,7 +71,7 @@ def scores(
         found = (phi @ cho_solve(factor, phi_q.T)).T
     if weights is not None:
         found = found * weights
-    return np.asarray(np.square(found) if squared else found)
+    return np.asarray(found)
 
 
 def mean_eigenvalue(features: AnyFloat) -> float:

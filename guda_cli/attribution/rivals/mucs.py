@@ -200,14 +200,7 @@ def score_query(
     scores = relative_rise(after, base, at)
     if not bool(np.isfinite(scores).all()):
         raise Diverged("a loss is not finite after unlearning a query", fix="a smaller learning rate")
-    facts = {
-        "steps": float(done.steps),
-        "forget": done.forget,
-        "retain": done.retain,
-        "null": null,
-        "reached": float(done.reached),
-    }
-    return QueryScores(scores, done.forwards + len(pool) * at.rows, facts)
+    return QueryScores(scores, done.forwards + len(pool) * at.rows)
 
 
 class Mucs(ByQuery):

@@ -31,17 +31,6 @@ class Projection(Protocol):
         ...
 
 
-class Identity:
-    """No projection, for models of few parameters."""
-
-    def __init__(self, parameters: int) -> None:
-        self.parameters = self.dims = parameters
-
-    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
-        """See `Projection`."""
-        return torch.cat(_columns(parts, self.parameters), dim=1)
-
-
 class CountSketch:
     """Every number, with a random sign, is added to one of `dims` sums (Weinberger et al. 2009).
 

@@ -35,14 +35,10 @@ from guda_cli.training.loop import Diverged
 
 @dataclass(frozen=True)
 class AscentSpec:
-    """The step: `rise` of the query's loss that it aims at, and the Fisher's relative `damping`.
-
-    `scale` fixes a / N instead (1 / N: the weight of one training image in the mean loss).
-    """
+    """The step: `rise` of the query's loss that it aims at, and the Fisher's relative `damping`."""
 
     rise: float = 1.0
     damping: float = 0.01
-    scale: float | None = None
     tolerance: float = 0.1  # share of `rise` by which it may be missed
     evaluations: int = 10  # at most
 
@@ -156,10 +152,7 @@ def unlearning_step(
         losses = cell_losses(network, moved, query, at, seed=seed, batch_size=batch_size)
         return float(mean_over_cells(losses, at)[0]) / before - 1.0
 
-    if spec.scale is not None:
-        found = spec.scale, rise_at(spec.scale), 1
-    else:
-        found = scale_for(rise_at, slope / before, spec)
+    found = scale_for(rise_at, slope / before, spec)
     return Step(ascend(weights, direction, found[0]), *found)
 
 
@@ -190,8 +183,7 @@ def score_query(
     if not bool(torch.isfinite(torch.from_numpy(scores)).all()):
         raise Diverged("a loss is not finite after the unlearning step", fix="a smaller rise")
     forwards = (3.0 + step.evaluations) * query_at.rows + len(pool) * pool_at.rows
-    facts = {"scale": step.scale, "rise": step.rise, "evaluations": float(step.evaluations)}
-    return QueryScores(scores, forwards, facts)
+    return QueryScores(scores, forwards)
 
 
 class UnlearnQuery(ByQuery):

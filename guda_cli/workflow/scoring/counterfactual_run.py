@@ -48,10 +48,6 @@ class Settings:
     given: Given = field(default_factory=Given)
 
 
-class _OtherCompute(Exception):  # noqa: N818
-    """Cells are missing, perhaps from tables that this process, rounding otherwise, cannot add to."""
-
-
 class ScoreRun:
     """Scores images under one set of counterfactual models."""
 
@@ -176,14 +172,11 @@ class ScoreRun:
         digests = [query.digest for query in queries]
         started, before = time.monotonic(), self.forwards
         tables = self._tables(self._known_compute())
-        try:
-            if any(tables.missing(digests).values()):
-                raise _OtherCompute
-            cells = self._cells(tables, queries, advance)
-        except _OtherCompute:
+        cells = self._stored(tables, queries, advance)
+        if cells is None:  # this process may round otherwise, and then adds to tables of its own
             tables = self._tables(self._live_compute())
             with self.project.lease(tables.block_key(digests), f"scoring {len(queries)} images"):
-                cells = self._cells(tables, queries, advance)
+                cells = self._filled(tables, queries, advance)
         facts = {
             "images": len(queries),
             "forwards": self.forwards - before,
@@ -197,17 +190,26 @@ class ScoreRun:
         groups, nulls = found.mean(cells, found.groups), found.mean(cells, found.nulls)
         return answers.assemble(self.reading, queries, cells[""], groups, nulls, looks)
 
-    def _cells(
+    def _stored(
+        self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
+    ) -> dict[str, Array] | None:
+        """Terms of a block under every model, by removal name; None unless the tables hold them all."""
+        cells = tables.stored(queries)
+        if cells is not None:
+            models, rows = len(cells), self.reading.grid.rows
+            self.cached += models * len({query.digest for query in queries}) * rows
+            advance(models * len(queries) * rows)
+        return cells
+
+    def _filled(
         self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
     ) -> dict[str, Array]:
-        """Terms of a block under every model, by removal name."""
+        """Terms of a block under every model, by removal name; what the tables lack is computed."""
         distinct, rows = len({query.digest for query in queries}), self.reading.grid.rows
         cells = {}
         for name, record in self.found.records().items():
 
             def compute(wanted: list[Query], record: ActionRecord = record) -> Array:
-                if self._live_compute() != tables.compute:
-                    raise _OtherCompute
                 return self._engine.terms(record, wanted)
 
             cells[name], fresh = tables.terms(name, queries, compute)

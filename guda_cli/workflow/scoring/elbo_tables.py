@@ -44,6 +44,19 @@ class Tables:
         empty = np.empty((0, *self.grid.timesteps.shape))
         return np.asarray(found.get("terms", empty)), [str(row) for row in missing]
 
+    def stored(self, queries: Sequence[Query]) -> dict[str, Array] | None:
+        """Terms [queries, draws, n] under every model, by name; None if any is missing."""
+        digests = list(dict.fromkeys(query.digest for query in queries))
+        if any(self.missing(digests).values()):  # going by names, so that nothing is read in vain
+            return None
+        found = {}
+        for name in self.keys:
+            terms, missing = self.read(name, digests)
+            if missing:  # its segment turned out to be damaged
+                return None
+            found[name] = _of(queries, digests, terms)
+        return found
+
     def terms(
         self, name: str, queries: Sequence[Query], compute: Callable[[list[Query]], Array]
     ) -> tuple[Array, int]:
@@ -63,5 +76,10 @@ class Tables:
                 )
                 store.table_compact(self.keys[name])
             known, order = np.concatenate([known, fresh]), order + missing
-        row = {digest: i for i, digest in enumerate(order)}
-        return known[[row[query.digest] for query in queries]], len(missing)
+        return _of(queries, order, known), len(missing)
+
+
+def _of(queries: Sequence[Query], digests: Sequence[str], terms: Array) -> Array:
+    """The terms of each query; `terms` are those of the distinct `digests`."""
+    row = {digest: i for i, digest in enumerate(digests)}
+    return np.asarray(terms[[row[query.digest] for query in queries]])

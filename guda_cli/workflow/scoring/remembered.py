@@ -17,8 +17,6 @@ from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 
-GRID_KEYS = ("kind", "stride", "timesteps", "draws", "seed")
-
 
 def remember(
     project: Project,
