@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +11,12 @@ from guda_cli.store.crashpoints import point
 from guda_cli.store.errors import CorruptBlob, MissingBlob, StoreError
 from guda_cli.store.files import (
     DamagedFile,
-    copy_hashed,
     discard,
     fsync_file,
     fsync_folder,
-    full_error,
     guarded,
     hash_file,
-    is_full,
     listing,
-    read_only_error,
     size_of,
     unreadable,
     write_bytes,
@@ -68,20 +63,19 @@ class Blobs:
             if not (is_digest(path.name) and path.name[:2] == folder.name)
         ]
 
-    def path(self, digest: str, *, verify: bool = True) -> Path:
+    def path(self, digest: str) -> Path:
         """The file of a blob; hashed first, and quarantined if it does not fit its name."""
         path = self.address(digest)
         if not path.is_file():
             raise MissingBlob(digest)
-        if verify:
-            try:
-                actual = hash_file(path)
-            except FileNotFoundError:
-                raise MissingBlob(digest) from None
-            except OSError as error:
-                raise self._unreadable(digest, error) from error
-            if actual != digest:
-                raise self._corrupt(digest, "bad checksum")
+        try:
+            actual = hash_file(path)
+        except FileNotFoundError:
+            raise MissingBlob(digest) from None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
+        if actual != digest:
+            raise self._corrupt(digest, "bad checksum")
         return path
 
     def read(self, digest: str) -> bytes:
@@ -111,49 +105,6 @@ class Blobs:
                 self._adopt(temp, digest)
             finally:
                 discard(temp)
-        return digest
-
-    def put_file(self, source: Path) -> str:
-        """Store a copy of a file without holding it in memory; its digest."""
-        self._layout.require_writable("storing a blob")
-        with source.open("rb"):  # a wrong source is the caller's own error, not one of the store
-            pass
-        with guarded("storing a blob", self._layout.root):
-            temp = self._layout.temp()
-            try:
-                point("before-write")
-                digest = copy_hashed(source, temp)
-                self._adopt(temp, digest)
-            finally:
-                discard(temp)
-        return digest
-
-    @contextlib.contextmanager
-    def writer(self, suffix: str = "") -> Iterator[Writer]:
-        """A temporary file to fill and commit; removed when it was not committed."""
-        self._layout.require_writable("storing a blob")
-        with guarded("storing a blob", self._layout.root):
-            temp = self._layout.temp(suffix)
-        point("before-write")
-        try:
-            yield Writer(self, temp)
-        except StoreError:
-            raise
-        except Exception as error:
-            # Serializers wrap the OSError of a full disk in classes of their own.
-            if is_full(error):
-                raise full_error("storing a blob", self._layout.root, error) from error
-            if isinstance(error, OSError) and error.errno == errno.EROFS:
-                raise read_only_error("storing a blob", self._layout.root, str(error)) from error
-            raise
-        finally:
-            discard(temp)
-
-    def commit(self, temp: Path) -> str:
-        """Store a finished temporary file by renaming it; its digest."""
-        with guarded("storing a blob", self._layout.root):
-            digest = hash_file(temp)
-            self._adopt(temp, digest)
         return digest
 
     def touch(self, digest: str) -> None:
@@ -194,15 +145,3 @@ class Blobs:
         return CorruptBlob(
             digest, why=f"{reason}; the file was {moved}", fix="run the step that makes it again"
         )
-
-
-class Writer:
-    """A blob being written: fill the file at `path`, then `commit()`."""
-
-    def __init__(self, blobs: Blobs, path: Path) -> None:
-        self._blobs = blobs
-        self.path = path
-
-    def commit(self) -> str:
-        """Publish what was written; its digest. `path` is gone afterwards."""
-        return self._blobs.commit(self.path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.store.actions import ActionRecord, Actions, checked_outputs, now
-from guda_cli.store.blobs import Blobs, Writer
+from guda_cli.store.blobs import Blobs
 from guda_cli.store.documents import Documents, Pins
 from guda_cli.store.files import listing
 from guda_cli.store.layout import FOLDERS, Layout, open_layout
@@ -69,18 +69,6 @@ class Store:
     def put_bytes(self, data: bytes) -> str:
         """Store bytes; their digest."""
         return self._blobs.put_bytes(data)
-
-    def put_file(self, path: Path) -> str:
-        """Store a copy of a file; its digest."""
-        return self._blobs.put_file(path)
-
-    def writer(self, suffix: str = "") -> AbstractContextManager[Writer]:
-        """A temporary file (`.path`) to fill and `.commit()`; without a commit it is removed."""
-        return self._blobs.writer(suffix)
-
-    def blob_path(self, digest: str, *, verify: bool = True) -> Path:
-        """The file of a blob, hashed first if `verify`; raises CorruptBlob (quarantined) or MissingBlob."""
-        return self._blobs.path(digest, verify=verify)
 
     def read_bytes(self, digest: str) -> bytes:
         """The bytes of a blob, checked; raises CorruptBlob or MissingBlob."""
@@ -177,10 +165,6 @@ class Store:
         return self._leases.hold(
             key, wait=wait, poll=poll, stale_after=stale_after, on_wait=on_wait, holds=holds
         )
-
-    def live_leases(self) -> list[dict[str, Any]]:
-        """Holders of leases: `key`, `pid`, `host`, `started`, `age` of the last heartbeat in seconds, ..."""
-        return self._leases.live()
 
     def pin(self, key: str, note: str = "") -> None:
         """Keep an action and what it was made from."""

@@ -16,22 +16,13 @@ from guda_cli.store.keys import canonical_json, sha256_hex
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
-_CHUNK = 1 << 20
 
 
 class DamagedFile(Exception):  # noqa: N818
     """A file of the store that does not say what it should; `args[0]` is the reason."""
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error, of whatever library, means that no space is left."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return any(text in str(error) for text in _FULL_TEXTS)
-
-
-def full_error(what: str, root: Path, error: BaseException) -> StoreFull:
+def _full_error(what: str, root: Path, error: OSError) -> StoreFull:
     """The StoreFull of a failed write."""
     return StoreFull(
         f"no space left while {what}",
@@ -55,8 +46,8 @@ def guarded(what: str, root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_full(error):
-            raise full_error(what, root, error) from error
+        if error.errno in _FULL:
+            raise _full_error(what, root, error) from error
         if error.errno in _DENIED:
             raise read_only_error(what, root, str(error)) from error
         raise StoreError(
@@ -106,16 +97,6 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def copy_hashed(source: Path, target: Path) -> str:
-    """Copy a file in pieces into a new file and return the SHA-256 of what was copied."""
-    hasher = hashlib.sha256()
-    with source.open("rb") as reading, target.open("xb") as writing:
-        while chunk := reading.read(_CHUNK):
-            hasher.update(chunk)
-            writing.write(chunk)
-    return hasher.hexdigest()
 
 
 def read_whole(path: Path) -> bytes | None:

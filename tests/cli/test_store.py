@@ -10,6 +10,7 @@ import pytest
 from guda_cli.session import Options, Session
 from guda_cli.store import Store, action_key
 from guda_cli.workflow.keys import steps
+from tests.store.inside import blob_file
 
 WHERE = ".guda"
 
@@ -34,7 +35,7 @@ def flip(store: Store, key: str) -> Path:
     """Change one bit of a record's output."""
     record = store.lookup(key)
     assert record
-    path = store.blob_path(record.outputs["weights"])
+    path = blob_file(store, record.outputs["weights"])
     data = bytearray(path.read_bytes())
     data[0] ^= 1
     path.chmod(0o644)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.store import Store, action_key
+from guda_cli.store.layout import Layout
+from guda_cli.store.leases import Leases
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +42,7 @@ def train(store: Store, number: int, parent: str | None) -> str:
             while step < STEPS:
                 step, weights = step + 1, weights[-20_000:] + hashlib.sha512(weights).digest() * 1000
                 store.save_state(key, step, weights)
-            with store.writer(".model") as out:
-                out.path.write_bytes(weights)
-                outputs = {"model": out.commit(), "log": store.put_bytes(b"log %d" % number)}
+            outputs = {"model": store.put_bytes(weights), "log": store.put_bytes(b"log %d" % number)}
             found = store.publish(
                 key,
                 operation="train",
@@ -89,7 +89,7 @@ def workload(root: Path) -> dict[str, Any]:
         "pins": list(store.pins()),
         "states": [path.name for path in (root / "states").iterdir()],
         "temporary": [path.name for path in (root / "tmp").iterdir()],
-        "leases": store.live_leases(),
+        "leases": Leases(Layout(root, read_only=False)).live(),
         "notices": store.notices,
     }
 

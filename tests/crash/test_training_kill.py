@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from guda_cli.store import Store
+from tests.store.inside import live_leases
 from tests.workflow import processes
 from tests.workflow.fixtures import RECIPE, Done, draw, scores, terms
 
@@ -68,7 +69,7 @@ def clean(folder: Path) -> None:
     store = Store.open(folder / ".guda", create=False)
     report = store.verify()
     assert report.clean, report
-    assert store.live_leases() == []
+    assert live_leases(store) == []
     assert not any((folder / ".guda" / "states").iterdir())
 
 

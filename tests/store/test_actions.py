@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from guda_cli.store import MissingBlob, StoreError, action_key
+from tests.store.inside import blob_file
 
 
 def test_record_comes_back_as_published(store, publish):
@@ -43,7 +44,7 @@ def test_the_first_record_stays(store, publish):
 
 def test_lost_output_is_a_miss_and_can_be_repaired(store, publish):
     first = publish("op", b"one")
-    store.blob_path(first.outputs["out"]).unlink()
+    blob_file(store, first.outputs["out"]).unlink()
     assert store.lookup(first.key) is None
     second = publish("op", b"two")
     assert second.outputs != first.outputs

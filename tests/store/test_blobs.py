@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guda_cli.store import MissingBlob, Store
+from tests.store.inside import blob_file
 
 
 def leftovers(store):
@@ -18,52 +19,27 @@ def test_bytes_come_back(store, data):
     digest = store.put_bytes(data)
     assert digest == hashlib.sha256(data).hexdigest()
     assert store.read_bytes(digest) == data
-    assert store.blob_path(digest).read_bytes() == data
+    assert blob_file(store, digest).read_bytes() == data
     assert store.blob_size(digest) == len(data)
 
 
-def test_the_three_ways_of_storing_agree(store, tmp_path):
+def test_storing_twice_is_storing_once(store):
     data = bytes(range(256)) * 9000
-    source = tmp_path / "source"
-    source.write_bytes(data)
-    with store.writer(".bin") as out:
-        assert out.path.suffix == ".bin"
-        out.path.write_bytes(data)
-        written = out.commit()
-    assert written == store.put_bytes(data) == store.put_file(source)
-    assert source.exists()
+    assert store.put_bytes(data) == store.put_bytes(data)
+    assert store.usage()["blobs"]["count"] == 1
     assert not leftovers(store)
 
 
 def test_blobs_are_read_only_files_below_their_first_digits(store):
     digest = store.put_bytes(b"x")
     path = store.root / "blobs" / "sha256" / digest[:2] / digest
-    assert path == store.blob_path(digest)
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
-
-
-def test_uncommitted_writer_leaves_nothing(store):
-    with store.writer() as out:
-        out.path.write_bytes(b"half")
-    assert not leftovers(store)
-    assert store.usage()["blobs"]["count"] == 0
-
-
-def test_failed_writer_leaves_nothing(store):
-    def fail():
-        with store.writer() as out:
-            out.path.write_bytes(b"half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert not leftovers(store)
 
 
 def test_missing_blobs(store):
     digest = hashlib.sha256(b"never stored").hexdigest()
     assert not store.has_blob(digest)
-    for ask in (store.read_bytes, store.blob_path, store.blob_size):
+    for ask in (store.read_bytes, store.blob_size):
         with pytest.raises(MissingBlob) as caught:
             ask(digest)
         assert caught.value.fix
@@ -75,14 +51,9 @@ def test_only_digests_name_blobs(store, name):
         store.has_blob(name)
 
 
-def test_wrong_source_is_the_callers_error(store, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        store.put_file(tmp_path / "nowhere")
-
-
 def test_putting_again_repairs_a_truncated_blob(store):
     digest = store.put_bytes(b"content")
-    path = store.blob_path(digest)
+    path = blob_file(store, digest)
     path.chmod(0o644)
     path.write_bytes(b"cont")
     assert store.put_bytes(b"content") == digest
@@ -91,7 +62,7 @@ def test_putting_again_repairs_a_truncated_blob(store):
 
 def test_putting_again_repairs_a_missing_blob(store):
     digest = store.put_bytes(b"content")
-    store.blob_path(digest).unlink()
+    blob_file(store, digest).unlink()
     store.put_bytes(b"content")
     assert store.read_bytes(digest) == b"content"
 

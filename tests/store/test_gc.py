@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from guda_cli.store import action_key
+from tests.store.inside import blob_file
 
 NOW = -10.0  # a grace time in the future: everything is old enough
 TABLE = action_key("table", 1, {}, {})
@@ -107,7 +108,7 @@ def test_nothing_young_goes(store, chain):
 
 def test_a_young_record_keeps_its_old_blob(store, publish):
     record = publish("op")
-    path = store.blob_path(record.outputs["out"])
+    path = blob_file(store, record.outputs["out"])
     os.utime(path, (1, 1))
     store.gc(dry_run=False, grace_seconds=100)
     assert store.lookup(record.key) is not None
@@ -115,7 +116,7 @@ def test_a_young_record_keeps_its_old_blob(store, publish):
 
 def test_reused_blobs_are_young_again(store):
     digest = store.put_bytes(b"reused")
-    os.utime(store.blob_path(digest), (1, 1))
+    os.utime(blob_file(store, digest), (1, 1))
     store.put_bytes(b"reused")
     assert store.gc(dry_run=False, grace_seconds=100).blobs == []
 
@@ -163,7 +164,7 @@ def test_merged_segments_are_collected(store):
 def test_collection_keeps_documents_and_quarantine(store, flip):
     store.set_document("current", {"a": 1})
     digest = store.put_bytes(b"bad")
-    flip(store.blob_path(digest))
+    flip(blob_file(store, digest))
     store.verify()
     store.gc(dry_run=False, grace_seconds=NOW)
     assert store.get_document("current") == {"a": 1}
@@ -172,7 +173,7 @@ def test_collection_keeps_documents_and_quarantine(store, flip):
 
 def test_grace_is_measured_by_age(store):
     digest = store.put_bytes(b"x")
-    path = store.blob_path(digest)
+    path = blob_file(store, digest)
     for age, stays in ((50, True), (150, False)):
         os.utime(path, (time.time() - age,) * 2)
         store.gc(dry_run=False, grace_seconds=100)

@@ -15,6 +15,7 @@ from guda_cli.store import (
     StoreReadOnly,
     action_key,
 )
+from tests.store.inside import blob_file, live_leases
 
 KEY = action_key("op", 1, {}, {})
 
@@ -90,12 +91,10 @@ def test_a_damaged_format_file_is_refused(store, text):
         Store.open(store.root)
 
 
-def writes(store, record):
+def writes(store):
     """Every way of writing."""
     fields = {"operation": "op", "version": 1, "params": {}, "inputs": {}, "outputs": {}, "provenance": {}}
     yield lambda: store.put_bytes(b"new" * 30_000)
-    yield lambda: store.put_file(store.blob_path(record.outputs["out"]))
-    yield lambda: write_all(store, b"new" * 30_000)
     yield lambda: store.publish(KEY, **fields)
     yield lambda: store.save_state(KEY, 1, b"x" * 90_000)
     yield lambda: store.set_document("doc", {"long": "x" * 90_000})
@@ -108,12 +107,6 @@ def fill(path):
     with path.open("wb", buffering=0) as out, contextlib.suppress(OSError):
         while True:
             out.write(b"\0" * 4096)
-
-
-def write_all(store, data):
-    with store.writer() as out:
-        out.path.write_bytes(data)
-        out.commit()
 
 
 @pytest.fixture
@@ -138,9 +131,9 @@ def test_a_read_only_file_system_opens_read_only(small_disk, publish, flip):
     store.set_document("doc", {"a": 1})
     table = action_key("table", 1, {}, {})
     store.table_publish(table, {}, ["aa"], {"x": np.ones(1)}, {})
-    flip(store.blob_path(store.put_bytes(b"bad")))
+    flip(blob_file(store, store.put_bytes(b"bad")))
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    for write in writes(store, record):  # opened while it could be written
+    for write in writes(store):  # opened while it could be written
         with pytest.raises(StoreReadOnly):
             write()
     opened = Store.open(small_disk / "store")
@@ -151,7 +144,7 @@ def test_a_read_only_file_system_opens_read_only(small_disk, publish, flip):
     assert opened.table_read(table, ["aa"])[0]["x"].tolist() == [1.0]
     with opened.lease(KEY):
         pass
-    for write in writes(opened, record):
+    for write in writes(opened):
         with pytest.raises(StoreReadOnly) as caught:
             write()
         assert caught.value.fix
@@ -161,7 +154,7 @@ def test_a_read_only_file_system_opens_read_only(small_disk, publish, flip):
     assert len(opened.verify().corrupt) == 1
     assert "read-only" in opened.notices[0]
     with pytest.raises(CorruptBlob):
-        opened.blob_path(opened.verify().corrupt[0].digest)
+        opened.read_bytes(opened.verify().corrupt[0].digest)
     with pytest.raises(StoreReadOnly):
         Store.open(small_disk / "another")
 
@@ -171,7 +164,7 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk, publish):
     record = publish("made", b"x" * 90_000, into=store)
     ballast = small_disk / "ballast"
     fill(ballast)
-    for write in writes(store, record):
+    for write in writes(store):
         with pytest.raises(StoreFull) as caught:
             write()
         assert "space" in caught.value.message
@@ -183,7 +176,7 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk, publish):
     ballast.unlink()
     assert store.verify().clean
     assert store.lookup(record.key) == record
-    write_all(store, b"new" * 30_000)
+    store.put_bytes(b"new" * 30_000)
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "link"])
@@ -210,17 +203,6 @@ def test_a_full_disk_at_any_call(store, publish, monkeypatch, call):
     assert store.lookup(record.key) == record
 
 
-def test_a_serializer_that_wraps_the_error_of_a_full_disk(store):
-    def fail():
-        with store.writer() as out:
-            out.path.write_bytes(b"half")
-            raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    with pytest.raises(StoreFull):
-        fail()
-    assert list((store.root / "tmp").iterdir()) == []
-
-
 def test_file_systems_without_links_still_publish(store, publish, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(95, "Operation not supported")
@@ -229,8 +211,8 @@ def test_file_systems_without_links_still_publish(store, publish, monkeypatch):
     first = publish("op", b"one")
     assert publish("op", b"two") == first
     with store.lease(KEY):
-        assert len(store.live_leases()) == 1
-    assert store.live_leases() == []
+        assert len(live_leases(store)) == 1
+    assert live_leases(store) == []
 
 
 def test_usage_counts_by_kind(store, publish):

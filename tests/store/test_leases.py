@@ -5,6 +5,7 @@ import time
 import pytest
 
 from guda_cli.store import LeaseBusy, action_key
+from tests.store.inside import live_leases
 
 KEY = action_key("train", 1, {}, {})
 HOLD = """
@@ -36,12 +37,12 @@ def test_another_process_is_kept_out_until_release(store, python):
         pass
     assert caught.value.holder["pid"] == child.pid
     assert str(child.pid) in caught.value.message
-    assert [lease["key"] for lease in store.live_leases()] == [KEY]
+    assert [lease["key"] for lease in live_leases(store)] == [KEY]
     tell(child)
     assert child.stdout.readline() == "released\n"
     with store.lease(KEY, wait=False):
-        assert store.live_leases()[0]["pid"] == os.getpid()
-    assert store.live_leases() == []
+        assert live_leases(store)[0]["pid"] == os.getpid()
+    assert live_leases(store) == []
 
 
 def test_waiting_is_said_once_and_ends_with_the_holder(store, python):
@@ -60,10 +61,10 @@ def test_a_killed_holder_is_replaced_at_once(store, python):
     child = hold(python, store)
     child.send_signal(signal.SIGKILL)  # not waited for: a zombie is dead, too
     deadline = time.monotonic() + 10
-    while store.live_leases() and time.monotonic() < deadline:
+    while live_leases(store) and time.monotonic() < deadline:
         time.sleep(0.01)
     with store.lease(KEY, wait=False):
-        assert store.live_leases()[0]["pid"] == os.getpid()
+        assert live_leases(store)[0]["pid"] == os.getpid()
 
 
 def test_a_stopped_heart_goes_stale(store, python):
@@ -76,7 +77,7 @@ def test_a_stopped_heart_goes_stale(store, python):
         child.send_signal(signal.SIGCONT)
         tell(child)
         assert child.stdout.readline() == "released\n"
-        assert store.live_leases()[0]["pid"] == os.getpid()
+        assert live_leases(store)[0]["pid"] == os.getpid()
 
 
 def test_a_beating_heart_keeps_the_lease(store, python):
@@ -92,7 +93,7 @@ def test_a_reused_pid_is_not_the_holder(store, monkeypatch):
         path = store.root / "leases" / f"{KEY}.json"
         text = path.read_text()
         monkeypatch.setattr("guda_cli.store.leases._process", lambda pid: ("S", 1 if pid == real else 2))
-        assert store.live_leases() == []
+        assert live_leases(store) == []
         with store.lease(KEY, wait=False):
             assert path.read_text() != text
 
@@ -157,5 +158,5 @@ for line in sys.stdin:
 def test_a_failing_body_releases(store):
     with pytest.raises(RuntimeError), store.lease(KEY):
         raise RuntimeError
-    assert store.live_leases() == []
+    assert live_leases(store) == []
     assert not list((store.root / "tmp").iterdir())

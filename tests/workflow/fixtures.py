@@ -20,6 +20,7 @@ from PIL import Image
 
 from guda_cli import app
 from guda_cli.store import ActionRecord, Store
+from tests.store.inside import blob_file
 
 GROUPS = ("amber", "blue", "cyan", "dune")
 IMAGES = 12  # a group
@@ -168,7 +169,7 @@ def record(operation: str, without: str | None = None) -> ActionRecord:
 
 def flip(store: Store, digest: str) -> Path:
     """Change one bit in the middle of a blob."""
-    path = store.blob_path(digest, verify=False)
+    path = blob_file(store, digest)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.chmod(0o644)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from guda_cli.store import Store
+from tests.store.inside import live_leases
 from tests.workflow import processes
 from tests.workflow.fixtures import RECIPE, Cli, draw, here
 
@@ -44,7 +45,7 @@ def test_the_same_training_twice_at_once(empty: Path) -> None:
     assert sorted(document["ran"] for document in found) == [0, 1]
     assert found[0]["models"] == found[1]["models"]
     assert len(list(here().records("train"))) == 1
-    assert here().live_leases() == []
+    assert live_leases(here()) == []
     assert here().verify().clean
 
 
@@ -86,7 +87,7 @@ def test_a_signal_saves_the_state(cli: Cli, empty: Path, number: int, code: int)
     assert "Traceback" not in done.stderr
     plan = cli("status", "--recipe", "tiny.yaml", "--set", "train.steps=4000").stdout
     assert "interrupted at step" in plan
-    assert here().live_leases() == []
+    assert live_leases(here()) == []
 
 
 @pytest.mark.parametrize("command", ["train", "unlearn"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from guda_cli.store import Store
+from tests.store.inside import live_leases
 from tests.workflow.fixtures import (
     GROUPS,
     MODELS,
@@ -160,6 +161,6 @@ def test_only_tensors_that_differ_are_stored(project: Path) -> None:
 
 
 def test_leases_and_states_are_gone(project: Path) -> None:
-    assert here().live_leases() == []
+    assert live_leases(here()) == []
     assert not list((project / ".guda" / "states").iterdir())
     assert not list((project / ".guda" / "tmp").iterdir())
