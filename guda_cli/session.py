@@ -92,18 +92,18 @@ class Session:
             self._store = Store.open(self.store_path, create=create)
         return self._store
 
-    def recipe(self, name: str | None = None, *, default_digits: bool = False) -> Recipe:
-        """The recipe in force, with `--set` on top.
-
-        `name` (an argument of the command) > `--recipe` > the store's current recipe > `digits`, the last
-        only with `default_digits`.
-        """
-        return self.recipe_and_source(name, default_digits=default_digits)[0]
+    def recipe(self, name: str | None = None) -> Recipe:
+        """The recipe in force, with `--set` on top; see `recipe_and_source`."""
+        return self.recipe_and_source(name)[0]
 
     def recipe_and_source(
         self, name: str | None = None, *, default_digits: bool = False
     ) -> tuple[Recipe, str]:
-        """`recipe()` and where it comes from: a shipped name, or the path of a file."""
+        """The recipe in force, with `--set` on top, and its source: a shipped name, or the path of a file.
+
+        `name` (an argument of the command) > `--recipe` > the store's current recipe > `digits`, the last
+        only with `default_digits`.
+        """
         from guda_cli.settings import lookup
 
         name = name or self.options.recipe

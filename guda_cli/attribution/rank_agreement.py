@@ -55,13 +55,13 @@ def random_expectation(oracle: Array) -> PerQuery:
     return metrics(np.zeros_like(oracle), oracle)
 
 
-def rbo_max(groups: int, p: float = RBO_P) -> float:
-    """The largest rank-biased overlap of two full rankings cut at depth `groups`: 1 - p^groups.
+def rbo_max(groups: int) -> float:
+    """The largest rank-biased overlap of two full rankings cut at depth `groups`: 1 - p^groups, p = `RBO_P`.
 
     RBO = sum over depths d of (1 - p) p^(d-1) |first d of both| / d (Webber, Moffat & Zobel 2010, eq. 4),
     here up to d = N and not extrapolated.
     """
-    return 1.0 - p**groups
+    return 1.0 - RBO_P**groups
 
 
 def paired(predicted: Array, oracle: Array) -> tuple[Array, Array]:

@@ -21,8 +21,8 @@ class PromptBank:
     once. New prompts are encoded when they are first asked for.
     """
 
-    def __init__(self, encode: Encode, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self._encode, self.device, self.dtype = encode, device, dtype
+    def __init__(self, encode: Encode, device: torch.device) -> None:
+        self._encode, self.device = encode, device
         self._places: dict[str, int] = {}
         self._tables: dict[str, Tensor] = {}  # a row a prompt, and room for more
         self.indices([""])
@@ -73,7 +73,7 @@ class PromptBank:
     def _add(self, prompts: Sequence[str], rows: Rows) -> None:
         known, needed = len(self), len(self) + len(prompts)
         for name, given in rows.items():
-            values = given.to(self.device, self.dtype if given.is_floating_point() else given.dtype)
+            values = given.to(self.device, torch.float32 if given.is_floating_point() else given.dtype)
             if name not in self._tables:
                 self._tables[name] = self._room(0, values)
             table = self._tables[name]

@@ -31,12 +31,10 @@ class UNetDenoiser:
     configuration says `null_class: false`.
     """
 
-    def __init__(
-        self, network: torch.nn.Module, schedule: Schedule, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, network: torch.nn.Module, schedule: Schedule) -> None:
         first = next(network.parameters())
         self.network, self.schedule, self.device = network, schedule, first.device
-        self.dtype = dtype or first.dtype
+        self.dtype = first.dtype
         config = getattr(network, "config", {})
         self.embeddings: int | None = config.get("num_class_embeds")
         """Number of class embeddings, the null class included; None for an unconditional network."""

@@ -40,22 +40,16 @@ class TextDenoiser:
     """A text-conditional network in latent space; see `Denoiser`.
 
     `predict` takes prompt indices int64 [N]; None stands for the empty prompt (classifier-free guidance, Ho
-    & Salimans 2022). Forwards run in `dtype`, the prediction is float32.
+    & Salimans 2022). Forwards run in the network's dtype, the prediction is float32.
     """
 
     null: int | None = 0
     """Index of the null condition, the empty prompt."""
 
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        schedule: Schedule,
-        bank: PromptBank,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank) -> None:
         self.network, self.schedule, self.bank = network, schedule, bank
         first = next(network.parameters())
-        self.dtype, self.device = dtype or first.dtype, first.device
+        self.dtype, self.device = first.dtype, first.device
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """See `Denoiser.predict`; `cond` are prompt indices int64 [N]."""

@@ -62,7 +62,7 @@ def build_text_encoder(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
 
 
 class TextEncoder:
-    """A `CLIPTextModel` with its tokenizer; forwards run in `dtype`, results are float32 on the CPU.
+    """A `CLIPTextModel` with its tokenizer; forwards run in float32, results are on the CPU.
 
     Names of `weights` are those of `plain_text_names`, with a "text_projection.weight" where there is one.
     """
@@ -74,13 +74,12 @@ class TextEncoder:
         tokenizer: Mapping[str, str],
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         tensors = dict(from_bytes(weights) if isinstance(weights, bytes) else weights)
         check_finite(tensors, "the text encoder")
         self.tokenizer = load_tokenizer(tokenizer)
         self.device = torch.device(device)
-        self.projection = tensors.pop(PROJECTION, torch.zeros(0)).to(self.device, dtype)
+        self.projection = tensors.pop(PROJECTION, torch.zeros(0)).to(self.device, torch.float32)
         self.model = build_text_encoder(config, 0)
         _fill(self.model, tensors)
         if len(self.tokenizer) > int(self.model.config.vocab_size):  # type: ignore[union-attr,arg-type]
@@ -89,7 +88,7 @@ class TextEncoder:
                 why="they are of different models",
                 fix="take the tokenizer and the text encoder of one model",
             )
-        self.model.to(self.device, dtype).eval().requires_grad_(False)
+        self.model.to(self.device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:

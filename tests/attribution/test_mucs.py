@@ -110,7 +110,7 @@ def test_the_first_step_descends_the_stated_loss() -> None:
     leaf = weights["gain"].clone().requires_grad_()
     forget = mucs.forget_rows(network, pool.rows([0]), spec, 0)
     stream = Stream(len(pool), spec.retain_batch, 35, (1, 2, 2), spec.seed)
-    retain = mucs.retain_rows(network, pool, stream, spec, 0)
+    retain = mucs.retain_rows(network, pool, stream, 0)
     parts = [(leaf * rows.x_t - rows.target).square().mean() for rows in (retain, forget)]
     (parts[0] - 0.2 * parts[1]).backward()
     assert leaf.grad is not None
@@ -158,7 +158,7 @@ def test_only_the_noisiest_levels_take_part(lowest: float) -> None:
         t = mucs.forget_rows(network, pool.rows([0]), spec, step).t
         assert torch.equal(t.sort().values, t)
         forget |= set(t.tolist())
-        retain |= set(mucs.retain_rows(network, pool, stream, spec, step).t.tolist())
+        retain |= set(mucs.retain_rows(network, pool, stream, step).t.tolist())
     assert forget == retain == set(range(offset + 1, T + 1))
 
 

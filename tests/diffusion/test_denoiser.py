@@ -112,7 +112,7 @@ def test_learned_variance_is_left_out() -> None:
 
 def test_half_precision_comes_back_as_float32() -> None:
     unet = make_unet().to(torch.bfloat16).eval()
-    denoiser = UNetDenoiser(unet, make_schedule(), dtype=torch.bfloat16)
+    denoiser = UNetDenoiser(unet, make_schedule())
     with torch.no_grad():
         out = denoiser.predict(torch.zeros(1, CONFIG["in_channels"], 8, 8), torch.tensor([3]))
     assert out.dtype == torch.float32

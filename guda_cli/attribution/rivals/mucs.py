@@ -105,9 +105,7 @@ def forget_rows(network: FunctionalNetwork, query: Samples, spec: MucsSpec, step
     return noised(network, query.images, query.labels, [0] * size, t, noise)
 
 
-def retain_rows(
-    network: FunctionalNetwork, retain: Samples, stream: Stream, spec: MucsSpec, step: int
-) -> Noised:
+def retain_rows(network: FunctionalNetwork, retain: Samples, stream: Stream, step: int) -> Noised:
     """Training images at levels above `lowest`; every query sees the same batches."""
     batch = stream.at(step)
     offset = network.schedule.T - stream.T
@@ -131,7 +129,7 @@ def unlearn(
     with evaluating(network):
         while True:
             rows = forget_rows(network, query, spec, step)
-            others = retain_rows(network, retain, stream, spec, step)
+            others = retain_rows(network, retain, stream, step)
             with torch.set_grad_enabled(step < spec.max_steps):
                 forget = row_losses(network, leaves, rows).mean()
                 kept = row_losses(network, leaves, others).mean()

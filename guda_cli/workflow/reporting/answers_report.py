@@ -62,7 +62,7 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         queries=found_answers,
         checks=_checks(project, found),
         null=_null(found),
-        costs=_costs(project, found, records),
+        costs=_costs(found, records),
         provenance=_provenance(project, found, last),
         warnings=tuple(_warnings(project, found, skipped)),
         gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
@@ -135,7 +135,7 @@ def _null(found: Counterfactuals) -> dict[str, Any] | None:
     }
 
 
-def _costs(project: Project, found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
+def _costs(found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
     out = [_cost_row("train", "full model", found.full)]
     for model in found.models():
         step = "null" if model.removal.is_null else found.kind.step
