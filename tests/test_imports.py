@@ -57,6 +57,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def for_types(tree: ast.Module) -> Iterator[str]:
+    """What is imported under TYPE_CHECKING."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from imported(node)
+
+
 def at_start(tree: ast.Module) -> Iterator[str]:
     """What importing the module imports: not in functions, not under TYPE_CHECKING."""
     for node in tree.body:
@@ -113,6 +120,27 @@ def test_the_rooms_of_workflow_have_one_order(module: Path) -> None:
     names = [name.split(".") for name in imported(parsed(module)) if name.startswith("guda_cli.workflow.")]
     above = {name[2] for name in names} - set(ROOMS[: own + 1])
     assert not above, f"{module} must not import {above}"
+
+
+def test_there_are_no_circles() -> None:
+    """Imports inside functions count too, those for type checkers alone do not."""
+    names = {}
+    for module in MODULES:
+        name = ".".join(module.with_suffix("").parts).removesuffix(".__init__")
+        names[f"guda_cli.{name}" if module.parts[0] == "store" else name] = module
+    arrows = {
+        name: {
+            target
+            for said in set(imported(parsed(module))) - set(for_types(parsed(module)))
+            for target in [said if said in names else said.rpartition(".")[0]]
+            if target in names and target != name
+        }
+        for name, module in names.items()
+    }
+    while leaves := [name for name, targets in arrows.items() if not targets & arrows.keys()]:
+        for name in leaves:
+            del arrows[name]
+    assert not arrows, f"these lead back to themselves: {sorted(arrows)}"
 
 
 def test_no_two_names_are_nearly_one() -> None:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from guda_cli.attribution.rivals import vision_encoder
-from guda_cli.attribution.rivals.embeddings import PixelEncoder, load_encoder, unit
-from guda_cli.attribution.rivals.similarity import cosine
+from guda_cli.attribution.rivals.embeddings import PixelEncoder, unit
+from guda_cli.attribution.rivals.similarity import cosine, load_encoder
 from guda_cli.attribution.rivals.vision_input import read_preprocessing
 from guda_cli.errors import DataError, GudaError, MissingError, UsageError
 

@@ -55,15 +55,3 @@ def unit(vectors: npt.NDArray[np.floating]) -> Embeddings:
     length = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
     scaled: npt.NDArray[np.float64] = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0.0)
     return scaled.astype(np.float32)
-
-
-def load_encoder(name: str, training: Pixels, device: str = "cpu") -> Encoder:
-    """The encoder `pixels`, or the CLIP or DINO model in the folder (or of the hub id) `name`.
-
-    `training` is uint8 [N, C, H, W]. Raises UsageError, DataError or MissingError: see `vision_encoder.load`.
-    """
-    if name == PIXELS:
-        return PixelEncoder(training)
-    from guda_cli.attribution.rivals import vision_encoder
-
-    return vision_encoder.load(name, device)

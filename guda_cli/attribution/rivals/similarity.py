@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from guda_cli.attribution.rivals.embeddings import PIXELS, Embeddings, Encoder, load_encoder
+from guda_cli.attribution.rivals.embeddings import PIXELS, Embeddings, Encoder, PixelEncoder
 from guda_cli.attribution.rivals.engine import Advance, Arrays, Engine, Prepared
+from guda_cli.data.dataset import Pixels
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 
@@ -24,6 +25,18 @@ def cosine(queries: Embeddings, training: Embeddings) -> npt.NDArray[np.float64]
     for row, values in zip(out, rows, strict=True):
         np.clip(values, -1.0, 1.0, out=row)
     return out
+
+
+def load_encoder(name: str, training: Pixels, device: str = "cpu") -> Encoder:
+    """The encoder `pixels`, or the CLIP or DINO model in the folder (or of the hub id) `name`.
+
+    `training` is uint8 [N, C, H, W]. Raises UsageError, DataError or MissingError: see `vision_encoder.load`.
+    """
+    if name == PIXELS:
+        return PixelEncoder(training)
+    from guda_cli.attribution.rivals import vision_encoder
+
+    return vision_encoder.load(name, device)
 
 
 class Similarity(Engine):
