@@ -11,7 +11,6 @@ from guda_cli.errors import RecipeError
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-WEIGHTINGS = "elbo, uniform, min-snr:GAMMA or band:LO-HI"  # as users read it
 SOURCES = ("auto", "digits", "folder", "archive", "idx", "cifar-binary")
 
 

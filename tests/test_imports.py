@@ -36,7 +36,7 @@ LEAVES: dict[str, set[str]] = {
     "__main__": {"app"},
 }
 # Tables that the help of commands is made of; they import nothing heavy.
-ROWS = ("guda_cli.unlearning.catalog", "guda_cli.attribution.methods")
+ROWS = ("guda_cli.unlearning.catalog", "guda_cli.attribution.methods", "guda_cli.diffusion.weighting")
 USES_STORE = {"session", "workflow", "commands"}
 STORE_NEEDS = {"numpy", "h5py", "safetensors"}
 HEAVY = {

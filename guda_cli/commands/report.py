@@ -12,8 +12,8 @@ import typer
 
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import WIDE, Console, is_terminal
+from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.sections import WEIGHTINGS
 from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:

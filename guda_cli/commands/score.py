@@ -12,8 +12,8 @@ import typer
 from guda_cli.attribution import methods
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
+from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.sections import WEIGHTINGS
 from guda_cli.session import GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
