@@ -11,7 +11,6 @@ from guda_cli.errors import RecipeError
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-SOURCES = ("auto", "digits", "folder", "archive", "idx", "cifar-binary")
 
 
 Options = tuple[tuple[str, Any], ...]
@@ -69,7 +68,7 @@ class Setting:
 class DataSpec:
     """Where the training images are and which groups they belong to."""
 
-    source: str = "auto"  # see SOURCES; auto: by what lies at `path`
+    source: str = "auto"  # see data.sources.detect; auto: by what lies at `path`
     path: str | None = None
     root: str = ""  # folder inside `path` that counts as the top, e.g. "train"
     group: tuple[str, ...] = ("folder",)  # "folder" or metadata column(s)

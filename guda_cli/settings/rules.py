@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from guda_cli.attribution import methods
+from guda_cli.data.sources.detect import SOURCES
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
@@ -15,7 +16,6 @@ from guda_cli.sections import (
     BETA_SCHEDULES,
     POSITIVE,
     PREDICTION_TYPES,
-    SOURCES,
     Bounds,
     Recipe,
     UnlearnSpec,

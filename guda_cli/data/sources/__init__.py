@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from guda_cli.data.sources.detect import locate
+from guda_cli.data.sources.detect import format_of, locate
 from guda_cli.data.sources.stamp import fingerprint
 from guda_cli.sections import DataSpec
 
@@ -29,10 +30,11 @@ def read_dataset(spec: DataSpec, progress: Callable[[int, int | None], None] | N
         from guda_cli.data.sources.digits import read_digits
 
         return read_digits(spec, progress)
-    if kind == "idx":
-        from guda_cli.data.sources.idx import read_idx
-
-        return read_idx(path, spec, progress)
+    own = format_of(kind)
+    if own:
+        module, _, name = own.reader.partition(":")
+        found: Dataset = getattr(import_module(module), name)(path, spec, progress)
+        return found
     with closing(_open_tree(kind, path)) as tree:
         return _read_tree(tree, spec, progress)
 

@@ -1,13 +1,17 @@
-"""What lies at `DataSpec.path`, found by names only: no image library is imported here."""
+"""What lies at `DataSpec.path`, found by names only: no image library is imported here.
+
+A format that is not image files in a folder or an archive is a row of FORMATS and a module that reads it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from guda_cli.data.sources.names import clean_root
 from guda_cli.errors import DataError, nearest, unknown
-from guda_cli.sections import SOURCES, DataSpec
+from guda_cli.sections import DataSpec
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
@@ -21,8 +25,20 @@ class IdxFiles:
     classes: Path | None
 
 
+@dataclass(frozen=True)
+class Format:
+    """A kind of source with files of its own."""
+
+    name: str
+    """The recipe's `data.source`; `auto` finds it too."""
+    reader: str
+    """`module:function`, called with the path, the spec and a progress callback; gives a `Dataset`."""
+    files: Callable[[Path], Sequence[Path]]
+    """Those whose sizes and times tell that the source has changed; none where it is not there."""
+
+
 def locate(spec: DataSpec) -> tuple[str, Path | None]:
-    """The kind of source ("digits", "idx", "folder" or "archive") and its path, None for digits.
+    """The kind of source ("digits", "folder", "archive" or a row of FORMATS) and its path, None for digits.
 
     A folder or archive may yet turn out to hold CIFAR's binary files. DataError for a path that is
     missing or of no accepted kind.
@@ -38,12 +54,13 @@ def locate(spec: DataSpec) -> tuple[str, Path | None]:
         )
     path = Path(spec.path).expanduser()
     top = path / clean_root(spec.root) if path.is_dir() else path
-    if spec.source in ("auto", "idx") and idx_files(top) is not None:
-        return "idx", top
+    for own in FORMATS:
+        if spec.source in ("auto", own.name) and own.files(top):
+            return own.name, top
     if not path.exists():
         raise _missing(path)
-    if spec.source == "idx":
-        return "idx", top
+    if format_of(spec.source):
+        return spec.source, top
     if path.is_dir():
         if spec.source == "archive":
             raise DataError(f"{path} is a folder, not an archive", fix="set data.source: folder")
@@ -69,6 +86,20 @@ def idx_files(path: Path) -> IdxFiles | None:
         return None
     classes = folder / "classes.txt"
     return IdxFiles(images, labels, classes if classes.is_file() else None)
+
+
+def _idx(path: Path) -> list[Path]:
+    files = idx_files(path)
+    return [file for file in (files.images, files.labels, files.classes) if file] if files else []
+
+
+FORMATS = (Format("idx", "guda_cli.data.sources.idx:read_idx", _idx),)
+SOURCES = ("auto", "digits", "folder", "archive", *(own.name for own in FORMATS), "cifar-binary")
+
+
+def format_of(kind: str) -> Format | None:
+    """The row of that name; None for digits and for image files."""
+    return next((own for own in FORMATS if own.name == kind), None)
 
 
 def _first(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:

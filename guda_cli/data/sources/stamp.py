@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from guda_cli.data.sources.detect import idx_files, locate
+from guda_cli.data.sources.detect import format_of, locate
 from guda_cli.data.sources.folder import walk
 from guda_cli.data.sources.names import clean_root
 from guda_cli.data.versions import DATASET_VERSION, PREPROCESSING_VERSION
@@ -46,10 +46,9 @@ def fingerprint(spec: DataSpec) -> str:
 def _files(kind: str, path: Path | None) -> list[Any]:
     if path is None:
         return [_stat(_digits_file())]
-    if kind == "idx":
-        files = idx_files(path)
-        found = [files.images, files.labels, files.classes] if files else []
-        return [_stat(file) for file in found if file is not None]
+    own = format_of(kind)
+    if own:
+        return [_stat(file) for file in own.files(path)]
     if kind == "folder":
         return [[name, info.st_size, info.st_mtime_ns] for name, info in walk(path)]
     return [_stat(path)]
