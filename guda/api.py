@@ -198,20 +198,18 @@ class Project:
         """
         from guda_cli.sections import ScoreSpec
         from guda_cli.workflow.scoring.counterfactual_run import Settings
-        from guda_cli.workflow.scoring.dispatch import make_runs, parse_methods
+        from guda_cli.workflow.scoring.dispatch import make_runs
 
         of_score = {field.name for field in dataclasses.fields(ScoreSpec)}
         sections = {name: "score" if name in of_score else "attribution" for name in settings}
         project = self._open(changed={f"{sections[name]}.{name}": value for name, value in settings.items()})
-        [*names] = parse_methods(method)
-        if len(names) > 1:
-            raise UsageError("one method a call")
+        name = _one(method)
         spec = project.recipe.score
         asked = Settings(
-            names[0], tuple(groups), spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
+            name, tuple(groups), spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
             oracle_seeds=tuple(seeds),
         )  # fmt: skip
-        [run] = make_runs(project, names, asked, self._session.options.device)
+        [run] = make_runs(project, [name], asked, self._session.options.device)
         return _scored(run, _paths(images))
 
     def report(
@@ -236,6 +234,16 @@ def _models(project: StoredProject, records: Iterable[ActionRecord]) -> list[Mod
         without = removal.groups if removal and not removal.is_null else ()
         found.append(Model(model.what, model.key, model.weights, tuple(without), model.check))
     return found
+
+
+def _one(method: str) -> str:
+    """The name of one method; UsageError for an unknown one and for several."""
+    from guda_cli.workflow.scoring.dispatch import parse_methods
+
+    names = parse_methods(method)
+    if len(names) > 1:
+        raise UsageError(f"'{method}': one method a call")
+    return names[0]
 
 
 def _paths(images: AnyPath | Iterable[AnyPath]) -> list[str]:
@@ -266,9 +274,8 @@ def _answers(project: StoredProject, method: str, html: AnyPath | None) -> dict[
     from guda_cli.report.answers import formats, page
     from guda_cli.workflow.project.counterfactual_kinds import KINDS
     from guda_cli.workflow.reporting import answers_report, instances_report
-    from guda_cli.workflow.scoring.dispatch import parse_methods
 
-    [name] = parse_methods(method)
+    name = _one(method)
     if name in KINDS:
         model = answers_report.build(project, name, project.recipe.score.weighting, None)
     else:

@@ -84,6 +84,8 @@ def test_bad_input_is_an_error_of_its_own(cli: Cli, project: Path, tmp_path: Pat
         lambda: here.unlearn("amber", operator="no-such"),
         lambda: here.train(seeds=[3]),
         lambda: here.report(against="guda"),
+        lambda: here.report(method="guda,similarity"),
+        lambda: here.report(method="similarty"),
         lambda: guda.open("digits", store=tmp_path / "none").score("q"),
     ):
         with pytest.raises(guda.Error) as err:
