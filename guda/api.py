@@ -10,7 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guda_cli.errors import DataError, UsageError
+from guda_cli.errors import UsageError
+from guda_cli.outfile import write
 from guda_cli.session import Options, Session
 
 if TYPE_CHECKING:
@@ -171,12 +172,8 @@ class Project:
         settings = drawing.conditioned(project, full, settings, classes=None, prompts=None, guidance=None)
         found = drawing.sample(project, full, full, settings, self._session.options.device)
         paths = [out / f"{number:05d}.png" for number in range(count)]
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for path, image in zip(paths, drawing.images(project, found, settings), strict=True):
-                path.write_bytes(image)
-        except OSError as err:
-            raise DataError(f"cannot write into {out}", why=err.strerror or str(err)) from None
+        for path, image in zip(paths, drawing.images(project, found, settings), strict=True):
+            write(path, image)
         return paths
 
     # -- answers -----------------------------------------------------------------------------------
@@ -254,8 +251,8 @@ def _paths(images: AnyPath | Iterable[AnyPath]) -> list[str]:
 
 
 def _scored(run: Any, paths: Sequence[str]) -> Scores:
+    from guda_cli.attribution.methods import COMPARING
     from guda_cli.report.answers import columns, formats
-    from guda_cli.workflow.project.counterfactual_kinds import KINDS
 
     documents, rows, unreadable = [], [], []
     shown = columns.pick(columns.View.CSV)
@@ -263,7 +260,7 @@ def _scored(run: Any, paths: Sequence[str]) -> Scores:
         unreadable += block.bad
         for result in block.results:
             documents.append(
-                formats.score_document(result, counterfactual=run.method in KINDS, **run.context())
+                formats.score_document(result, counterfactual=run.method in COMPARING, **run.context())
             )
             lines = columns.ranked(result, method=run.method, weighting=run.weighting)
             rows += [{column.name: column.datum(line) for column in shown} for line in lines]
@@ -272,16 +269,11 @@ def _scored(run: Any, paths: Sequence[str]) -> Scores:
 
 def _answers(project: StoredProject, method: str, html: AnyPath | None) -> dict[str, Any]:
     from guda_cli.report.answers import formats, page
-    from guda_cli.workflow.project.counterfactual_kinds import KINDS
-    from guda_cli.workflow.reporting import answers_report, instances_report
+    from guda_cli.workflow.reporting.answers_report import of_method
 
-    name = _one(method)
-    if name in KINDS:
-        model = answers_report.build(project, name, project.recipe.score.weighting, None)
-    else:
-        model = instances_report.build(project, name, 0)
+    model = of_method(project, _one(method), project.recipe.score.weighting)
     if html is not None:
-        _write(Path(html), page.render(model, top=5))
+        write(Path(html), page.render(model, top=5))
     return formats.to_json(model)
 
 
@@ -292,13 +284,5 @@ def _agreement(project: StoredProject, methods: Sequence[str], html: AnyPath | N
     weightings = agreement_report.check_weightings(project.recipe.score.weighting)
     found = agreement_report.build(project, weightings, methods=methods)
     if html is not None:
-        _write(Path(html), page.render_html(found))
+        write(Path(html), page.render_html(found))
     return formats.to_json(found)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as err:
-        raise DataError(f"cannot write {path}", why=err.strerror or str(err)) from None

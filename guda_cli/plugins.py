@@ -63,15 +63,20 @@ def find(group: str, name: str, kind: type[Row]) -> Row | None:
     return row
 
 
+def at(where: str) -> Any:
+    """What lies at `where`, "package.module:Name"."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
 def load(group: str, name: str, where: str, kind: type[Any]) -> Any:
     """The class at `where`, "package.module:Name", that the row `name` of `group` names.
 
     RecipeError naming the package if it cannot be imported or is no `kind`; what the program's own row names
     raises as it is.
     """
-    module, _, attribute = where.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        found = at(where)
     except Exception as err:
         if name not in _entries(group):
             raise

@@ -29,6 +29,7 @@ LEAVES: dict[str, set[str]] = {
     "intervals": set(),
     "sections": {"errors"},
     "plugins": {"errors"},
+    "outfile": {"errors"},
     "console": {"errors", "jsonable", "phrases"},
     "failures": {"console", "errors"},
     "session": {"console", "errors", "failures", "sections", "settings"},

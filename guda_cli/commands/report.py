@@ -13,7 +13,8 @@ import typer
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import WIDE, Console, is_terminal
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
-from guda_cli.errors import DataError, UsageError
+from guda_cli.errors import UsageError
+from guda_cli.outfile import write
 from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:
@@ -128,23 +129,14 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
 def _scores(
     project: Project, method: str, weighting: str, instances: int, gallery: Request | None
 ) -> ReportModel:
-    from guda_cli.workflow.project.counterfactual_kinds import KINDS
     from guda_cli.workflow.scoring.dispatch import parse_methods
 
     [*names] = parse_methods(method, instances=instances)
     if len(names) > 1:
         raise UsageError("one method a report", fix="--against logo compares several")
-    if names[0] in KINDS:
-        from guda_cli.workflow.reporting.answers_report import build
+    from guda_cli.workflow.reporting.answers_report import of_method
 
-        return build(project, names[0], weighting, gallery)
-    if gallery:
-        raise UsageError(
-            "--gallery needs models without the groups", why=f"{names[0]} makes none", fix="--method guda"
-        )
-    from guda_cli.workflow.reporting.instances_report import build as build_instances
-
-    return build_instances(project, names[0], instances)
+    return of_method(project, names[0], weighting, instances=instances, gallery=gallery)
 
 
 def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
@@ -156,7 +148,7 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
     for text in model.gallery.notes if model.gallery else ():
         console.say(f"gallery: {text}")
     if html is not None:
-        _write(html, pages.render(model, top=top))
+        write(html, pages.render(model, top=top), fix="--html FILE")
         console.say(f"report: {html}")
     console.data(formats.to_json(model))
     if csv:
@@ -179,7 +171,7 @@ def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, 
     for text in found.warnings:
         console.warn(text)
     if html is not None:
-        _write(html, page.render_html(found))
+        write(html, page.render_html(found), fix="--html FILE")
         console.say(f"report: {html}")
     console.data(formats.to_json(found))
     if csv:
@@ -197,13 +189,3 @@ def _width() -> int:
 def _print(console: Console, parts: Iterable[Any]) -> None:
     for part in parts:
         console.out(part)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as err:
-        raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix="--html FILE") from None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli.commands.common import open_project, show_plan
-from guda_cli.errors import DataError, UsageError
+from guda_cli.errors import UsageError
+from guda_cli.outfile import write
 from guda_cli.session import Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def sample(
         "seed": settings.seed,
         "recipe": project.recipe.name,
     } | _conditions(settings)
-    _save(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode())
+    write(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode(), fix="--out FOLDER")
     session.console.data(
         {"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note}
     )
@@ -133,13 +134,5 @@ def _write(out: Path, images: list[bytes], without: str | None, settings: Settin
     ends = ["" if name is None else f"-{name.replace('/', '_')[:60]}" for name in classes]
     names = [f"{prefix}{i:05d}{end}.png" for i, end in enumerate(ends)]
     for name, data in zip(names, images, strict=True):
-        _save(out / name, data)
+        write(out / name, data, fix="--out FOLDER")
     return names
-
-
-def _save(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as err:
-        raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix="--out FOLDER") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from guda_cli import plugins
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import DataError
 
@@ -22,13 +22,12 @@ def build(where: str, config: Mapping[str, Any], seed: int) -> torch.nn.Module:
     `null_class`, which is ours and not diffusers', is kept in the network's configuration for its adapter.
     DataError where diffusers cannot build it.
     """
-    module, _, name = where.partition(":")
-    made_of = getattr(importlib.import_module(module), name)
+    made_of = plugins.at(where)
     torch.manual_seed(seed_of("guda.init/1", seed))
     try:
         model = made_of.from_config({k: v for k, v in config.items() if k != "null_class"})
     except (TypeError, ValueError) as err:
-        raise DataError(f"diffusers cannot build this {name}", why=str(err)) from None
+        raise DataError(f"diffusers cannot build this {made_of.__name__}", why=str(err)) from None
     if "null_class" in config:
         model.register_to_config(null_class=bool(config["null_class"]))
     network: torch.nn.Module = model

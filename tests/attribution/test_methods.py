@@ -12,6 +12,7 @@ from guda_cli.attribution.methods import COUNTERFACTUAL, GROUPS, IMAGES, METHODS
 from guda_cli.attribution.rivals.engine import Engine, GroupEngine
 from guda_cli.errors import UsageError
 from guda_cli.sections import AttributionSpec, Bounds, Setting
+from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.scoring import instance_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,6 +47,7 @@ def test_a_row_is_complete(row: Method) -> None:
 
 def test_names_are_distinct_and_bounds_agree() -> None:
     assert len({row.name for row in METHODS}) == len(METHODS)
+    assert tuple(KINDS) == methods.COMPARING
     bounds: dict[str, set[Bounds]] = {}
     for setting in (setting for row in METHODS for setting in row.settings):
         bounds.setdefault(setting.name, set()).add(setting.bounds)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from guda_cli import plugins
 from guda_cli.data.sources.detect import format_of, locate
 from guda_cli.data.sources.stamp import fingerprint
 from guda_cli.sections import DataSpec
@@ -32,8 +32,7 @@ def read_dataset(spec: DataSpec, progress: Callable[[int, int | None], None] | N
         return read_digits(spec, progress)
     own = format_of(kind)
     if own:
-        module, _, name = own.reader.partition(":")
-        found: Dataset = getattr(import_module(module), name)(path, spec, progress)
+        found: Dataset = plugins.at(own.reader)(path, spec, progress)
         return found
     with closing(_open_tree(kind, path)) as tree:
         return _read_tree(tree, spec, progress)

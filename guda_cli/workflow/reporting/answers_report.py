@@ -10,11 +10,12 @@ from guda_cli.attribution import methods
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
-from guda_cli.errors import MissingError
+from guda_cli.errors import MissingError, UsageError
 from guda_cli.report.answers.content import Check, CostRow, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
+from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
@@ -22,6 +23,24 @@ from guda_cli.workflow.scoring import answers, counterfactuals, remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
+
+
+def of_method(
+    project: Project, method: str, weighting: str, *, instances: int = 0, gallery: Request | None = None
+) -> ReportModel:
+    """Everything scored by one method of `guda score`, of whatever kind; errors as `build`.
+
+    UsageError for a gallery of a method that makes no models.
+    """
+    if method in KINDS:
+        return build(project, method, weighting, gallery)
+    if gallery:
+        raise UsageError(
+            "--gallery needs models without the groups", why=f"{method} makes none", fix="--method guda"
+        )
+    from guda_cli.workflow.reporting import instances_report
+
+    return instances_report.build(project, method, instances)
 
 
 def build(project: Project, method: str, weighting: str, gallery: Request | None = None) -> ReportModel:
