@@ -207,7 +207,7 @@ class ScoreSpec:
     """The Monte-Carlo estimate of the ELBO differences (docs/methods.md)."""
 
     timesteps: int = 50
-    grid: str = "strata"  # strata | stride:N | all
+    grid: str = "strata"  # strata (wide where terms are small) | strata:even | stride:N | all
     draws: int = 2
     weighting: str = "min-snr:5"
     dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64

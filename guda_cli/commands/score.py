@@ -46,7 +46,7 @@ def score(
         typer.Option("--weighting", help=f"{WEIGHTINGS} [the recipe's]."),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option("--grid", help="strata, all or stride:N [the recipe's].")
+        str | None, typer.Option("--grid", help="strata, strata:even, all or stride:N [the recipe's].")
     ] = None,
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", min=1, help="Strata of the grid [the recipe's].")

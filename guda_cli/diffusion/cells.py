@@ -80,16 +80,23 @@ class Noised:
         return training_target(self.schedule, self.x0, self.noise, self.t)
 
 
-def cells(digests: Sequence[str], timesteps: npt.NDArray[np.int64], *, by_time: bool = False) -> list[Cell]:
+def cells(
+    digests: Sequence[str],
+    timesteps: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.int64] | None = None,
+    *,
+    by_time: bool = False,
+) -> list[Cell]:
     """Every cell of `timesteps` [draws, n], image by image.
 
-    Within an image draw by draw; with `by_time` timestep by timestep, each with all its draws.
+    `numbers` [draws, n] are those of the noises, the row's own where left out. Within an image draw by draw;
+    with `by_time` timestep by timestep, each with all its draws.
     """
     draws, n = timesteps.shape
     pairs = [(d, j) for d in range(draws) for j in range(n)]
     if by_time:
         pairs = [(d, j) for j in range(n) for d in range(draws)]
-    inner = [(int(timesteps[d, j]), d) for d, j in pairs]
+    inner = [(int(timesteps[d, j]), d if numbers is None else int(numbers[d, j])) for d, j in pairs]
     return [Cell(i, digest, t, d) for i, digest in enumerate(digests) for t, d in inner]
 
 

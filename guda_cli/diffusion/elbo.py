@@ -59,7 +59,7 @@ def image_terms(
     all images fill common batches; each row's noise depends on its image, t and draw alone, so the result
     does not depend on the packing.
     """
-    jobs = cells(digests, grid.timesteps)
+    jobs = cells(digests, grid.timesteps, grid.numbers)
     out = torch.empty(len(jobs), dtype=torch.float64)
     samples = Samples(x0, tuple(digests), cond)
     for batch in batches(denoiser, samples, jobs, seed=seed, batch_size=batch_size):
@@ -83,7 +83,7 @@ def weighted_map(
 
     `cond` [1, ...] is the image's condition.
     """
-    jobs, samples = cells([digest], grid.timesteps), Samples(x0[None], (digest,), cond)
+    jobs, samples = cells([digest], grid.timesteps, grid.numbers), Samples(x0[None], (digest,), cond)
     scale = torch.from_numpy(multiplier)
     widths = torch.from_numpy(grid.widths).repeat(grid.timesteps.shape[0]) / grid.timesteps.shape[0]
     total = torch.zeros(x0.shape[-2:], dtype=torch.float64)

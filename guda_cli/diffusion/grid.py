@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,60 +12,136 @@ import numpy.typing as npt
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError
 
+STRATA, EVEN, ALL, STRIDE = "strata", "strata:even", "all", "stride"
+HELP = "strata, strata:even, all or stride:N"
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """`timesteps` [draws, n] (1..T) and `widths` [n]: how many terms of the full sum each stands for.
 
     `unbiased` is False for partial sums (a fixed stride), whose totals are not nats of the whole bound.
+    `numbers` [draws, n] are those of the noises: no two cells of a grid have the same timestep and number.
     """
 
     timesteps: npt.NDArray[np.int64]
     widths: Array
     unbiased: bool
     spec: Mapping[str, Any]
+    numbers: npt.NDArray[np.int64]
 
     @property
     def rows(self) -> int:
         """Network forwards an image."""
         return int(self.timesteps.size)
 
+    @property
+    def draws(self) -> int:
+        """Noises a timestep."""
+        return len(self.timesteps)
 
-def spec(kind: str, timesteps: int, draws: int, seed: int) -> dict[str, Any]:
+
+def needs_edges(kind: str) -> bool:
+    """Whether a grid typed as `kind` has strata that follow the sizes of the terms (`strata.edges`)."""
+    return kind.removeprefix("grid:") == STRATA
+
+
+Layout = tuple[Sequence[int], Sequence[int]]
+"""Edges of strata, and how often each is drawn from (`strata.edges`)."""
+
+
+def spec(kind: str, timesteps: int, draws: int, seed: int, layout: Layout | None = None) -> dict[str, Any]:
     """The canonical description of a grid, as it enters a table's key.
 
-    `kind` is `strata`, `all` or `stride:N`. Raises UsageError on another one.
+    `kind` is one of HELP; `layout` is that of `strata`, which then stands in the key. Raises UsageError on
+    another kind.
     """
-    name, _, stride = kind.removeprefix("grid:").partition(":")
-    if name == "strata" and not stride:
-        return {"kind": "strata", "timesteps": timesteps, "draws": draws, "seed": seed}
-    if name == "all" and not stride:
-        return {"kind": "all", "draws": draws, "seed": seed}
-    if name == "stride" and stride.isdecimal() and int(stride) > 0:
-        return {"kind": "stride", "stride": int(stride), "draws": draws, "seed": seed}
-    raise UsageError(f"unknown grid '{kind}'", why="it is one of strata, all, stride:N", fix="--grid strata")
+    name, _, rest = kind.removeprefix("grid:").partition(":")
+    if needs_edges(kind) and layout:
+        edges, repeats = ([int(value) for value in values] for values in layout)
+        found = {"kind": STRATA, "edges": edges, "draws": draws, "seed": seed}
+        return found | ({"repeats": repeats} if max(repeats) > 1 else {})
+    if name == STRATA and rest in ("", "even"):
+        return {"kind": STRATA, "timesteps": timesteps, "draws": draws, "seed": seed}
+    if name == ALL and not rest:
+        return {"kind": ALL, "draws": draws, "seed": seed}
+    if name == STRIDE and rest.isdecimal() and int(rest) > 0:
+        return {"kind": STRIDE, "stride": int(rest), "draws": draws, "seed": seed}
+    raise UsageError(f"unknown grid '{kind}'", why=f"it is one of {HELP}", fix="--grid strata")
+
+
+def name_of(grid_spec: Mapping[str, Any]) -> str:
+    """How the grid of a description is typed."""
+    kind = str(grid_spec["kind"])
+    if kind == STRATA and "edges" not in grid_spec:
+        return EVEN
+    return f"{STRIDE}:{grid_spec['stride']}" if kind == STRIDE else kind
 
 
 def build(grid_spec: Mapping[str, Any], T: int) -> Grid:
     """The grid of `spec` for a process of T steps.
 
-    `strata`: 1..T cut into n runs; every draw takes its own seeded index in each, so the spread over
-    draws covers the choice of timesteps as well as the noise. `stride:N` is every N-th index from N
-    (diffusers' numbering), as in the paper's public code.
+    `strata`: 1..T cut into runs, at `edges` where there are some, else into n of even length; every draw
+    takes its own seeded index in each, so the spread over draws covers the choice of timesteps as well as
+    the noise. Draws come one after the other: a grid of more draws begins with those of fewer. `stride:N` is
+    every N-th index from N (diffusers' numbering), as in the paper's public code.
     """
-    draws = int(grid_spec["draws"])
-    if grid_spec["kind"] == "strata":
-        n = min(int(grid_spec["timesteps"]), T)
-        edges = np.rint(np.linspace(0, T, n + 1)).astype(np.int64)
-        widths = np.diff(edges)
+    draws, first = int(grid_spec["draws"]), int(grid_spec.get("first", 0))
+    if grid_spec["kind"] == STRATA:
+        starts, widths, copies = _strata(grid_spec, T)
         rng = np.random.Generator(np.random.PCG64([0x6D1D, int(grid_spec["seed"])]))
-        offsets = np.floor(rng.random((draws, n)) * widths).astype(np.int64)
-        return Grid(edges[:-1] + 1 + offsets, widths.astype(np.float64), True, dict(grid_spec))
-    if grid_spec["kind"] == "all":
+        offsets = np.floor(rng.random((first + draws, len(widths)))[first:] * widths).astype(np.int64)
+        numbers = (first + np.arange(draws))[:, None] * copies[1] + copies[0]
+        return Grid(starts + 1 + offsets, widths / copies[1], True, dict(grid_spec), numbers)
+    if grid_spec["kind"] == ALL:
         steps, unbiased = np.arange(1, T + 1), True
     else:
         stride = int(grid_spec["stride"])
         steps, unbiased = np.arange(stride, T, stride) + 1, False
         if not len(steps):
             raise UsageError(f"grid stride:{stride} leaves no timestep of T = {T}")
-    return Grid(np.tile(steps, (draws, 1)), np.ones(len(steps)), unbiased, dict(grid_spec))
+    return every(steps, draws, dict(grid_spec), unbiased=unbiased)
+
+
+def every(steps: npt.NDArray[np.int64], draws: int, grid_spec: Mapping[str, Any], *, unbiased: bool) -> Grid:
+    """The same timesteps [n] in each of `draws` draws, each standing for itself."""
+    numbers = np.repeat(np.arange(draws)[:, None], len(steps), axis=1)
+    return Grid(np.tile(steps, (draws, 1)), np.ones(len(steps)), unbiased, grid_spec, numbers)
+
+
+Whole = npt.NDArray[np.int64]
+
+
+def _strata(grid_spec: Mapping[str, Any], T: int) -> tuple[Whole, Whole, tuple[Whole, Whole]]:
+    """What lies before each stratum, how many timesteps it has, and which copy it is of how many, all [n]."""
+    if "edges" not in grid_spec:
+        n = min(int(grid_spec["timesteps"]), T)
+        edges, repeats = np.rint(np.linspace(0, T, n + 1)).astype(np.int64), np.ones(n, dtype=np.int64)
+    else:
+        edges = np.asarray(grid_spec["edges"], dtype=np.int64)
+        repeats = np.asarray(grid_spec.get("repeats", [1] * (len(edges) - 1)), dtype=np.int64)
+    before, length, copies = (np.repeat(part, repeats) for part in (edges[:-1], np.diff(edges), repeats))
+    return before, length, (np.concatenate([np.arange(times) for times in repeats]), copies)
+
+
+def with_draws(grid_spec: Mapping[str, Any], draws: int, first: int = 0) -> dict[str, Any]:
+    """The same grid with other draws."""
+    found = {name: value for name, value in grid_spec.items() if name != "first"}
+    return found | {"draws": draws} | ({"first": first} if first else {})
+
+
+def layers(grid_spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Parts of a grid that are stored apart, so that more draws cost no more than what they add.
+
+    The first holds one or two draws; every other as many as those before it, or what is left.
+    """
+    draws = int(grid_spec["draws"])
+    if "edges" not in grid_spec:  # as 0.1.0 stored it
+        return [dict(grid_spec)]
+    out, first, size = [], 0, min(draws, 2)
+    while first < draws:
+        size = min(size, draws - first)
+        out.append(with_draws(grid_spec, size, first))
+        first += size
+        size = first
+    return out

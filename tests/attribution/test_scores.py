@@ -17,7 +17,8 @@ ONES = np.ones(101)
 
 
 def fixed_grid(timesteps: list[list[int]], widths: list[float]) -> Grid:
-    return Grid(np.array(timesteps), np.array(widths), True, {})
+    numbers = np.repeat(np.arange(len(timesteps))[:, None], len(timesteps[0]), axis=1)
+    return Grid(np.array(timesteps), np.array(widths), True, {}, numbers)
 
 
 def test_two_draws_by_hand() -> None:
@@ -38,6 +39,29 @@ def test_one_draw_by_hand() -> None:
     found = estimate(np.array([[[1.0, 4.0, 1.0, 0.0]]]), g, ONES)
     assert found.value.tolist() == [7.0]
     assert found.se.tolist() == [math.sqrt(13.0)]
+    # parts 9 and 4 of one degree each: 13^2 / ((81 + 16) / 3) - 2 = 3.23, of two there are
+    assert found.df.tolist() == [2.0]
+
+
+def test_degrees_of_freedom_by_hand() -> None:
+    """Parts 9, 4 and 1 of the variance, of one degree each: 14^2 / (98 / 3) - 2 = 4; there are 3."""
+    g = fixed_grid([[1, 2, 3], [1, 2, 3]], [1.0, 1.0, 1.0])
+    found = estimate(np.array([[[0.0, 0.0, 0.0], [6.0, 4.0, 2.0]]]), g, ONES)
+    assert found.se.tolist() == [math.sqrt(14.0)]
+    assert found.df.tolist() == [3.0]
+    # one part outweighs the others, 100^2 / (100^2 / 3) - 2 = 1
+    lone = estimate(np.array([[[0.0, 0.0, 0.0], [math.sqrt(200.0) * math.sqrt(2.0), 0.0, 0.0]]]), g, ONES)
+    assert lone.df[0] == pytest.approx(1.0)
+    assert lone.reach[0] == pytest.approx(stats.t.ppf(0.975, 1) * lone.se[0])
+
+
+def test_strata_drawn_from_repeatedly_pair_with_one_another() -> None:
+    """One draw of t = 1, 2, 3 and three times 9: pairs are (1, 2, 3) and the three of 9."""
+    g = fixed_grid([[1, 2, 3, 9, 9, 9]], [1.0] * 6)
+    found = estimate(np.array([[[1.0, 1.0, 1.0, 50.0, 52.0, 54.0]]]), g, ONES)
+    assert found.se[0] == pytest.approx(math.sqrt(3 * 4.0))  # not the 49 between 1 and 50
+    single = fixed_grid([[1, 9, 9, 9]], [1.0] * 4)
+    assert estimate(np.array([[[1.0, 50.0, 52.0, 54.0]]]), single, ONES).se[0] == pytest.approx(math.sqrt(12))
 
 
 def test_one_draw_of_one_timestep_claims_no_certainty() -> None:

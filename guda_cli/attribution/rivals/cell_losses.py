@@ -23,7 +23,7 @@ def levels(T: int, n: int, draws: int, seed: int, lowest: float = 0.0) -> Grid:
     offset = round(lowest * T)
     inner = grid.build(grid.spec("strata", n, draws, seed), T - offset)
     spec = {**inner.spec, "lowest": lowest}
-    return Grid(inner.timesteps + offset, inner.widths, inner.unbiased and not offset, spec)
+    return Grid(inner.timesteps + offset, inner.widths, inner.unbiased and not offset, spec, inner.numbers)
 
 
 def row_losses(network: FunctionalNetwork, weights: Weights, batch: Noised) -> Tensor:

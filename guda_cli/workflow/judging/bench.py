@@ -19,12 +19,13 @@ from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.errors import MissingError
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.judging.held_out import tuned_groups
-from guda_cli.workflow.keys import removal, steps
+from guda_cli.workflow.keys import removal
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.counterfactual_kinds import LOGO
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import counterfactuals, remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
+from guda_cli.workflow.scoring.elbo_tables import Tables
 
 
 @dataclass(eq=False)
@@ -62,26 +63,24 @@ class Bench:
         """Row keys of the queries."""
         return [query.digest for query in self.queries]
 
-    def table(self, record: ActionRecord) -> str:
-        """Key of the ELBO table of a model."""
-        seed = int(self.grid_spec["seed"])
-        return steps.elbo_table(record, self.grid_spec, seed, self.compute)[0]
+    def tables(self, record: ActionRecord) -> Tables:
+        """The ELBO tables of one model, by the name ""."""
+        return Tables(self.project, {"": record}, self.grid_spec, self.compute, self.schedule.T)
 
     def lacking(self, record: ActionRecord) -> int:
-        """How many of the queries have no terms under a model."""
-        return len(set(self.digests) - self.project.store.table_rows(self.table(record)))
+        """How many of the queries have no terms under a model, or not all."""
+        return len(set(self.digests) - self.tables(record).complete(self.digests))
 
     def terms(self, record: ActionRecord) -> Array:
         """-ELBO terms [queries, draws, n] under a model; MissingError when some were found damaged."""
         if record.key not in self._terms:
-            found, missing = self.project.store.table_read(self.table(record), self.digests)
-            self.project.tell_notices()
+            terms, missing = self.tables(record).read("", self.digests)
             if missing:
                 raise MissingError(
                     f"{len(missing)} images have no terms under {record.provenance.get('what')}",
                     fix="guda score IMAGES --method guda,logo",
                 )
-            self._terms[record.key] = np.asarray(found["terms"])
+            self._terms[record.key] = terms
         return self._terms[record.key]
 
     def scores(self, models: Sequence[ActionRecord], weighting: str) -> Array:
@@ -143,5 +142,5 @@ def _complete(bench: Bench, records: Sequence[ActionRecord]) -> list[Query]:
     models += [model.record for what in bench.columns for model in bench.found.groups[what]]
     complete = set(known)
     for record in models:
-        complete &= bench.project.store.table_rows(bench.table(record))
+        complete &= bench.tables(record).complete(sorted(complete))
     return sorted((known[digest] for digest in complete), key=lambda query: query.name)

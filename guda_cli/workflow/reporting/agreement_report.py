@@ -12,6 +12,7 @@ from guda_cli.attribution import methods as all_methods
 from guda_cli.attribution import oracle_seeds as oracles
 from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.attribution.rank_agreement import METRICS, random_expectation, rbo_max
+from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError, unknown
@@ -166,10 +167,8 @@ def _steps(bench: Bench, rivals: Sequence[Rival], tables: Sequence[AgreementTabl
 
 
 def _grid_words(bench: Bench) -> str:
-    spec = bench.grid_spec
-    kind = f"stride:{spec['stride']}" if spec["kind"] == "stride" else str(spec["kind"])
     draws, n = bench.grid.timesteps.shape
-    return f"{n} timesteps ({kind}) x {draws} draws"
+    return f"{n} timesteps ({grids.name_of(bench.grid_spec)}) x {draws} draws"
 
 
 def _warnings(bench: Bench, found: Found) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from guda_cli.errors import MissingError, UsageError
 from guda_cli.report.answers.content import Check, CostRow, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.keys import steps
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting.gallery import Request
@@ -71,7 +70,7 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         method=method,
         weighting=chosen.name,
         weighting_unit=reading.unit,
-        grid=_grid_name(last["grid"]),
+        grid=grids.name_of(last["grid"]),
         timesteps=grid.timesteps.shape[1],
         draws=grid.timesteps.shape[0],
         seed=int(last["grid"]["seed"]),
@@ -112,15 +111,9 @@ def _cells(
     queries: list[Query],
 ) -> tuple[list[Query], dict[str, Any], int]:
     """Terms under every model of the images that have them all, and how many images do not."""
-    keys = {
-        name: steps.elbo_table(record, last["grid"], int(last["grid"]["seed"]), last["compute"])
-        for name, record in found.records().items()
-    }
-    tables = Tables(project, keys, reading.grid, last["compute"])
+    tables = Tables(project, found.records(), last["grid"], last["compute"], reading.schedule.T)
     wanted = [query.digest for query in queries]
-    complete = set(wanted)
-    for key in tables.keys.values():
-        complete &= project.store.table_rows(key)
+    complete = tables.complete(wanted)
     kept = [query for query in queries if query.digest in complete]
     if not kept:
         raise MissingError("no image has scores under every current model", fix="guda score IMAGE (again)")
@@ -131,10 +124,6 @@ def _cells(
             return _cells(project, found, reading, last, [q for q in kept if q.digest not in set(missing)])
         cells[name] = terms
     return kept, cells, len(wanted) - len(kept)
-
-
-def _grid_name(spec: Mapping[str, Any]) -> str:
-    return f"stride:{spec['stride']}" if spec["kind"] == "stride" else str(spec["kind"])
 
 
 def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:

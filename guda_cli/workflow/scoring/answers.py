@@ -13,7 +13,6 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.diffusion.weighting import Weighting
-from guda_cli.intervals import Z95
 from guda_cli.report.answers.content import GroupScore, QueryResult
 from guda_cli.workflow.keys.removal import Removal, size_classes
 
@@ -34,7 +33,12 @@ class Reading:
     @property
     def unit(self) -> str:
         """`nats` only for the ELBO itself, estimated without bias."""
-        return "nats" if self.weighting.is_elbo and self.grid.unbiased else "weighted squared error"
+        return unit_of(self.weighting, unbiased=self.grid.unbiased)
+
+
+def unit_of(weighting: Weighting, *, unbiased: bool) -> str:
+    """What scores are measured in: see `Reading.unit`."""
+    return "nats" if weighting.is_elbo and unbiased else "weighted squared error"
 
 
 def assemble(
@@ -60,8 +64,7 @@ def assemble(
         entries = []
         for what, estimate in found.items():
             null = delta_elbo.null_of(np.array([null_values[n][i] for n in matched[what]]))
-            score, se = float(estimate.value[i]), float(estimate.se[i])
-            entries.append(_entry(what.name, score, se, null, len(found)))
+            entries.append(_entry(what.name, estimate, i, null, len(found)))
         entries.sort(key=lambda entry: (-entry.score, entry.group))
         out.append(
             _result(reading, query, tuple(entries), looks_like[i], (float(elbo.value[i]), float(elbo.se[i])))
@@ -69,8 +72,11 @@ def assemble(
     return out
 
 
-def _entry(name: str, score: float, se: float, null: delta_elbo.Null | None, tested: int) -> GroupScore:
-    low, high = score - Z95 * se, score + Z95 * se
+def _entry(
+    name: str, estimate: delta_elbo.Estimate, i: int, null: delta_elbo.Null | None, tested: int
+) -> GroupScore:
+    score, se, reach = (float(values[i]) for values in (estimate.value, estimate.se, estimate.reach))
+    low, high = score - reach, score + reach
     if null is None:
         return GroupScore(name, score, se, low, high)
     z = null.z(score, se)

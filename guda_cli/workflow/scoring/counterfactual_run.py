@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
+from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
 from guda_cli.phrases import plural
 from guda_cli.report.answers.content import SIGN, QueryResult
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.keys import steps
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
 from guda_cli.workflow.project.compute import known_compute, remember_compute
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring import answers, counterfactuals, remembered
+from guda_cli.workflow.scoring import answers, counterfactuals, remembered, term_sizes
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
@@ -55,21 +55,37 @@ class ScoreRun:
         self.project, self.settings, self.device = project, settings, device
         self.remember = remember  # for reports
         weighting = weightings.parse(settings.weighting)
-        self.grid_spec = grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)
+        grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)  # refuses what is none
         self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()  # before the first read of a model's parts
         self.conditions = conditions_for(project, self.found.full, settings.given)
-        schedule = project.model(self.found.full).schedule
-        grid = grids.build(self.grid_spec, schedule.T)
-        self.reading = answers.Reading(
-            grid, schedule, weighting, dict(project.data.counts), project.family.latent
-        )
+        self._weighting, self.schedule = weighting, project.model(self.found.full).schedule
         self.warnings = counterfactuals.warnings(project, self.found)
-        self.method, self.weighting, self.unit = settings.method, settings.weighting, self.reading.unit
+        self.method, self.weighting = settings.method, settings.weighting
+        self.unit = answers.unit_of(weighting, unbiased=not settings.grid.startswith(grids.STRIDE))
         self.forwards = self.images = self.cached = 0
 
     # -- what is scored ----------------------------------------------------------------------------
+
+    @cached_property
+    def grid_spec(self) -> dict[str, Any]:
+        """The grid; the sizes of the terms are learnt first where its strata follow them."""
+        s, layout = self.settings, None
+        if grids.needs_edges(s.grid):
+            layout = term_sizes.layout(self.project, self.found.full, s.timesteps, self.jobs)
+        return grids.spec(s.grid, s.timesteps, s.draws, s.seed, layout)
+
+    @cached_property
+    def reading(self) -> answers.Reading:
+        """How terms become scores."""
+        return self._reading(self.grid_spec)
+
+    def _reading(self, grid_spec: Mapping[str, Any]) -> answers.Reading:
+        grid, project = grids.build(grid_spec, self.schedule.T), self.project
+        return answers.Reading(
+            grid, self.schedule, self._weighting, dict(project.data.counts), project.family.latent
+        )
 
     def describe(self) -> str:
         """How to read the scores, in one line."""
@@ -141,16 +157,29 @@ class ScoreRun:
         """One step a model: how many images have no terms under it yet."""
         queries, _ = load(self.project, paths, self.conditions)
         digests = [query.digest for query in queries]
-        tables = self._tables(self._known_compute())
-        steps = []
+        tables, steps = self._planned_tables(), self._plan_sizes()
         for name, missing in tables.missing(digests).items():
             what = f"terms under the {'full model' if not name else 'model without ' + name}"
-            why = f"{missing} of {len(set(digests))} images" if missing else ""
-            cost = float(missing * self.reading.grid.rows)
-            steps.append(
-                Step(what, TO_DO if missing else CACHED, why, tables.keys[name], cost, command="guda score")
-            )
+            why = f"{missing / tables.grid.rows:.3g} of {len(set(digests))} images" if missing else ""
+            state, key = TO_DO if missing else CACHED, tables.keys[name]
+            steps.append(Step(what, state, why, key, float(missing), command="guda score"))
         return steps
+
+    def _plan_sizes(self) -> list[Step]:
+        if not grids.needs_edges(self.settings.grid):
+            return []
+        action = term_sizes.action(self.project, self.found.full)
+        known = self.project.store.lookup(action.key) is not None
+        cost = 0.0 if known else action.forwards
+        return [Step(action.what, CACHED if known else TO_DO, "", action.key, cost, command="guda score")]
+
+    def _planned_tables(self) -> Tables:
+        """The tables as they will be; as long as the sizes are not known, those of even strata."""
+        s, layout = self.settings, None
+        if grids.needs_edges(s.grid):
+            layout = term_sizes.known_layout(self.project, self.found.full, s.timesteps)
+        grid_spec = grids.spec(s.grid, s.timesteps, s.draws, s.seed, layout)
+        return self._tables_on(grid_spec, self._known_compute())
 
     def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
         """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
@@ -209,12 +238,12 @@ class ScoreRun:
         cells = {}
         for name, record in self.found.records().items():
 
-            def compute(wanted: list[Query], record: ActionRecord = record) -> Array:
-                return self._engine.terms(record, wanted)
+            def compute(wanted: list[Query], grid: Grid, record: ActionRecord = record) -> Array:
+                return self._engine.terms(record, wanted, grid)
 
             cells[name], fresh = tables.terms(name, queries, compute)
-            self.forwards += fresh * rows
-            self.cached += (distinct - fresh) * rows
+            self.forwards += fresh
+            self.cached += distinct * rows - fresh
             advance(len(queries) * rows)
         return cells
 
@@ -248,8 +277,7 @@ class ScoreRun:
         return Engine(models, self.reading.grid, self.settings.seed, self.jobs.compute)
 
     def _tables(self, compute: Mapping[str, Any]) -> Tables:
-        keys = {
-            name: steps.elbo_table(record, self.grid_spec, self.settings.seed, compute)
-            for name, record in self.found.records().items()
-        }
-        return Tables(self.project, keys, self.reading.grid, compute)
+        return self._tables_on(self.grid_spec, compute)
+
+    def _tables_on(self, grid_spec: Mapping[str, Any], compute: Mapping[str, Any]) -> Tables:
+        return Tables(self.project, self.found.records(), grid_spec, compute, self.schedule.T)

@@ -25,8 +25,8 @@ class Engine:
     def __init__(self, models: Models, grid: Grid, seed: int, compute: Compute) -> None:
         self.models, self.grid, self.seed, self.compute = models, grid, seed, compute
 
-    def terms(self, record: ActionRecord, queries: Sequence[Query]) -> Array:
-        """-ELBO terms in nats [queries, draws, n] under the model of `record`."""
+    def terms(self, record: ActionRecord, queries: Sequence[Query], grid: Grid) -> Array:
+        """-ELBO terms in nats [queries, draws, n] of `grid`, a layer of the whole, under a record's model."""
         denoiser = self._use(record)
         x0 = self._x0(queries)
         rows = [i for i, query in enumerate(queries) for _ in query.conditions]
@@ -35,7 +35,7 @@ class Engine:
             denoiser,
             x0 if len(rows) == len(queries) else x0[rows],
             [queries[i].pixels_digest for i in rows],
-            self.grid,
+            grid,
             seed=self.seed,
             batch_size=self.models.batch_size,
             cond=self.models.conditions(told),
