@@ -197,7 +197,7 @@ class UnlearnSpec:
     eta: float = 0.3  # anchor:awss: share of anchors drawn evenly from all other styles
     anchor_descriptors: int = 3  # descriptors of the anchor's style in its prompt
     anchor_encoder: str | None = None  # CLIP folder or hub id for descriptors (null: the model's own encoder)
-    null_groups: int = 6  # random size-matched groups for the null (per size class)
+    null_groups: int = 0  # random sets of the groups' sizes, unlearned alike: a control, in no verdict
     seed: int = 0
     options: Options = ()  # settings that only an operator of another package has, beside these in a recipe
 
@@ -210,6 +210,7 @@ class ScoreSpec:
     grid: str = "strata"  # strata (wide where terms are small) | strata:even | stride:N | all
     draws: int = 2
     weighting: str = "min-snr:5"
+    calibration: int = 200  # training images that verdicts are calibrated on (0: no verdicts)
     dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64
     seed: int = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,36 +106,3 @@ def delta_elbo(full: Array, without: Array, grid: Grid, multiplier: Array) -> Es
     the error is that of the paired difference (GUDA, eq. of section 3; LOGOA with retrained models).
     """
     return estimate(without - full, grid, multiplier)
-
-
-@dataclass(frozen=True)
-class Null:
-    """Student-t prediction of a size-matched random group's score for one query."""
-
-    mean: float
-    sd: float
-    count: int
-
-    def z(self, score: float, se: float) -> float:
-        """How far `score` lies above what a random group of that size scores, in standard deviations.
-
-        The deviation covers the spread of the null scores, the error of their mean and the score's
-        own Monte-Carlo error.
-        """
-        spread = math.sqrt(self.sd**2 * (1.0 + 1.0 / self.count) + se**2)
-        if spread == 0.0:
-            return 0.0 if score == self.mean else math.copysign(math.inf, score - self.mean)
-        return (score - self.mean) / spread
-
-    def p_value(self, z: float) -> float:
-        """One-sided probability of such a z under Student's t with count - 1 degrees of freedom."""
-        from scipy.special import stdtr
-
-        return float(stdtr(self.count - 1, -z))
-
-
-def null_of(scores: Array) -> Null | None:
-    """The null of one query from the scores [m] of m random groups; None with fewer than two."""
-    if len(scores) < 2:
-        return None
-    return Null(float(scores.mean()), float(scores.std(ddof=1)), len(scores))

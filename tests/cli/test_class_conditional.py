@@ -178,10 +178,11 @@ class TestScore:
         tables = {
             t["table"] for t in here().tables() if t["spec"]["inputs"]["weights"] == full.outputs["weights"]
         }
+        [layout] = {json.dumps(t["spec"]["params"]["grid"]) for t in here().tables() if t["table"] in tables}
         stored = {row: value for (table, row), value in terms(here()).items() if table in tables}
         for key, label in keys.items():
             direct = elbo.image_terms(
-                denoiser, x0, [query.pixels_digest], grid.build(grid.spec("strata", 8, 2, 0), 50),
+                denoiser, x0, [query.pixels_digest], grid.build(json.loads(layout), 50),
                 seed=0, batch_size=16, cond=torch.tensor([label]),
             )  # fmt: skip
             np.testing.assert_allclose(stored[key], direct[0], rtol=1e-5)

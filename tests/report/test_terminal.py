@@ -51,7 +51,7 @@ def test_query_table_says_the_answer() -> None:
     found = query("x.png", {}, scores=(score("cat", 2.0, 7.0, True),), answer=("cat",))
     assert "Stands out: cat." in shown([terminal.query_table(found, 5, "nats")], 80)
     unjudged = query("x.png", {}, scores=(score("cat", 2.0, None, None),), answer=None)
-    assert "no null to compare with" in shown([terminal.query_table(unjudged, 5, "nats")], 80)
+    assert "nothing to compare with" in shown([terminal.query_table(unjudged, 5, "nats")], 80)
 
 
 def test_bars() -> None:

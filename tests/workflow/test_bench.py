@@ -71,7 +71,6 @@ class TestOracleOfSeveralSeeds:
         for document in documents(done.stdout):
             assert {*document["models"]} == {"full"} | {f"{g} (seed {s})" for g in GROUPS for s in SEEDS}
         assert "mean of seeds 2, 3" in cli("score", "q", "--method", "logo").stdout
-        assert "guda train --null --seeds 2,3" in done.stderr
 
     def test_seeds_that_are_not_there(self, cli: Cli, bench: Path) -> None:
         done = cli("score", "q", "--method", "logo", "--seeds", "2,7", "--json", code=4)

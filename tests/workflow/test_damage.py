@@ -87,7 +87,7 @@ def test_scoring_makes_a_damaged_segment_again(cli: Cli, project: Path) -> None:
     flip(here(), segment())
     done = cli("score", "q", "--json")
     assert "quarantined" in done.stderr
-    assert "64 network forwards, 448 reused" in done.stderr
+    assert "64 network forwards, 256 reused" in done.stderr
     assert scores(done.documents) == undamaged
     assert "no model was run" in cli("score", "q").stderr
     cli("store", "verify")

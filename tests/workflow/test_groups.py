@@ -55,7 +55,7 @@ def test_a_group_of_one_image(cli: Cli, empty: Path) -> None:
     assert done["models"][0]["images"] == 1
     document = cli("score", "images/lonely/x.png", "--json").document
     assert [s["group"] for s in document["scores"]] == ["lonely"]
-    assert document["answer"] is None, "without a null nothing can stand out"
+    assert document["answer"] is None, "without calibration nothing can stand out"
     assert document["not_scored"] == list(GROUPS)
 
 

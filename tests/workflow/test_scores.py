@@ -30,8 +30,8 @@ def test_every_group_is_listed_and_ranked(cli: Cli, project: Path) -> None:
             assert s["low"] < s["score"] < s["high"]
             assert math.isclose(s["high"] - s["score"], s["score"] - s["low"], rel_tol=1e-6)
             assert (s["high"] - s["low"]) / (2 * s["se"]) > 1.96  # Student's t
-            assert s["z"] is not None
-        assert document["answer"] == [s["group"] for s in found if s["stands_out"]]
+            assert s["z"] is None, "the recipe calibrates nothing"
+        assert document["answer"] is None
 
 
 def test_companions_and_order_and_batches_do_not_matter(
@@ -68,7 +68,7 @@ def test_duplicates_are_scored_once_and_shown_as_asked(cli: Cli, project: Path) 
     done = cli("score", "q/00000.png", "q/00000.png", "./q/00000.png", "twin.png", "--seed", 3, "--json")
     assert [d["image"] for d in done.documents] == ["q/00000.png", "twin.png"]
     assert len(scores(done.documents)) == 1
-    assert "2 images: 128 network forwards" in done.stderr, "8 models, 16 cells, one image"
+    assert "2 images: 80 network forwards" in done.stderr, "5 models, 16 cells, one image"
 
 
 def test_the_sign_is_said_everywhere(cli: Cli, project: Path) -> None:

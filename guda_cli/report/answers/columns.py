@@ -163,6 +163,8 @@ def _mark(found: str, none: str) -> Text:
     def text(line: Line, scale: Scale) -> str:
         if line.entry.stands_out:
             return found
+        if line.rank == 1 and line.query.unlike:
+            return "unlike"
         return none if line.rank == 1 and line.query.answer == () else ""
 
     return text

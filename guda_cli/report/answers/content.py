@@ -22,8 +22,8 @@ class GroupScore:
     """One group's score for one query: a delta-ELBO, or what another method gives.
 
     ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval, None for methods
-    without Monte-Carlo error; ``z``, ``p`` and ``stands_out`` compare with the null of random groups and
-    are None where there is no null.
+    without Monte-Carlo error; ``z``, ``p`` and ``stands_out`` compare with what groups score on calibration
+    images that are not theirs, and are None where there are none.
     """
 
     group: str
@@ -49,10 +49,11 @@ class InstanceScore(NamedTuple):
 class QueryResult:
     """One query image with its groups, ranked, highest first.
 
-    ``answer`` names the groups that stand out: empty when none does, None when there is no null to
-    tell. ``pixels`` are uint8 ``[C, H, W]``. ``instances`` are the training images of the highest score,
-    highest first, for methods that score single images. ``condition`` is the class it was scored with,
-    ``prompts`` what it was scored with by a text-to-image model (("",): the empty prompt).
+    ``answer`` names the groups that stand out: empty when none does, None when nothing was calibrated to
+    tell. ``unlike`` says that the image is unlike the training data, and that therefore none is named.
+    ``pixels`` are uint8 ``[C, H, W]``. ``instances`` are the training images of the highest score, highest
+    first, for methods that score single images. ``condition`` is the class it was scored with, ``prompts``
+    what it was scored with by a text-to-image model (("",): the empty prompt).
     """
 
     name: str
@@ -67,6 +68,7 @@ class QueryResult:
     instances: tuple[InstanceScore, ...] = ()
     condition: str | None = None
     prompts: tuple[str, ...] = ()
+    unlike: bool | None = None
 
 
 class Counterpart(NamedTuple):

@@ -52,6 +52,8 @@ def query_document(query: QueryResult) -> dict[str, Any]:
         "scores": ranked,
         "elbo": {"nats": query.elbo_nats, "se": query.elbo_se, "bits_per_dim": query.bits_per_dim},
     }
+    if query.unlike is not None:
+        document["unlike"] = query.unlike
     if query.condition is not None:
         document["class"] = query.condition
     if query.prompts:

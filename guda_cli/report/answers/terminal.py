@@ -207,4 +207,6 @@ def query_line(query: QueryResult, top: int) -> str:
     scale, shown = columns.scale_of(line.entry for line in lines), columns.pick(View.LINE)
     parts = ["".join(column.text(View.LINE, line, scale) for column in shown) for line in lines]
     answer = f"{NO_GROUP}; " if query.answer is not None and not query.answer else ""
+    if query.unlike:
+        answer = f"{words.UNLIKE}; "
     return f"{printable(words.caption(query))}: {answer}{'; '.join(parts)}"

@@ -19,6 +19,7 @@ FORWARD_NOTE = (
     "A forward-equivalent is one pass of one image through the network; a backward pass counts as two. "
     "It measures work independently of the machine."
 )
+UNLIKE = "unlike the training data"
 _LIMITS = (
     "This is an estimate of what the model would be without a group. It does not prove that anything was "
     "deleted, nor that an image was copied.",
@@ -65,7 +66,9 @@ def query_answer(query: QueryResult) -> str:
     if query.answer is None:
         if not query.scores:
             return "No scores."
-        return f"Ranked first: {printable(query.scores[0].group)} (no null to compare with)."
+        return f"Ranked first: {printable(query.scores[0].group)} (nothing to compare with)."
+    if query.unlike:
+        return f"{UNLIKE.capitalize()}, so no group is named."
     if not query.answer:
         return f"{NO_GROUP.capitalize()}."
     names = listed([printable(g) for g in query.answer])
@@ -88,15 +91,18 @@ def headline(report: ReportModel) -> str:
     if not judged:
         tops = Counter(q.scores[0].group for q in queries if q.scores)
         return (
-            f"{len(queries):,} images were ranked. There is no null of random groups, so nothing says "
-            f"whether a group stands out. Most often ranked first: {_counted(tops)}."
+            f"{len(queries):,} images were ranked. Nothing was calibrated, so nothing says whether a group "
+            f"stands out. Most often ranked first: {_counted(tops)}."
         )
     text = _verdicts(judged)
     counts = Counter(group for q in judged for group in q.answer or ())
     if counts:
         text += f" Most often named: {_counted(counts)}."
     if len(judged) < len(queries):
-        text += f" {len(queries) - len(judged):,} more had no null to be compared with."
+        text += f" {len(queries) - len(judged):,} more had nothing to be compared with."
+    strange = sum(bool(q.unlike) for q in judged)
+    if strange:
+        text += f" {strange:,} {'is' if strange == 1 else 'are'} {UNLIKE}."
     return text
 
 
@@ -148,14 +154,20 @@ def method_facts(report: ReportModel) -> list[tuple[str, str]]:
 
 
 def null_line(report: ReportModel) -> str:
-    """What z-values compare with."""
-    if report.null is None:
-        why = "no random groups were unlearned" if report.counterfactual else "not for this method"
-        return f"No null: {why}, so no z-values."
-    rest = {k: v for k, v in report.null.items() if k != "description"}
-    parts = [printable(report.null["description"])] if report.null.get("description") else []
-    parts += [f"{key.replace('_', ' ')}: {value}" for key, value in flatten(rest)]
-    return "z compares with the null of random groups (" + "; ".join(parts) + ")."
+    """What verdicts compare with, and how often they are wrong on this model."""
+    null = report.null
+    if null is None:
+        why = "nothing was calibrated" if report.counterfactual else "not for this method"
+        return f"No verdicts: {why}."
+    if "wrong_group" not in null:  # of a report made elsewhere
+        return "Verdicts compare with: " + "; ".join(f"{k}: {v}" for k, v in flatten(null)) + "."
+    return (
+        f"A group stands out where its score is one that at most {null['level']:.0%} of images have of any "
+        f"group that is not theirs. Calibrated on {printable(null['description'])}; of those, each judged by "
+        f"the others, {null['wrong_group']:.1%} had a wrong group named, {null['own_group']:.0%} their own, "
+        f"and {null['unlike']:.1%} were called {UNLIKE}. z counts deviations of what the group scores on "
+        "others' images."
+    )
 
 
 def elbo_line(query: QueryResult) -> str:

@@ -14,7 +14,7 @@ from guda_cli.store import ActionRecord, action_key
 
 TRAIN, REGISTER, UNLEARN, PIPELINE = "train", "register", "unlearn", "pipeline"
 """Operations that give a model: trained, taken over, unlearned; a pipeline is where a training starts."""
-TERM_SIZES = "term-sizes"
+TERM_SIZES, CALIBRATION = "term-sizes", "calibration"
 MODELS = (TRAIN, UNLEARN)
 """Those whose result is known by what was removed."""
 VERSIONS = {
@@ -23,6 +23,7 @@ VERSIONS = {
     "register": 1,
     "unlearn": 2,
     TERM_SIZES: 1,
+    CALIBRATION: 1,
     "elbo-table": 1,
     "score": 1,
     "sample": 1,

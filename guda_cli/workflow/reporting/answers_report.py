@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from guda_cli.attribution import methods
+from guda_cli.attribution.calibration import Calibration
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -18,10 +19,12 @@ from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
-from guda_cli.workflow.scoring import answers, counterfactuals, remembered
+from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
+
+TOO_FEW = "there are too few training images, or score.calibration is 0"
 
 
 def of_method(
@@ -60,9 +63,9 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
     grid = grids.build(last["grid"], schedule.T)
     reading = answers.Reading(grid, schedule, chosen, dict(project.data.counts), project.family.latent)
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
-    full, nulls, groups = cells[""], found.mean(cells, found.nulls), found.mean(cells, found.groups)
+    groups, calibration = found.mean(cells), _calibration(project, found, reading, last)
     looks, names = looks_like(project, queries), [what.name for what in groups]
-    found_answers = tuple(answers.assemble(reading, queries, full, groups, nulls, looks))
+    found_answers = tuple(answers.assemble(reading, queries, cells[""], groups, looks, calibration))
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -79,10 +82,10 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         group_sizes={what.name: what.images(project.data.counts) for what in groups},
         queries=found_answers,
         checks=_checks(project, found),
-        null=_null(found),
+        null=calibrating.facts(calibration) if calibration else None,
         costs=_costs(found, records),
         provenance=_provenance(project, found, last),
-        warnings=tuple(_warnings(project, found, skipped)),
+        warnings=tuple(_warnings(project, found, skipped, calibration is not None)),
         gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
         sentence=methods.find(method).sentence,
         **summarise(found_answers, names)._asdict(),
@@ -126,28 +129,32 @@ def _cells(
     return kept, cells, len(wanted) - len(kept)
 
 
+def _calibration(
+    project: Project, found: Counterfactuals, reading: answers.Reading, last: Mapping[str, Any]
+) -> Calibration | None:
+    """What verdicts are calibrated on, where all of it has been scored."""
+    known = calibrating.known(project)
+    if known is None:
+        return None
+    grid_spec, records = calibrating.grid_of(last["grid"]), found.records()
+    tables = Tables(project, records, grid_spec, last["compute"], reading.schedule.T)
+    cells = tables.stored(known.queries)
+    if cells is None:
+        return None
+    groups = found.mean(cells)
+    mine = replace(reading, grid=tables.grid)
+    return calibrating.calibrate(mine, cells[""], groups, known.members(groups))
+
+
 def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:
     checked = ((what.name, project.model(models[0].record).check) for what, models in found.groups.items())
     return tuple(Check(group=name, **check) for name, check in checked if check)
 
 
-def _null(found: Counterfactuals) -> dict[str, Any] | None:
-    if not found.nulls:
-        return None
-    return {
-        "description": f"{len(found.nulls)} random groups, drawn across all true groups and "
-        f"{found.kind.null}",
-        "sizes": sorted({what.size for what in found.nulls}),
-        "groups": len(found.nulls),
-        "stands_out": f"p < {answers.LEVEL:g}, one-sided Student t, Bonferroni over the groups",
-    }
-
-
 def _costs(found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
     out = [_cost_row("train", "full model", found.full)]
     for model in found.models():
-        step = "null" if model.removal.is_null else found.kind.step
-        out.append(_cost_row(step, model.label, model.record))
+        out.append(_cost_row(found.kind.step, model.label, model.record))
     for record in scored:
         out.append(_cost_row("score", f"{record.provenance.get('images')} images", record))
     return tuple(out)
@@ -177,8 +184,13 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
     }
 
 
-def _warnings(project: Project, found: Counterfactuals, skipped: int) -> list[str]:
+def _warnings(project: Project, found: Counterfactuals, skipped: int, calibrated: bool) -> list[str]:
     out = counterfactuals.warnings(project, found)
+    if not calibrated:
+        out.append(
+            "nothing says whether a group stands out: "
+            + ("the verdicts are not calibrated (guda score IMAGE)" if calibrating.size(project) else TOO_FEW)
+        )
     if skipped:
         out.append(f"{skipped} images are left out: they have not been scored under every current model")
     if found.lacking:

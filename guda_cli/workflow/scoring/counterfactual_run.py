@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from guda_cli.attribution.calibration import Calibration
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -22,7 +25,7 @@ from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
 from guda_cli.workflow.project.compute import known_compute, remember_compute
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring import answers, counterfactuals, remembered, term_sizes
+from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered, term_sizes
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
@@ -64,7 +67,7 @@ class ScoreRun:
         self.warnings = counterfactuals.warnings(project, self.found)
         self.method, self.weighting = settings.method, settings.weighting
         self.unit = answers.unit_of(weighting, unbiased=not settings.grid.startswith(grids.STRIDE))
-        self.forwards = self.images = self.cached = 0
+        self.forwards = self.images = self.cached = self.calibrated = 0
 
     # -- what is scored ----------------------------------------------------------------------------
 
@@ -129,8 +132,11 @@ class ScoreRun:
     def summary(self) -> str:
         """What was computed and what came from the store."""
         scored = plural(self.images, "image", "images")
+        if self.calibrated:
+            scored += f" ({self.calibrated:,} more forwards calibrated the verdicts, once for all images)"
         if self.forwards == 0:
-            return f"{scored}: every term was in the store, no model was run"
+            ran = "" if self.calibrated else ", no model was run"
+            return f"{scored}: every term was in the store{ran}"
         return f"{scored}: {self.forwards:,} network forwards, {self.cached:,} reused from the store"
 
     # -- running -----------------------------------------------------------------------------------
@@ -163,7 +169,21 @@ class ScoreRun:
             why = f"{missing / tables.grid.rows:.3g} of {len(set(digests))} images" if missing else ""
             state, key = TO_DO if missing else CACHED, tables.keys[name]
             steps.append(Step(what, state, why, key, float(missing), command="guda score"))
-        return steps
+        return steps + self._plan_calibration(tables)
+
+    def _plan_calibration(self, tables: Tables) -> list[Step]:
+        """What scoring the calibration images would take; about, as long as they have not been chosen."""
+        wanted = calibrating.size(self.project)
+        if not wanted:
+            return []
+        known = calibrating.known(self.project)
+        mine = self._tables(calibrating.grid_of(tables.grid.spec), tables.compute)
+        if known is None:
+            missing = wanted * mine.grid.rows * len(self.found.records())
+        else:
+            missing = sum(mine.missing([query.digest for query in known.queries]).values())
+        state, why = TO_DO if missing else CACHED, f"{wanted} training images"
+        return [Step("calibrating the verdicts", state, why, "", float(missing), command="guda score")]
 
     def _plan_sizes(self) -> list[Step]:
         if not grids.needs_edges(self.settings.grid):
@@ -179,7 +199,7 @@ class ScoreRun:
         if grids.needs_edges(s.grid):
             layout = term_sizes.known_layout(self.project, self.found.full, s.timesteps)
         grid_spec = grids.spec(s.grid, s.timesteps, s.draws, s.seed, layout)
-        return self._tables_on(grid_spec, self._known_compute())
+        return self._tables(grid_spec, self._known_compute())
 
     def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
         """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
@@ -198,14 +218,9 @@ class ScoreRun:
             raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
 
     def _score(self, queries: list[Query], advance: Callable[[int], None]) -> list[QueryResult]:
-        digests = [query.digest for query in queries]
+        calibration = self.calibration
         started, before = time.monotonic(), self.forwards
-        tables = self._tables(self._known_compute())
-        cells = self._stored(tables, queries, advance)
-        if cells is None:  # this process may round otherwise, and then adds to tables of its own
-            tables = self._tables(self._live_compute())
-            with self.project.lease(tables.block_key(digests), f"scoring {len(queries)} images"):
-                cells = self._filled(tables, queries, advance)
+        tables, cells = self._terms(self.grid_spec, queries, advance)
         facts = {
             "images": len(queries),
             "forwards": self.forwards - before,
@@ -214,10 +229,39 @@ class ScoreRun:
         if self.remember:
             remembered.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
-        looks = looks_like(self.project, queries)
-        found = self.found
-        groups, nulls = found.mean(cells, found.groups), found.mean(cells, found.nulls)
-        return answers.assemble(self.reading, queries, cells[""], groups, nulls, looks)
+        looks, groups = looks_like(self.project, queries), self.found.mean(cells)
+        return answers.assemble(self.reading, queries, cells[""], groups, looks, calibration)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What scores are compared with; the calibration images are scored first, block by block."""
+        known = calibrating.images(self.project)
+        if known is None:
+            return None
+        grid_spec, queries = calibrating.grid_of(self.grid_spec), known.queries
+        reading, before = self._reading(grid_spec), self.forwards
+        total = len(queries) * reading.grid.rows * len(self.found.records())
+        parts = []
+        with self.project.console.progress("calibrate", total, unit="forward") as bar:
+            for start in range(0, len(queries), BLOCK):
+                parts.append(self._terms(grid_spec, queries[start : start + BLOCK], bar.advance)[1])
+        self.calibrated, self.forwards = self.forwards - before, before
+        cells = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        groups = self.found.mean(cells)
+        return calibrating.calibrate(reading, cells[""], groups, known.members(groups))
+
+    def _terms(
+        self, grid_spec: Mapping[str, Any], queries: list[Query], advance: Callable[[int], None]
+    ) -> tuple[Tables, dict[str, Array]]:
+        """Terms of a block under every model, by removal name: from the tables, or computed into them."""
+        tables = self._tables(grid_spec, self._known_compute())
+        cells = self._stored(tables, queries, advance)
+        if cells is None:  # this process may round otherwise, and then adds to tables of its own
+            tables = self._tables(grid_spec, self._live_compute())
+            key = tables.block_key([query.digest for query in queries])
+            with self.project.lease(key, f"scoring {len(queries)} images"):
+                cells = self._filled(tables, queries, advance)
+        return tables, cells
 
     def _stored(
         self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
@@ -225,7 +269,7 @@ class ScoreRun:
         """Terms of a block under every model, by removal name; None unless the tables hold them all."""
         cells = tables.stored(queries)
         if cells is not None:
-            models, rows = len(cells), self.reading.grid.rows
+            models, rows = len(cells), tables.grid.rows
             self.cached += models * len({query.digest for query in queries}) * rows
             advance(models * len(queries) * rows)
         return cells
@@ -234,7 +278,7 @@ class ScoreRun:
         self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
     ) -> dict[str, Array]:
         """Terms of a block under every model, by removal name; what the tables lack is computed."""
-        distinct, rows = len({query.digest for query in queries}), self.reading.grid.rows
+        distinct, rows = len({query.digest for query in queries}), tables.grid.rows
         cells = {}
         for name, record in self.found.records().items():
 
@@ -276,8 +320,5 @@ class ScoreRun:
             self.project.console.say("this model also predicts a variance; only its noise half is scored")
         return Engine(models, self.reading.grid, self.settings.seed, self.jobs.compute)
 
-    def _tables(self, compute: Mapping[str, Any]) -> Tables:
-        return self._tables_on(self.grid_spec, compute)
-
-    def _tables_on(self, grid_spec: Mapping[str, Any], compute: Mapping[str, Any]) -> Tables:
+    def _tables(self, grid_spec: Mapping[str, Any], compute: Mapping[str, Any]) -> Tables:
         return Tables(self.project, self.found.records(), grid_spec, compute, self.schedule.T)

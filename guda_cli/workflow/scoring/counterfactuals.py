@@ -5,7 +5,7 @@ Retrained models may come in several seeds: the mean oracle is then the mean of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,15 +35,14 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """The full model's record, the groups' and the null's models; and what is missing.
+    """The full model's record and the groups' models; and what is missing.
 
-    `groups` and `nulls` hold one model a seed, in the order of `seeds` (empty: the recipe's own).
+    `groups` holds one model a seed, in the order of `seeds` (empty: the recipe's own).
     """
 
     kind: CounterfactualKind
     full: ActionRecord
     groups: dict[Removal, tuple[Counterfactual, ...]]
-    nulls: dict[Removal, tuple[Counterfactual, ...]]
     lacking: tuple[Removal, ...]
     seeds: tuple[int, ...] = ()
 
@@ -54,18 +53,18 @@ class Counterfactuals:
 
     def models(self) -> Iterator[Counterfactual]:
         """Every model but the full one."""
-        for models in (self.groups | self.nulls).values():
+        for models in self.groups.values():
             yield from models
 
     def records(self) -> dict[str, ActionRecord]:
         """Every model's record by its label; the full model's is empty."""
         return {"": self.full} | {model.label: model.record for model in self.models()}
 
-    def mean(self, cells: Mapping[str, Array], removals: Iterable[Removal]) -> dict[Removal, Array]:
-        """Terms of each of `removals`, averaged over the seeds, from those of every model by label."""
-        out, every = {}, self.groups | self.nulls
-        for what in removals:
-            parts = [cells[model.label] for model in every[what]]
+    def mean(self, cells: Mapping[str, Array]) -> dict[Removal, Array]:
+        """Terms without each group, averaged over the seeds, from those of every model by label."""
+        out = {}
+        for what, models in self.groups.items():
+            parts = [cells[model.label] for model in models]
             out[what] = parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0]) / len(parts)
         return out
 
@@ -116,8 +115,7 @@ def find(
     lacking = tuple(what for what in wanted if what not in found)
     if lacking and (groups or not found):
         raise _missing(project, kind, full, lacking, chosen)
-    random = removal.nulls(counts, project.data.images, project.recipe.unlearn.null_groups)
-    return Counterfactuals(kind, full, found, lookup.all(random), lacking, chosen)
+    return Counterfactuals(kind, full, found, lacking, chosen)
 
 
 @dataclass(frozen=True)
@@ -189,10 +187,4 @@ def warnings(project: Project, found: Counterfactuals) -> list[str]:
         if check and not check["passed"]:
             failed.setdefault(check["why"].partition(" (")[0], []).append(what.name)
     out = [f"failed check of the model without {', '.join(names)}: {why}" for why, names in failed.items()]
-    if not found.nulls:
-        seeds = f" --seeds {','.join(map(str, found.seeds))}" if found.seeds else ""
-        out.append(
-            f"no null of random groups ({found.kind.null_command}{seeds}), so nothing says whether a group "
-            "stands out"
-        )
     return out

@@ -1,0 +1,159 @@
+"""Which scores stand out: calibrated on images that are known to be of other groups (docs/methods.md).
+
+Random sets of images are no null for groups: they have nothing in common, and the scores of coherent groups
+spread two to three times as far over images that are of no group at all. What a group's score must beat is
+what groups score on images that are *not* theirs. Training images of other groups are such images, and their
+scores need no further model.
+
+Conformal prediction (Vovk et al. 2005): if a query's scores are exchangeable with those of the calibration
+images, the p-value of the largest is uniform, whatever its distribution. Where an image is unlike the
+training data that premise fails, and `unlike` says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from guda_cli.data.dataset import Mask
+from guda_cli.diffusion.grid import Grid
+from guda_cli.diffusion.schedule import Array
+
+USUAL = 0.9  # quantile of a group's scores on others' images that makes groups comparable
+BANDS = 4  # of noise levels in a profile: few, so that each is known well
+FOLDS = 5
+SHRINK = 0.3
+LEAST = 40  # images below which no verdict is given: p-values of 5 % need 19, an outlier among them more
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Scores [n, G] of n images, whether each is of the group [n, G], and their profiles [n, B].
+
+    A profile is what the full model alone makes of an image: see `profiles`.
+    """
+
+    scores: Array
+    members: Mask
+    profiles: Array
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @cached_property
+    def scales(self) -> Array:
+        """What each group usually scores at most on images of others [G]; NaN where all images are its own.
+
+        Large groups score higher on everything: removing them takes more of the model away.
+        """
+        others = np.where(self.members, np.nan, self.scores)
+        with np.errstate(invalid="ignore"):
+            found = np.array([np.nanquantile(c, USUAL) if np.isfinite(c).any() else np.nan for c in others.T])
+        floor = 1e-12 + 0.05 * np.nanmedian(np.abs(found)) if np.isfinite(found).any() else np.nan
+        return np.where(np.isfinite(found), np.maximum(found, floor), np.nan)
+
+    @cached_property
+    def largest(self) -> Array:
+        """The largest score that another's group has, of each image, in `scales`; sorted [n]."""
+        others = np.where(self.members, -np.inf, self.scores / self.scales)
+        found = np.where(np.isnan(others), -np.inf, others).max(axis=1)
+        return np.sort(found[np.isfinite(found)])
+
+    @cached_property
+    def factor(self) -> float:
+        """How many groups a query is tested for, over how many the largest was taken of."""
+        tested = np.isfinite(self.scales)
+        others = (~self.members[:, tested]).sum(axis=1)
+        return float(tested.sum() / others[others > 0].mean()) if others.any() else 1.0
+
+    def p_values(self, scores: Array) -> Array:
+        """P-values [Q, G] of scores [Q, G], family-wise: of so high a score of any group not its own."""
+        above = len(self.largest) - np.searchsorted(self.largest, scores / self.scales, side="left")
+        p = np.minimum(1.0, self.factor * (1.0 + above) / (1.0 + len(self.largest)))
+        return np.where(np.isfinite(self.scales), p, np.nan)
+
+    def z(self, scores: Array) -> Array:
+        """How far scores [Q, G] lie above what the group scores on others' images, in their deviations."""
+        others = np.where(self.members, np.nan, self.scores)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a group of all images has no others: NaN
+            mean, sd = np.nanmean(others, axis=0), np.nanstd(others, axis=0, ddof=1)
+        return np.asarray((scores - mean) / np.where(sd > 0, sd, np.nan))
+
+    def threshold(self, level: float) -> Array:
+        """The score [G] from which on a group's p-value is at most `level`; infinite where none is."""
+        n = len(self.largest)
+        rank = int(np.floor(level / self.factor * (n + 1.0))) - 1  # so many of the largest may be as high
+        if rank < 0:
+            return np.full(self.scores.shape[1], np.inf)
+        return np.asarray(np.nextafter(self.largest[n - 1 - rank], np.inf) * self.scales)
+
+    def unlike(self, profiles: Array) -> Array:
+        """P-values [Q] of profiles [Q, B] lying as far from the training images' as they do.
+
+        The distance is Mahalanobis'; a training image's own is taken from the images of other folds.
+        """
+        if self.profiles.shape[1] == 0:
+            return np.ones(len(profiles))
+        known = np.sort(self._distances)
+        above = len(known) - np.searchsorted(known, _distance(self.profiles, profiles), side="left")
+        return np.asarray((1.0 + above) / (1.0 + len(known)))
+
+    @cached_property
+    def _distances(self) -> Array:
+        out = np.empty(len(self))
+        for fold in range(FOLDS):
+            mine = np.arange(len(self)) % FOLDS == fold
+            out[mine] = _distance(self.profiles[~mine], self.profiles[mine])
+        return out
+
+    def rates(self, level: float, strange: float) -> Rates:
+        """How often the verdicts name a wrong group, or the own one, judged on images not calibrated on."""
+        wrong, own, odd = [], [], []
+        for fold in range(FOLDS):
+            mine = np.arange(len(self)) % FOLDS == fold
+            rest = Calibration(self.scores[~mine], self.members[~mine], self.profiles[~mine])
+            out = rest.p_values(self.scores[mine]) <= level
+            usual = rest.unlike(self.profiles[mine]) > strange
+            out &= usual[:, None]
+            wrong += (out & ~self.members[mine]).any(axis=1).tolist()
+            own += (out & self.members[mine]).any(axis=1).tolist()
+            odd += (~usual).tolist()
+        return Rates(len(self), float(np.mean(wrong)), float(np.mean(own)), float(np.mean(odd)))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of so many images of known groups: shares with a wrong group named, their own, and called unlike."""
+
+    images: int
+    wrong: float
+    own: float
+    unlike: float
+
+
+def profiles(terms: Array, grid: Grid, weight: Array) -> Array:
+    """What the full model makes of images, apart from all groups: log errors in bands of strata [N, B].
+
+    `terms` [N, draws, n] are the full model's in nats, `weight` [T + 1] the ELBO's. An image of another kind
+    has errors at some noise levels that training images do not have, higher or lower.
+    """
+    known = (np.isfinite(weight) & (weight > 0))[grid.timesteps]
+    errors = np.where(known, terms / np.where(known, weight[grid.timesteps], 1.0), 0.0)
+    out = []
+    for band in np.array_split(np.arange(terms.shape[2]), BANDS):
+        if known[:, band].any():
+            out.append(errors[:, :, band].sum(axis=(1, 2)) / known[:, band].sum())
+    found: Array = np.log(np.maximum(np.stack(out, axis=1), 1e-12))
+    return found
+
+
+def _distance(known: Array, asked: Array) -> Array:
+    """Mahalanobis distances [Q] of `asked` [Q, B] from `known` [n, B], the covariance shrunk a little."""
+    centre, spread = known.mean(axis=0), np.atleast_2d(np.cov(known, rowvar=False))
+    spread = (1.0 - SHRINK) * spread + SHRINK * np.diag(np.diag(spread)) + 1e-12 * np.eye(len(spread))
+    away = asked - centre
+    return np.asarray(np.sqrt(np.einsum("qb,qb->q", away @ np.linalg.inv(spread), away)))

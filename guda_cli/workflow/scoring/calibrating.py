@@ -1,0 +1,118 @@
+"""Verdicts of a project's models: which images they are calibrated on, and what is said of it in reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from guda_cli.attribution import calibration as calibrations
+from guda_cli.attribution.aggregate import subset
+from guda_cli.attribution.calibration import Calibration
+from guda_cli.data.dataset import Mask
+from guda_cli.data.images import pixels_digest
+from guda_cli.data.queries import Query
+from guda_cli.diffusion import grid as grids
+from guda_cli.diffusion.schedule import Array
+from guda_cli.jsonable import canonical
+from guda_cli.workflow.keys.operations import CALIBRATION, Action
+from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.project.project import Job, Made, Project
+from guda_cli.workflow.scoring import remembered
+from guda_cli.workflow.scoring.answers import LEVEL, STRANGE, Reading, scores_of
+from guda_cli.workflow.scoring.training_queries import training_queries
+
+DRAWS = 2  # at most: more draws of a query make its verdict surer, not the calibration dearer
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The training images that verdicts are calibrated on, and the groups of each."""
+
+    queries: list[Query]
+    groups: list[frozenset[str]]
+
+    def members(self, removals: Iterable[Removal]) -> Mask:
+        """Whether each image [n] would be taken away by each removal [G]."""
+        return np.array([[bool(own & {*what.groups}) for what in removals] for own in self.groups])
+
+
+def size(project: Project) -> int:
+    """How many images verdicts are calibrated on, about; 0 where they are too few for a verdict."""
+    found = min(project.recipe.score.calibration, project.data.images)
+    return found if found >= calibrations.LEAST else 0
+
+
+def images(project: Project) -> Images | None:
+    """`score.calibration` training images, as many of each group; None where they are too few for a verdict.
+
+    The choice is seeded and goes by digests. It is kept in the store, so that no query reads all the data.
+    """
+    if not size(project):
+        return None
+    action = _action(project)
+    job = Job(action, lambda: _made(project))
+    if project.store.read_only and project.store.lookup(action.key) is None:
+        return _parsed(job.make().outputs)
+    record = project.ensure(job)
+    return _parsed({name: project.read(record, name) for name in record.outputs})
+
+
+def known(project: Project) -> Images | None:
+    """The same where they have been chosen already; chooses none."""
+    record = project.store.lookup(_action(project).key) if size(project) else None
+    return _parsed({name: project.read(record, name) for name in record.outputs}) if record else None
+
+
+def _action(project: Project) -> Action:
+    told = project.family.told(project.recipe)
+    params = {"images": project.recipe.score.calibration, "told": told, "seed": 0}
+    return Action(CALIBRATION, params, {"dataset": project.data.blob}, "images to calibrate on")
+
+
+def _parsed(made: Mapping[str, bytes]) -> Images | None:
+    groups = [frozenset(names) for names in json.loads(made["groups"])]
+    return Images(remembered.unpack(made["queries"]), groups) if len(groups) >= calibrations.LEAST else None
+
+
+def _made(project: Project) -> Made:
+    data, wanted = project.dataset(), project.recipe.score.calibration
+    every = [pixels_digest(image) for image in data.images]
+    chosen = subset(data.membership, -(-wanted // len(data.groups)), 0, every)
+    if len(chosen) > wanted:
+        all_alike = np.ones((len(chosen), 1), dtype=np.bool_)
+        chosen = chosen[subset(all_alike, wanted, 0, [every[i] for i in chosen])]
+    owners: dict[str, set[str]] = {}  # an image that is there twice is of all its copies' groups
+    for i, digest in enumerate(every):
+        owners.setdefault(digest, set()).update(data.groups[j] for j in np.flatnonzero(data.membership[i]))
+    queries = list({query.digest: query for query in training_queries(project, chosen.tolist())}.values())
+    groups = [sorted(owners[query.pixels_digest]) for query in queries]
+    return Made({"queries": remembered.pack(queries), "groups": canonical(groups)})
+
+
+def grid_of(grid_spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The grid that calibration images are scored on: the queries', with DRAWS draws at most."""
+    return grids.with_draws(grid_spec, min(int(grid_spec["draws"]), DRAWS))
+
+
+def calibrate(reading: Reading, full: Array, groups: Mapping[Removal, Array], mask: Mask) -> Calibration:
+    """From terms [n, draws, n_t] of the calibration images under the full model and without each group."""
+    scores = np.stack([estimate.value for estimate in scores_of(reading, full, groups).values()], axis=1)
+    profiles = calibrations.profiles(full, reading.grid, reading.schedule.elbo_weight)
+    return Calibration(scores, mask, profiles)
+
+
+def facts(found: Calibration) -> dict[str, Any]:
+    """What a report says of the verdicts, the false-positive rate of this model among it."""
+    rates = found.rates(LEVEL, STRANGE)
+    return {
+        "description": f"{len(found)} training images of known groups",
+        "images": len(found),
+        "level": LEVEL,
+        "wrong_group": round(rates.wrong, 4),
+        "own_group": round(rates.own, 4),
+        "unlike": round(rates.unlike, 4),
+    }

@@ -1,0 +1,112 @@
+"""Verdicts: p-values by hand, their rate of error, groups of unlike size, images of another kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from guda_cli.attribution.calibration import Calibration, profiles
+from guda_cli.diffusion import grid
+from guda_cli.diffusion.schedule import Array
+
+
+def made(scores: Array, members: Array, profile: Array | None = None) -> Calibration:
+    known = np.zeros((len(scores), 0)) if profile is None else profile
+    return Calibration(scores, members.astype(bool), known)
+
+
+def alternating(n: int, groups: int) -> Array:
+    """Image i is of group i mod `groups`."""
+    return np.eye(groups, dtype=bool)[np.arange(n) % groups]
+
+
+def test_p_values_by_hand() -> None:
+    """Two groups, four images each: of others' images both have the 90 % quantile 3.7, so equal scales."""
+    members = alternating(8, 2)
+    scores = np.full((8, 2), 100.0)  # their own group's: never looked at
+    scores[~members] = np.repeat([1.0, 2.0, 3.0, 4.0], 2)
+    found = made(scores, members)
+    np.testing.assert_allclose(found.scales, [3.7, 3.7])
+    np.testing.assert_allclose(found.largest * 3.7, [1, 1, 2, 2, 3, 3, 4, 4])
+    # of 8 two are as high as 4; the query itself counts as one of nine. Twice that, as each of the 8 was
+    # looked at for one other group, and a query is for two
+    asked = np.array([[4.0, 5.0], [3.9, 0.0]])
+    np.testing.assert_allclose(found.p_values(asked), [[6 / 9, 2 / 9], [6 / 9, 1.0]])
+
+
+def test_the_threshold_is_where_p_reaches_the_level() -> None:
+    rng = np.random.default_rng(0)
+    found = made(rng.normal(size=(60, 3)), alternating(60, 3))
+    edge = found.threshold(0.05)
+    assert (found.p_values(edge[None]) <= 0.05).all()
+    assert (found.p_values(edge[None] - 1e-6) > 0.05).all()
+    assert np.isinf(made(rng.normal(size=(10, 2)), alternating(10, 2)).threshold(0.05)).all()
+
+
+@pytest.mark.parametrize("groups", [2, 10, 60])
+def test_of_images_that_owe_nothing_at_most_one_in_twenty_gets_a_verdict(groups: int) -> None:
+    """Scores of an image go together, have heavy tails, and groups differ in size: the rate holds."""
+    rng = np.random.default_rng(groups)
+    size = np.exp(rng.normal(size=groups))
+    rates = []
+    for _ in range(60):
+        draw = size * (rng.standard_t(3, (260, groups)) + rng.normal(size=(260, 1)))
+        found = made(draw[:200], alternating(200, groups))
+        rates.append((found.p_values(draw[200:]) <= 0.05).any(axis=1).mean())
+    assert np.mean(rates) < 0.065
+
+
+def test_a_group_ten_times_as_large_is_not_named_for_its_size() -> None:
+    """Every group scores by its size on images that are not its own; each stands out for its own images."""
+    rng = np.random.default_rng(1)
+    size = np.array([20.0, 1.0, 1.0])
+    members = alternating(600, 3)
+    scores = size * (rng.normal(size=(600, 3)) + 6.0 * members)
+    found = made(scores[:300], members[:300])
+    named = found.p_values(scores[300:]) <= 0.05
+    own = members[300:]
+    for k in range(3):
+        assert named[own[:, k], k].mean() > 0.95
+        assert named[~own[:, k], k].mean() < 0.09  # of 200 images, at 5 % for all groups together
+    assert (scores[300:].argmax(axis=1) == 0).mean() > 0.5  # by raw score the large one is mostly first
+    assert (found.z(scores[300:]).argmax(axis=1) == own.argmax(axis=1)).mean() > 0.97
+
+
+def test_a_group_that_every_image_is_of_gets_no_verdict() -> None:
+    members = np.ones((50, 2), dtype=bool)
+    members[:, 1] = np.arange(50) % 2
+    found = made(np.random.default_rng(0).normal(size=(50, 2)), members)
+    p = found.p_values(np.array([[9.0, 9.0]]))
+    assert np.isnan(p[0, 0])
+    assert p[0, 1] == pytest.approx(1 / 26)  # of the 25 images that are not of it
+    assert np.isnan(found.z(np.array([[9.0, 9.0]]))[0, 0])
+
+
+def test_rates_are_judged_on_images_left_out() -> None:
+    rng = np.random.default_rng(2)
+    members = alternating(400, 4)
+    found = made(rng.normal(size=(400, 4)) + 8.0 * members, members, rng.normal(size=(400, 3)))
+    rates = found.rates(0.05, 0.01)
+    assert rates.images == 400
+    assert rates.wrong < 0.08
+    assert rates.own > 0.95
+    assert rates.unlike < 0.03
+
+
+def test_images_of_another_kind_are_unlike() -> None:
+    rng = np.random.default_rng(3)
+    spread = np.array([[1.0, 0.0], [0.8, 0.3]])  # the two go together
+    usual = rng.normal(size=(300, 2)) @ spread.T
+    found = made(np.zeros((300, 2)), alternating(300, 2), usual)
+    assert (found.unlike(rng.normal(size=(500, 2)) @ spread.T) <= 0.01).mean() < 0.025
+    assert (found.unlike(np.array([[2.0, -2.0], [6.0, 5.0]])) <= 0.01).all()  # neither by itself is far
+
+
+def test_profiles_are_log_errors_in_bands() -> None:
+    """Eight timesteps of weight 2 in four bands: errors 1, 1, 10, 10, ... by half of the terms."""
+    g = grid.build(grid.spec("all", 8, 2, 0), 8)
+    terms = 2.0 * np.repeat([1.0, 10.0, 100.0, 1000.0], 2)[None, None].repeat(2, axis=1)
+    weight = np.full(9, 2.0)
+    np.testing.assert_allclose(profiles(terms, g, weight), [np.log([1.0, 10.0, 100.0, 1000.0])])
+    weight[8] = np.inf  # zero terminal SNR: no noise error is known there
+    np.testing.assert_allclose(profiles(terms, g, weight), [np.log([1.0, 10.0, 100.0, 1000.0])])
