@@ -68,7 +68,7 @@ PLANS = {
 }
 WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "min-snr:0.03", "uniform", "elbo")
 LISTS = ("operators", "compared", "curve")  # options that are names between commas
-METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
+METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra", "corr", "corr:true")
 
 
 @dataclass
@@ -158,8 +158,9 @@ def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
         f"{report['queries']} images drawn from the full model, oracle seeds "
         f"{', '.join(map(str, report['seeds']))}, {report['grid']}. Left out, as settings were tuned on "
         f"them: {', '.join(report['left_out']) or 'none'}. ± is half the bootstrap 95 % interval over the "
-        "images; NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts 2), for all the "
-        "groups judged.",
+        "images; corr is the correlation with the mean oracle, corr:true the same corrected for its "
+        "noise (it can pass 1); NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts "
+        "2), for all the groups judged.",
     ]
     for table in report["tables"]:
         notes = "\n".join(f"- {note}" for note in table["notes"])
@@ -194,15 +195,18 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def agreement_table(table: dict[str, Any]) -> str:
     """Methods by top-1, then random and the ceiling."""
+    shown = [name for name in METRICS if any(name in row["metrics"] for row in table["rows"])]
     order = {"method": 0, "imported": 0, "random": 1, "ceiling": 2}
     rows = sorted(table["rows"], key=lambda r: (order[r["kind"]], -r["metrics"]["top1"]["value"]))
     return grid(
-        ["method", *METRICS],
-        [[row["method"], *(_interval(row["metrics"][name]) for name in METRICS)] for row in rows],
+        ["method", *shown],
+        [[row["method"], *(_interval(row["metrics"].get(name)) for name in shown)] for row in rows],
     )
 
 
-def _interval(value: dict[str, float]) -> str:
+def _interval(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
     half = (value["high"] - value["low"]) / 2
     return f"{value['value']:.2f} ± {half:.2f}"
 

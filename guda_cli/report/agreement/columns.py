@@ -75,7 +75,8 @@ class MetricColumn:
     """A measure of agreement, of a row, a band or a step: a mean with its interval.
 
     ``read`` gives it from the metrics that there are; without it, it is the one of this ``name``. ``most`` is
-    the largest value that it can have in a report where that is not 1.
+    the largest value that it can have in a report where that is not 1. ``short`` is the head in a terminal,
+    in as many lines as it has. One that is ``seldom`` there is shown to people only where some row has it.
     """
 
     number: ClassVar[bool] = True
@@ -85,6 +86,8 @@ class MetricColumn:
     views: frozenset[View]
     read: Callable[[Mapping[str, Interval]], Interval | None] | None = None
     most: Callable[[AgreementReport], float] | None = None
+    short: str = ""
+    seldom: bool = False
 
     def of(self, metrics: Mapping[str, Interval]) -> Interval | None:
         """The metric's mean and interval; None if they are not known."""
@@ -173,6 +176,8 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
     MetricColumn("kendall", "Kendall", _TABLES),
     MetricColumn("rbo", "RBO", _TABLES, most=lambda report: report.rbo_max),
     MetricColumn("wpra", "WPRA", _TABLES),
+    MetricColumn("corr", "corr", _TABLES),
+    MetricColumn("corr:true", "true corr", _TABLES, short="true\ncorr", seldom=True),
     MetricColumn("ndcg@3:linear", "NDCG@3, linear gain", _DATA),
     MetricColumn("ndcg@5:linear", "NDCG@5, linear gain", _DATA),
     RowColumn(
@@ -225,6 +230,10 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
 )
 
 
+OF_ALL_QUERIES = ("corr", "corr:true")
+"""Metrics of all queries together; the others are means over the queries."""
+
+
 def pick(view: View, rows: Sequence[AgreementRow] | None = None) -> list[RowColumn | MetricColumn]:
     """The columns of a view, in order; with ``rows`` only those that have something to show for them."""
     return [column for column in COLUMNS if _has(column, view, rows)]
@@ -232,7 +241,8 @@ def pick(view: View, rows: Sequence[AgreementRow] | None = None) -> list[RowColu
 
 def _has(column: RowColumn | MetricColumn, view: View, rows: Sequence[AgreementRow] | None) -> bool:
     if isinstance(column, MetricColumn):
-        return view in column.views
+        empty = column.seldom and rows is not None and not any(column.of(row.metrics) for row in rows)
+        return view in column.views and not empty
     return (view in column.data or view in column.shown) and (rows is None or column.when(rows))
 
 

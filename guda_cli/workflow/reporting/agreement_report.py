@@ -12,6 +12,7 @@ from guda_cli.attribution import methods as all_methods
 from guda_cli.attribution import oracle_seeds as oracles
 from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.attribution.rank_agreement import METRICS, random_expectation, rbo_max
+from guda_cli.attribution.true_correlation import LEAST, Correlation, OracleNoise
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError, unknown
@@ -89,24 +90,47 @@ def intervals(values: Mapping[str, Array]) -> dict[str, Interval]:
     return {name: Interval(*bootstrap_interval(values[name], seed=0)) for name in METRICS}
 
 
+def correlations(found: Correlation | None) -> dict[str, Interval]:
+    """The columns `corr` and `corr:true`, as far as they are known."""
+    pair = {} if found is None else {"corr": found.plain, "corr:true": found.true}
+    return {name: Interval(*values) for name, values in pair.items() if values is not None}
+
+
 def _table(
     bench: Bench, rivals: Sequence[Rival], weighting: str, logo: tuple[float, float]
 ) -> AgreementTable:
     truth = bench.oracle(weighting)
-    rows = [
-        _row(rival, intervals(oracles.against_seeds(rival.scores(weighting), truth)), logo)
-        for rival in rivals
-    ]
+    noise = OracleNoise(truth)
+    rows = []
+    for rival in rivals:
+        scores = rival.scores(weighting)
+        metrics = intervals(oracles.against_seeds(scores, truth))
+        rows.append(_row(rival, metrics | correlations(noise.correlation(scores)), logo))
+    rows.append(_random_row(truth, noise))
+    if len(truth) > 1:
+        rows.append(_ceiling_row(bench, truth, noise, logo))
+    unit = "nats" if weighting == "elbo" and bench.grid.unbiased else "weighted squared error"
+    return AgreementTable(weighting, unit, tuple(rows), noise.single, noise.of_mean, _remarks(noise))
+
+
+def _random_row(truth: Sequence[Array], noise: OracleNoise) -> AgreementRow:
     chance = [random_expectation(matrix) for matrix in truth]
     mean = {name: np.mean([values[name] for values in chance], axis=0) for name in METRICS}
-    rows.append(AgreementRow("random", RANDOM, intervals(mean), 0.0, 0.0, 0.0, 0.0))
-    reliability = reliability_mean = None
-    if len(truth) > 1:
-        rows.append(_ceiling_row(bench, truth, logo))
-        reliability = oracles.reliability(truth)
-        reliability_mean = oracles.spearman_brown(reliability, len(truth))
-    unit = "nats" if weighting == "elbo" and bench.grid.unbiased else "weighted squared error"
-    return AgreementTable(weighting, unit, tuple(rows), reliability, reliability_mean)
+    nothing = (0.0, 0.0, 0.0)
+    expected = correlations(Correlation(nothing, nothing if noise.reliable else None))
+    return AgreementRow("random", RANDOM, intervals(mean) | expected, 0.0, 0.0, 0.0, 0.0)
+
+
+def _remarks(noise: OracleNoise) -> tuple[str, ...]:
+    """Why there is no `corr:true`, where there is none."""
+    if noise.of_mean is None:
+        return ("There is no true corr, as it takes two seeds of the oracle to know its noise.",)
+    if not noise.reliable:
+        return (
+            f"There is no true corr: the mean oracle's reliability ({noise.of_mean:.2f}) is under {LEAST:g}; "
+            "divided by the root of so small a number, nothing but error would be left.",
+        )
+    return ()
 
 
 def _row(rival: Rival, metrics: dict[str, Interval], logo: tuple[float, float]) -> AgreementRow:
@@ -118,9 +142,11 @@ def _row(rival: Rival, metrics: dict[str, Interval], logo: tuple[float, float]) 
     )  # fmt: skip
 
 
-def _ceiling_row(bench: Bench, truth: list[Array], logo: tuple[float, float]) -> AgreementRow:
+def _ceiling_row(
+    bench: Bench, truth: list[Array], noise: OracleNoise, logo: tuple[float, float]
+) -> AgreementRow:
     per_query = float(bench.grid.rows * (1 + len(bench.columns)))
-    metrics = intervals(oracles.ceiling(truth))
+    metrics = intervals(oracles.ceiling(truth)) | correlations(noise.of_another_seed())
     return AgreementRow("ceiling (LOGO, other seed)", CEILING, metrics, *logo, per_query, None, 1.0, 1.0)
 
 
@@ -139,8 +165,9 @@ def _bands(bench: Bench) -> tuple[BandPoint, ...]:
         if not inside.any():
             continue
         truth = bench.oracle(f"band:{low + 1}-{high}")
-        values = intervals(oracles.ceiling(truth))
-        out.append(BandPoint(low + 1, high, values, oracles.reliability(truth)))
+        noise = OracleNoise(truth)
+        values = intervals(oracles.ceiling(truth)) | correlations(noise.of_another_seed())
+        out.append(BandPoint(low + 1, high, values, noise.single))
     return tuple(out)
 
 
