@@ -178,6 +178,7 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
     MetricColumn("wpra", "WPRA", _TABLES),
     MetricColumn("corr", "corr", _TABLES),
     MetricColumn("corr:true", "true corr", _TABLES, short="true\ncorr", seldom=True),
+    MetricColumn("lds", "LDS", _TABLES, seldom=True),
     MetricColumn("ndcg@3:linear", "NDCG@3, linear gain", _DATA),
     MetricColumn("ndcg@5:linear", "NDCG@5, linear gain", _DATA),
     RowColumn(
@@ -230,8 +231,8 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
 )
 
 
-OF_ALL_QUERIES = ("corr", "corr:true")
-"""Metrics of all queries together; the others are means over the queries."""
+OF_THE_BENCH = ("corr", "corr:true", "lds")
+"""Metrics that no query's two rankings give: of all queries together, or of further models."""
 
 
 def pick(view: View, rows: Sequence[AgreementRow] | None = None) -> list[RowColumn | MetricColumn]:

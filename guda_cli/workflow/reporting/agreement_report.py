@@ -29,6 +29,7 @@ from guda_cli.report.agreement.content import (
 from guda_cli.settings.reading import dump
 from guda_cli.workflow.judging.bench import Bench, open_bench
 from guda_cli.workflow.judging.rivals import Found, Rival, find_rivals, spent, variant_name
+from guda_cli.workflow.judging.subset_models import SubsetModels, open_subsets
 from guda_cli.workflow.project.project import Project, now, provenance
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
@@ -52,7 +53,10 @@ def build(
     rivals = _asked(found.rivals, methods)
     logo = spent(model.record for what in bench.columns for model in bench.found.groups[what])
     logo_forwards, logo_seconds = (total / len(bench.found.seeds) for total in logo)
-    tables = [_table(bench, rivals, name, (logo_forwards, logo_seconds)) for name in weightings_asked]
+    subsets = open_subsets(bench)
+    tables = [
+        _table(bench, rivals, name, (logo_forwards, logo_seconds), subsets) for name in weightings_asked
+    ]
     return AgreementReport(
         title=f"Which method agrees with retraining? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -97,7 +101,11 @@ def correlations(found: Correlation | None) -> dict[str, Interval]:
 
 
 def _table(
-    bench: Bench, rivals: Sequence[Rival], weighting: str, logo: tuple[float, float]
+    bench: Bench,
+    rivals: Sequence[Rival],
+    weighting: str,
+    logo: tuple[float, float],
+    subsets: tuple[SubsetModels | None, tuple[str, ...]],
 ) -> AgreementTable:
     truth = bench.oracle(weighting)
     noise = OracleNoise(truth)
@@ -105,19 +113,34 @@ def _table(
     for rival in rivals:
         scores = rival.scores(weighting)
         metrics = intervals(oracles.against_seeds(scores, truth))
-        rows.append(_row(rival, metrics | correlations(noise.correlation(scores)), logo))
-    rows.append(_random_row(truth, noise))
+        metrics |= correlations(noise.correlation(scores)) | _datamodel(subsets[0], [scores], weighting)
+        rows.append(_row(rival, metrics, logo))
+    rows.append(_random_row(truth, noise, subsets[0]))
+    of_oracle = _datamodel(subsets[0], truth, weighting)
     if len(truth) > 1:
-        rows.append(_ceiling_row(bench, truth, noise, logo))
+        rows.append(_ceiling_row(bench, truth, noise, logo, of_oracle))
+    elif of_oracle:
+        rows.append(AgreementRow("LOGO itself", CEILING, of_oracle))
     unit = "nats" if weighting == "elbo" and bench.grid.unbiased else "weighted squared error"
-    return AgreementTable(weighting, unit, tuple(rows), noise.single, noise.of_mean, _remarks(noise))
+    remarks = _remarks(noise) + subsets[1]
+    return AgreementTable(weighting, unit, tuple(rows), noise.single, noise.of_mean, remarks)
 
 
-def _random_row(truth: Sequence[Array], noise: OracleNoise) -> AgreementRow:
+def _datamodel(subsets: SubsetModels | None, scores: Sequence[Array], weighting: str) -> dict[str, Interval]:
+    """The column `lds`, where there are subset models: of each of `scores`, averaged."""
+    if subsets is None:
+        return {}
+    values = np.mean([subsets.judged(each, weighting) for each in scores], axis=0)
+    return {"lds": Interval(*bootstrap_interval(values, seed=0))}
+
+
+def _random_row(truth: Sequence[Array], noise: OracleNoise, subsets: SubsetModels | None) -> AgreementRow:
     chance = [random_expectation(matrix) for matrix in truth]
     mean = {name: np.mean([values[name] for values in chance], axis=0) for name in METRICS}
     nothing = (0.0, 0.0, 0.0)
     expected = correlations(Correlation(nothing, nothing if noise.reliable else None))
+    if subsets is not None:
+        expected["lds"] = Interval(*nothing)
     return AgreementRow("random", RANDOM, intervals(mean) | expected, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -143,10 +166,14 @@ def _row(rival: Rival, metrics: dict[str, Interval], logo: tuple[float, float]) 
 
 
 def _ceiling_row(
-    bench: Bench, truth: list[Array], noise: OracleNoise, logo: tuple[float, float]
+    bench: Bench,
+    truth: list[Array],
+    noise: OracleNoise,
+    logo: tuple[float, float],
+    lds: dict[str, Interval],
 ) -> AgreementRow:
     per_query = float(bench.grid.rows * (1 + len(bench.columns)))
-    metrics = intervals(oracles.ceiling(truth)) | correlations(noise.of_another_seed())
+    metrics = intervals(oracles.ceiling(truth)) | correlations(noise.of_another_seed()) | lds
     return AgreementRow("ceiling (LOGO, other seed)", CEILING, metrics, *logo, per_query, None, 1.0, 1.0)
 
 

@@ -14,7 +14,8 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import operations, removal
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project.counterfactual_kinds import LOGO, CounterfactualKind, kind_of, remakes
+from guda_cli.workflow.project import designs
+from guda_cli.workflow.project.counterfactual_kinds import LOGO, SUBSETS, CounterfactualKind, kind_of, remakes
 from guda_cli.workflow.project.project import Project
 
 if TYPE_CHECKING:
@@ -107,16 +108,23 @@ def find(
     kind = kind_of(method)
     full = project.require_full()
     counts = project.data.counts
-    wanted = removal.of_groups(groups or list(counts), counts)
+    drawn = designs.noted(project, designs.SUBSETS)
+    halves = kind is SUBSETS and not groups
+    wanted = drawn if halves else removal.of_groups(groups or list(counts), counts)
+    if not wanted:
+        raise MissingError("no model was trained without a random half of the groups", fix=kind.all_command)
     chosen: tuple[int, ...] = ()
     if kind.seeded:
         chosen = tuple(seeds) or oracle_seeds(project, full, wanted)
     lookup = _Lookup(project, kind, full, chosen)
-    found = lookup.all(wanted + ([] if groups else _joint(project, kind, full, chosen)))
+    joint = [] if groups or halves else _joint(project, kind, full, chosen)
+    found = lookup.all(wanted + [what for what in joint if what not in drawn])
     lacking = tuple(what for what in wanted if what not in found)
     if lacking and (groups or not found):
         raise _missing(project, kind, full, lacking, chosen)
     random = removal.nulls(counts, project.data.images, project.recipe.unlearn.null_groups)
+    if halves:
+        random = []  # these are of a group's size
     return Counterfactuals(kind, full, found, lookup.all(random), lacking, chosen)
 
 
@@ -153,7 +161,7 @@ def _missing(
     lacking: Sequence[Removal],
     seeds: tuple[int, ...],
 ) -> MissingError:
-    every, names = len(lacking) == len(project.data.counts), [what.name for what in lacking]
+    every, names = len(lacking) == len(project.data.counts), [what.typed for what in lacking]
     made_with = set(seeds) <= {project.recipe.train.seed}
     option = "" if made_with else " --seeds " + ",".join(map(str, seeds))
     action = kind.action(project, full, lacking[0], None)
@@ -189,7 +197,7 @@ def warnings(project: Project, found: Counterfactuals) -> list[str]:
         if check and not check["passed"]:
             failed.setdefault(check["why"].partition(" (")[0], []).append(what.name)
     out = [f"failed check of the model without {', '.join(names)}: {why}" for why, names in failed.items()]
-    if not found.nulls:
+    if not found.nulls and found.kind is not SUBSETS:
         seeds = f" --seeds {','.join(map(str, found.seeds))}" if found.seeds else ""
         out.append(
             f"no null of random groups ({found.kind.null_command}{seeds}), so nothing says whether a group "
