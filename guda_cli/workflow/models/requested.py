@@ -8,7 +8,7 @@ from guda_cli.families.family import Traits
 from guda_cli.store import ActionRecord
 from guda_cli.training import distributed
 from guda_cli.unlearning import catalog
-from guda_cli.workflow.keys import removal
+from guda_cli.workflow.keys import coalitions, removal
 from guda_cli.workflow.keys.halves import random_halves
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
@@ -36,6 +36,17 @@ def to_unlearn(
     if null and counts:
         each = project.recipe.unlearn.null_groups
         chosen += removal.nulls(counts, project.data.images, each, match=chosen)
+    return chosen
+
+
+def to_unlearn_together(project: Project, groups: Sequence[str], count: int) -> list[Removal]:
+    """Every coalition of a few groups, or those of `count` random permutations of more.
+
+    UsageError for groups that cannot share. The permutations are drawn by `unlearn.seed`.
+    """
+    players = coalitions.check_players(groups, project.data.counts)
+    chosen = [what.titled() for what in coalitions.needed(players, count, project.recipe.unlearn.seed)]
+    check_unlearning(project, chosen)
     return chosen
 
 

@@ -9,6 +9,8 @@ from guda_cli.workflow.project.project import Project
 
 SUBSETS = "subsets"
 """Random halves that models are trained without."""
+COALITIONS = "coalitions"
+"""Groups that are unlearned together for shares among them."""
 
 
 def _document(project: Project, design: str) -> str:

@@ -137,6 +137,15 @@ class ScoreRun:
         with self.project.console.progress("score", len(queries) * rows, unit="forward") as bar:
             return [result for part in parts for result in self._score(part, bar.advance)]
 
+    def terms(self, queries: list[Query]) -> dict[str, Array]:
+        """-ELBO terms [queries, draws, n] of images that this run has scored, by the models' labels."""
+        found = self._tables(self._known_compute()).stored(queries)
+        return (
+            self._filled(self._tables(self._live_compute()), queries, lambda n: None)
+            if found is None
+            else found
+        )
+
     def plan(self, paths: Sequence[str]) -> list[Step]:
         """One step a model: how many images have no terms under it yet."""
         queries, _ = load(self.project, paths, self.conditions)

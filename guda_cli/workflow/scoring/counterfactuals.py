@@ -118,7 +118,8 @@ def find(
         chosen = tuple(seeds) or oracle_seeds(project, full, wanted)
     lookup = _Lookup(project, kind, full, chosen)
     joint = [] if groups or halves else _joint(project, kind, full, chosen)
-    found = lookup.all(wanted + [what for what in joint if what not in drawn])
+    apart = {*drawn, *designs.noted(project, designs.COALITIONS)}
+    found = lookup.all(wanted + [what for what in joint if what not in apart])
     lacking = tuple(what for what in wanted if what not in found)
     if lacking and (groups or not found):
         raise _missing(project, kind, full, lacking, chosen)
