@@ -96,6 +96,18 @@ def test_the_oracle_keeps_its_columns(cli: Cli, subsets: Path) -> None:
     assert [entry["group"] for entry in named["scores"]] == [half]
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_methods_are_named_at_any_width(
+    cli: Cli, subsets: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """With every column that there can be."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = cli("report", "--against", "logo").stdout.splitlines()
+    assert any("LDS" in line for line in lines)
+    assert sum(line.strip(" *≈").startswith("unlearn") for line in lines) >= 2, "agreement and cost"
+    assert not any("…" in line for line in lines if "0." in line)
+
+
 def test_what_is_missing_is_said(cli: Cli, bench: Path) -> None:
     assert not any(lds(cli).values())
     done = cli("score", "q", "--method", "subsets", "--json", code=4)

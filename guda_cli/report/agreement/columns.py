@@ -75,8 +75,9 @@ class MetricColumn:
     """A measure of agreement, of a row, a band or a step: a mean with its interval.
 
     ``read`` gives it from the metrics that there are; without it, it is the one of this ``name``. ``most`` is
-    the largest value that it can have in a report where that is not 1. ``short`` is the head in a terminal,
-    in as many lines as it has. One that is ``seldom`` there is shown to people only where some row has it.
+    the largest value that it can have in a report where that is not 1. ``short`` is the head in a terminal
+    that is not wide, in as many lines as it has. One that is ``seldom`` there is shown to people only where
+    some row has it.
     """
 
     number: ClassVar[bool] = True
@@ -170,10 +171,10 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
     RowColumn("standing", _standing, _DATA, number=False),
     MetricColumn("top1", "top-1", _BRIEF),
     MetricColumn("mrr", "MRR", _TABLES),
-    MetricColumn("ndcg@3", "NDCG@3", _BRIEF),
-    MetricColumn("ndcg@5", "NDCG@5", _TABLES),
-    MetricColumn("spearman", "Spearman", _BRIEF),
-    MetricColumn("kendall", "Kendall", _TABLES),
+    MetricColumn("ndcg@3", "NDCG@3", _BRIEF, short="NDCG\n@3"),
+    MetricColumn("ndcg@5", "NDCG@5", _TABLES, short="NDCG\n@5"),
+    MetricColumn("spearman", "Spearman", _BRIEF, short="Spear-\nman"),
+    MetricColumn("kendall", "Kendall", _TABLES, short="Ken-\ndall"),
     MetricColumn("rbo", "RBO", _TABLES, most=lambda report: report.rbo_max),
     MetricColumn("wpra", "WPRA", _TABLES),
     MetricColumn("corr", "corr", _TABLES),

@@ -66,8 +66,8 @@ def _agreement(report: AgreementReport, table: AgreementTable, width: int) -> li
     """All rows of one weighting: value and interval side by side, or below one another if it is narrow."""
     rows = placed(table)
     shown = columns.pick(View.TABLE, [one.row for one in rows])
-    drawn = _empty_table([(_head_of(c, report), c.number) for c in shown], width)
     beside = width >= _NAMED + _BESIDE * sum(isinstance(column, MetricColumn) for column in shown)
+    drawn = _empty_table([(_head_of(c, report, beside), c.number) for c in shown], width)
     for index, one in enumerate(rows):
         last = index + 1 < len(rows) and one.place != APART and rows[index + 1].place == APART
         name, *cells = [_cell(column, one, beside) for column in shown]
@@ -78,10 +78,10 @@ def _agreement(report: AgreementReport, table: AgreementTable, width: int) -> li
     return [*titled(title, drawn), *(literal(line, _tone(line)) for line in lines)]
 
 
-def _head_of(column: RowColumn | MetricColumn, report: AgreementReport) -> str:
+def _head_of(column: RowColumn | MetricColumn, report: AgreementReport, wide: bool) -> str:
     if not isinstance(column, MetricColumn):
         return column.head(View.TABLE)
-    title = column.short or column.title
+    title = column.title if wide else column.short or column.title
     return f"{title}\n≤{column.most(report):.2f}" if column.most else title
 
 
