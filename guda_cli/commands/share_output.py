@@ -54,4 +54,5 @@ def _show(session: Session, found: CoalitionRun, one: ImageShares) -> None:
     if one.additivity:
         title = "Together beyond the sum of both alone: above 0 they stand in for each other"
         pairs = pair_rows(one.additivity)
-        console.out(console.table(PAIR_COLUMNS, pairs, title=title, right=PAIR_COLUMNS[1:]))
+        caption = "what all unlearned models share shifts every pair alike"
+        console.out(console.table(PAIR_COLUMNS, pairs, title=title, caption=caption, right=PAIR_COLUMNS[1:]))
