@@ -69,6 +69,7 @@ PLANS = {
 WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "min-snr:0.03", "uniform", "elbo")
 LISTS = ("operators", "compared", "curve")  # options that are names between commas
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
+METRICS += ("corr", "corr:true", "lds")  # shown where some method has them
 
 
 @dataclass
@@ -83,6 +84,7 @@ class Bench:
     operators: Sequence[str]
     compared: Sequence[str]
     curve: Sequence[str]
+    subsets: int = 0
     commands: list[str] = field(default_factory=list)
 
     def guda(self, *args: str, record: bool = True) -> list[dict[str, Any]]:
@@ -104,6 +106,10 @@ class Bench:
         self.guda("sample", "-n", str(self.queries), "--out", "queries")
         self.guda("train", "--each-group", "--seeds", self.seeds)
         scored = self.guda("score", "queries", "--method", "logo")
+        if self.subsets:
+            first = self.seeds.split(",")[0]
+            self.guda("train", "--subsets", str(self.subsets), "--seeds", first)
+            self.guda("score", "queries", "--method", "subsets")
         groups = sorted(entry["group"] for entry in scored[0]["scores"])
         tuned = {operator: self.tune(operator) for operator in self.operators}
         self.guda("unlearn", "--all", "--no-null")  # the null is for z-values, not for ranking
@@ -158,8 +164,9 @@ def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
         f"{report['queries']} images drawn from the full model, oracle seeds "
         f"{', '.join(map(str, report['seeds']))}, {report['grid']}. Left out, as settings were tuned on "
         f"them: {', '.join(report['left_out']) or 'none'}. ± is half the bootstrap 95 % interval over the "
-        "images; NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts 2), for all the "
-        "groups judged.",
+        "images; corr is the correlation with the mean oracle, corr:true the same corrected for its "
+        "noise (it can pass 1); NDCG has gain 2^rel - 1. Costs are forward-equivalents (a backward counts "
+        "2), for all the groups judged.",
     ]
     for table in report["tables"]:
         notes = "\n".join(f"- {note}" for note in table["notes"])
@@ -194,15 +201,22 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def agreement_table(table: dict[str, Any]) -> str:
     """Methods by top-1, then random and the ceiling."""
+    shown = [name for name in METRICS if any(name in row["metrics"] for row in table["rows"])]
     order = {"method": 0, "imported": 0, "random": 1, "ceiling": 2}
-    rows = sorted(table["rows"], key=lambda r: (order[r["kind"]], -r["metrics"]["top1"]["value"]))
+    rows = sorted(table["rows"], key=lambda r: (order[r["kind"]], -_top(r)))
     return grid(
-        ["method", *METRICS],
-        [[row["method"], *(_interval(row["metrics"][name]) for name in METRICS)] for row in rows],
+        ["method", *shown],
+        [[row["method"], *(_interval(row["metrics"].get(name)) for name in shown)] for row in rows],
     )
 
 
-def _interval(value: dict[str, float]) -> str:
+def _top(row: dict[str, Any]) -> float:
+    return float(row["metrics"]["top1"]["value"]) if "top1" in row["metrics"] else 0.0
+
+
+def _interval(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
     half = (value["high"] - value["low"]) / 2
     return f"{value['value']:.2f} ± {half:.2f}"
 
@@ -286,6 +300,7 @@ def main() -> None:
     parser.add_argument("--operators", type=_names, help="tuned and compared")
     parser.add_argument("--compared", type=_names, help="operators compared with the recipe's settings")
     parser.add_argument("--curve", type=_names, help="unlearning steps compared")
+    parser.add_argument("--subsets", type=int, default=0, help="random halves of the groups trained without")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     plan = PLANS[parser.parse_known_args()[0].recipe]
     parser.set_defaults(queries=plan.queries, seeds=plan.seeds)
@@ -294,11 +309,11 @@ def main() -> None:
     sets = [part for item in given.set for part in ("--set", item)]
     work = given.work or Path(f"results-{given.recipe}")
     lists = [getattr(given, name) for name in LISTS]
-    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, *lists)
+    bench = Bench(given.recipe, work, sets, given.queries, given.seeds, *lists, given.subsets)
     found = bench.run()
     script = f"python benchmarks/results.py {given.recipe}"
     script += f" --set data.path={plan.archive}" if plan.archive else ""
-    for name in ("queries", "seeds", *LISTS):
+    for name in ("queries", "seeds", "subsets", *LISTS):
         value = getattr(given, name)
         if value != parser.get_default(name):
             script += f" --{name} {','.join(value) if isinstance(value, list) else value}"

@@ -12,6 +12,7 @@ import contextlib
 import json as json_module
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -153,6 +154,15 @@ class Console:
             yield
 
 
+def width_of(stream: TextIO) -> int:
+    """Columns of what is written to `stream`: the terminal's or `COLUMNS`, `WIDE` for a file or a pipe."""
+    return WIDE if _wide(stream) else shutil.get_terminal_size().columns
+
+
+def _wide(stream: TextIO) -> bool:
+    return not is_terminal(stream) and not os.environ.get("COLUMNS", "").isdigit()
+
+
 def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
@@ -227,8 +237,9 @@ def _rich(stream: TextIO) -> RichConsole:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    wide = not is_terminal(stream) and not os.environ.get("COLUMNS", "").isdigit()
-    return Plain(file=stream, width=WIDE if wide else None, markup=False, emoji=False, highlight=False)
+    return Plain(
+        file=stream, width=WIDE if _wide(stream) else None, markup=False, emoji=False, highlight=False
+    )
 
 
 class Meter:

@@ -26,13 +26,18 @@ def bootstrap_interval(
             why="a bootstrap over queries needs one finite value a query, and at least one query",
             fix="score at least one query with this method",
         )
-    means = _shares(len(values), seed, resamples) @ values
-    low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(values.mean()), float(low), float(high)
+    means = shares_drawn(len(values), seed, resamples) @ values
+    return (float(values.mean()), *percentiles(means, level))
+
+
+def percentiles(drawn: Array, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of what the resamples gave, [resamples]."""
+    low, high = np.quantile(drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
 
 
 @lru_cache(maxsize=4)
-def _shares(queries: int, seed: int, resamples: int) -> Array:
+def shares_drawn(queries: int, seed: int, resamples: int) -> Array:
     """How often each resample draws each query, divided by the number of queries: [resamples, queries]."""
     generator = np.random.Generator(np.random.PCG64(seed))
     drawn = generator.integers(0, queries, (resamples, queries))

@@ -81,6 +81,16 @@ METHODS = (
         ),
     ),
     Method(
+        "subsets",
+        COUNTERFACTUAL,
+        "subsets (retrained on halves)",
+        "the model was trained again without random halves of the groups",
+        (
+            "no ranking of groups: the same for random halves of them, by which sums of scores are judged",
+            "`guda train --subsets M`",
+        ),
+    ),
+    Method(
         "similarity",
         IMAGES,
         "similarity",

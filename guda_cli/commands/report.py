@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
-from guda_cli.console import WIDE, Console, is_terminal
+from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import UsageError
 from guda_cli.outfile import write
@@ -154,7 +153,7 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
     if csv:
         console.out(formats.to_csv(model).rstrip("\n"))
     elif not console.json:
-        _print(console, terminal.render(model, top, _width()))
+        _print(console, terminal.render(model, top, width_of(sys.stdout)))
 
 
 def _agreement(project: Project, weighting: str, method: str | None, center: bool, seeds: str | None) -> Any:
@@ -179,11 +178,7 @@ def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, 
     elif latex:
         console.out(formats.to_latex(found).rstrip("\n"))
     elif not console.json:
-        _print(console, terminal.render_terminal(found, _width()))
-
-
-def _width() -> int:
-    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else WIDE
+        _print(console, terminal.render_terminal(found, width_of(sys.stdout)))
 
 
 def _print(console: Console, parts: Iterable[Any]) -> None:

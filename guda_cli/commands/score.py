@@ -12,6 +12,7 @@ import typer
 from guda_cli.attribution import methods
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
+from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
 from guda_cli.session import GroupOption, Session, command_options, complete_group
@@ -92,6 +93,14 @@ def score(
             "--instances", metavar="N", min=0, help="Also the N training images of the highest score."
         ),
     ] = 0,
+    shares: Annotated[
+        bool,
+        typer.Option(
+            "--shares",
+            help="Shapley and Banzhaf shares among the groups named by --group, and whether their scores add "
+            "up (needs guda unlearn --coalitions).",
+        ),
+    ] = False,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -151,6 +160,11 @@ def score(
         given=Given(class_, tuple(prompt or ()), prompts),
         oracle_seeds=tuple(parse_seeds(seeds)) if seeds else (),
     )
+    if shares:
+        if method != "guda" or instances or map_path or csv:
+            raise UsageError("--shares goes with --method guda alone, without --csv, --map and --instances")
+        show_shares(session, project, settings, images or [])
+        return
     _score(session, project, settings, images or [], method, instances, top, map_path, csv)
 
 

@@ -38,9 +38,22 @@ def train(
         typer.Option(
             "--seeds",
             metavar="N,N,...",
-            help="With --each-group or --without: train with these seeds instead of the recipe's, so that "
-            "the oracle is independent of the full model.",
+            help="With --each-group, --without or --subsets: train with these seeds instead of the recipe's, "
+            "so that the oracle is independent of the full model.",
         ),
+    ] = None,
+    subsets: Annotated[
+        int | None,
+        typer.Option(
+            "--subsets",
+            metavar="M",
+            min=2,
+            help="Train without each of M random halves of the groups (16, say), by which `guda report "
+            "--against logo` judges sums of scores.",
+        ),
+    ] = None,
+    subset_seed: Annotated[
+        int | None, typer.Option("--subset-seed", metavar="N", help="The halves are drawn by it [0].")
     ] = None,
     source: Annotated[
         str | None,
@@ -86,9 +99,13 @@ def train(
     from guda_cli.families.known import family_of
     from guda_cli.workflow.models import requested
     from guda_cli.workflow.models.take_over import Source
+    from guda_cli.workflow.project import designs
     from guda_cli.workflow.project.project import Project
 
-    chief, leave_out = join_launch(session), bool(without or each_group or null)
+    chief, leave_out = join_launch(session), bool(without or each_group or null or subsets)
+    if subset_seed is not None and not subsets:
+        raise UsageError("--subset-seed goes with --subsets")
+    drawn = (subsets, subset_seed or 0) if subsets else None
     _check_together(leave_out, source, seeds, {"--scheduler": scheduler, "--as-is": as_is, "--base": base})
     given = Source(source, base, scheduler, as_is) if source else None
     chosen: list[int | None] = [*parse_seeds(seeds)] if seeds else [None]
@@ -99,7 +116,7 @@ def train(
     fresh = bool(recipe or session.options.recipe) or session.current() is None
     if session.options.dry_run:
         steps = requested.training_plan(
-            project, without or [], each=each_group, null=null, seeds=chosen, source=source
+            project, without or [], each=each_group, null=null, seeds=chosen, source=source, subsets=drawn
         )
         show_plan(session, steps, f"plan: train {project.recipe.name}")
         return
@@ -109,8 +126,12 @@ def train(
     project.family.check_start(project.recipe)
     groups = list(project.data.counts)
     removals = requested.to_retrain(project, without or [], each=each_group, null=null)
+    halves = requested.halves(project, *drawn) if drawn else []
+    removals += [what for what in halves if what not in removals]
     if chief and (fresh or not leave_out):
         session.make_current(project.recipe, origin, groups)
+    if chief and halves:
+        designs.note(project, designs.SUBSETS, halves)
     if not registers:
         wanted = removals if leave_out else None
         _show(session, project, requested.train_all(project, session.options.device, wanted, chosen))
@@ -121,13 +142,15 @@ def _check_together(
 ) -> None:
     """UsageError for options that do not go together."""
     if source and leave_out:
-        raise UsageError("--from is about the full model: it goes without --without, --each-group and --null")
+        raise UsageError(
+            "--from is about the full model: it goes without --without, --each-group, --null and --subsets"
+        )
     for name, given in with_source.items():
         if given and not source:
             raise UsageError(f"{name} goes with --from")
     if seeds and not leave_out:
         raise UsageError(
-            "--seeds goes with --each-group or --without",
+            "--seeds goes with --each-group, --without or --subsets",
             why="the full model has the recipe's seed",
             fix="guda train --set train.seed=N trains another full model",
         )

@@ -12,7 +12,9 @@ from guda_cli.session import GroupOption, Session, command_options
 from guda_cli.unlearning.catalog import help_text as operators_help
 
 if TYPE_CHECKING:
+    from guda_cli.workflow.keys.removal import Removal
     from guda_cli.workflow.project.model_record import StoredModel
+    from guda_cli.workflow.project.project import Project
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -42,6 +44,17 @@ def unlearn(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps a group [the recipe's].")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate [the recipe's].")] = None,
+    coalitions: Annotated[
+        int | None,
+        typer.Option(
+            "--coalitions",
+            metavar="M",
+            min=2,
+            max=1000,
+            help="Unlearn the groups named by --group in every combination, of more than 4 in those of M "
+            "random permutations: for `guda score --shares`.",
+        ),
+    ] = None,
     null: Annotated[
         bool, typer.Option("--null/--no-null", help="Also unlearn random sets of like size, for z-values.")
     ] = True,
@@ -60,7 +73,10 @@ def unlearn(
     given = {"operator": operator, "guard": guard, "params": params, "steps": steps, "lr": lr}
     session = with_sets(session, *(f"unlearn.{k}={v}" for k, v in given.items() if v is not None))
     project, dry = open_project(session), session.options.dry_run
-    chosen = to_unlearn(project, group or [], every=every, null=null, dry=dry)
+    if coalitions:
+        chosen = _together(project, group or [], coalitions, dry=dry)
+    else:
+        chosen = to_unlearn(project, group or [], every=every, null=null, dry=dry)
     if dry:
         show_plan(session, unlearning_plan(project, chosen), "plan: unlearn")
         return
@@ -68,6 +84,20 @@ def unlearn(
     ran = len(project.ran & {record.key for record in records})
     _print(session, [project.model(record) for record in records], ran)
     say_done(session, ran, len(records), "unlearn")
+
+
+def _together(project: Project, groups: list[str], count: int, *, dry: bool) -> list[Removal]:
+    """The coalitions of `groups`, noted as such."""
+    from guda_cli.workflow.models.requested import to_unlearn_together
+    from guda_cli.workflow.project import designs
+
+    if not groups:
+        raise UsageError("--coalitions needs the groups that share", fix="--coalitions 8 --group A --group B")
+    project.require_full()
+    chosen = to_unlearn_together(project, groups, count)
+    if not dry:
+        designs.note(project, designs.COALITIONS, [what for what in chosen if len(what.groups) > 1])
+    return chosen
 
 
 def _print(session: Session, made: list[StoredModel], ran: int) -> None:
@@ -81,7 +111,7 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
         if what.is_null:
             verdict = "null"  # a random set is not expected to be forgotten
         loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
-        rows.append((what.name, removed, *loss, verdict, model.weights[:10]))
+        rows.append((what.short, removed, *loss, verdict, model.weights[:10]))
         models.append(
             {
                 "group": what.name,

@@ -20,6 +20,7 @@ from guda_cli.report.agreement.content import (
 HOSTILE = "<script>alert('x')</script>\" onload=\"x \\input{y}%$&#_{}~^\x1b[31m\u202e[red]"
 EVERY = (
     *("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra"),
+    *("corr", "corr:true", "lds"),
     *("ndcg@3:linear", "ndcg@5:linear"),
 )
 

@@ -24,7 +24,8 @@ from tests.report.test_terminal import shown
 COSTS = ["prepare_forwards", "prepare_seconds", "query_forwards", "query_seconds"]
 COSTS += ["speedup_forwards", "speedup_seconds"]
 FREE = replace(row("free", 0.1), **dict.fromkeys(COSTS))
-TABLED = list(EVERY[:8])
+TABLED = [name for name in EVERY if not name.endswith(":linear")]
+SELDOM = [column.name for column in columns.metrics(View.TABLE) if column.seldom]
 
 
 def names(view: View, *rows: AgreementRow) -> list[str]:
@@ -42,6 +43,14 @@ def test_columns_of_each_view() -> None:
     assert names(View.TABLE, row("a", 0.5)) == ["method", *TABLED]
     assert names(View.COSTS, row("a", 0.5)) == ["method", *COSTS]
     assert names(View.BRIEF) == ["top1", "ndcg@3", "spearman"]
+
+
+def test_a_metric_that_no_row_has_is_not_shown() -> None:
+    without = replace(row("a", 0.5), metrics={n: v for n, v in metrics(0.5).items() if n not in SELDOM})
+    for view in (View.PAGE, View.LATEX, View.TABLE):
+        assert not {*SELDOM} & {*names(view, without)}
+        assert {*SELDOM} < {*names(view, without, row("b", 0.5))}
+    assert {*SELDOM} < {*names(View.CSV)}
 
 
 def test_names_are_unique() -> None:
@@ -129,8 +138,8 @@ class TestColumnsAddedToTheList:
     def test_latex(self) -> None:
         text = formats.to_latex(report(tables=(table(rows=(row("guda", 0.5),)),)))
         lines = text.splitlines()
-        assert lines[0] == rf"\begin{{tabular}}{{l{'r' * 12}l}}"
-        assert lines[2].startswith(r"\multicolumn{14}{l}")
+        assert lines[0] == rf"\begin{{tabular}}{{l{'r' * (len(TABLED) + 4)}l}}"
+        assert lines[2].startswith(rf"\multicolumn{{{len(TABLED) + 6}}}{{l}}")
         assert lines[4].endswith(r" & Both & Letters \\")
         assert lines[6].endswith(r" & 4 \textless{}\&\textgreater{} \\")
 

@@ -5,12 +5,14 @@ import io
 import json
 import re
 
+from guda_cli.report.agreement import columns
 from guda_cli.report.agreement import formats as tables
 from guda_cli.report.agreement.content import Interval
 from tests.report.agreement_builders import EVERY, HOSTILE, metrics, report, row, rows, table
 from tests.report.test_tables import schema, validate
 
 NAN = float("nan")
+TABLED = len(columns.metrics(columns.View.LATEX))
 
 
 def test_csv_parses_back_and_loses_no_row() -> None:
@@ -63,12 +65,12 @@ def test_latex_has_every_row_and_one_bold_value_a_column() -> None:
     text = tables.to_latex(report(tables=(table(),)))
     head, *lines = body(text)
     assert len(lines) == len(rows())
-    assert {len(line) for line in lines} == {len(head)} == {12}
+    assert {len(line) for line in lines} == {len(head)} == {4 + TABLED}
     assert lines[0][:2] == ["guda", r"\textbf{0.60} {\scriptsize [0.55, 0.65]}"]
-    assert [sum("textbf" in line[j] for line in lines) for j in range(1, 9)] == [1] * 8
+    assert [sum("textbf" in line[j] for line in lines) for j in range(1, 1 + TABLED)] == [1] * TABLED
     assert "textbf" not in "".join(lines[-1] + lines[-2])
     assert head[7] == r"RBO ($\le 0.57$)"
-    assert lines[1][9:] == ["900 k", "800", r"$\times$44"]
+    assert lines[1][1 + TABLED :] == ["900 k", "800", r"$\times$44"]
     assert text.count(r"\midrule") == 3
     apart = text.rindex(r"\midrule")
     assert text.index("similarity") < apart < text.index("random") < text.index("ceiling (LOGO")
@@ -89,5 +91,6 @@ def test_latex_without_costs_and_values() -> None:
         **dict.fromkeys(("speedup_forwards", "speedup_seconds")),
     }
     (head, line) = body(tables.to_latex(report(tables=(table(rows=(row("x", 0.1, **free, metrics={}),)),))))
-    assert len(head) == 9
-    assert line[1:] == ["--"] * 8
+    seldom = sum(column.seldom for column in columns.metrics(columns.View.LATEX))
+    assert len(head) == 1 + TABLED - seldom
+    assert line[1:] == ["--"] * (TABLED - seldom)

@@ -15,6 +15,7 @@ import pytest
 
 from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expectation
+from guda_cli.attribution.true_correlation import OracleNoise
 from guda_cli.console import Console
 from guda_cli.session import Options, Session
 from guda_cli.workflow.keys import removal
@@ -137,10 +138,19 @@ class TestTables:
                     guess = ready(scored(cli, method, found["groups"], *how))
                     expected = averaged([metrics(guess, one) for one in truth])
                     assert_row(table[NAMES.get(method, method)], expected)
+                    self.assert_correlation(table[NAMES.get(method, method)], guess, truth)
             assert_row(table["random"], averaged([random_expectation(one) for one in truth]))
             assert_row(table[CEILING], averaged([metrics(*pair) for pair in itertools.permutations(truth)]))
             self.assert_reliability(found["tables"][i], truth)
         assert [t["unit"] for t in found["tables"]] == ["nats", "weighted squared error"]
+
+    @staticmethod
+    def assert_correlation(row: dict[str, Any], guess: np.ndarray, truth: list[np.ndarray]) -> None:
+        found = OracleNoise(truth).correlation(guess)
+        for name, expected in (("corr", found.plain), ("corr:true", found.true)):
+            assert (name in row["metrics"]) == (expected is not None)
+            if expected is not None:
+                assert [*row["metrics"][name].values()] == pytest.approx(expected, abs=1e-9)
 
     @staticmethod
     def assert_reliability(table: dict[str, Any], truth: list[np.ndarray]) -> None:
@@ -186,6 +196,9 @@ class TestTables:
         assert (one["bands"], one["tables"][0]["reliability"]) == ([], None)
         assert CEILING not in rows(one)
         assert "one oracle seed only" in one["warnings"][0]
+        assert "corr" in rows(one)["trak"]["metrics"]
+        assert "corr:true" not in rows(one)["trak"]["metrics"]
+        assert "There is no true corr" in " ".join(one["tables"][0]["notes"])
         truth = scored(cli, "logo", one["groups"], "--seeds", 3)
         assert_row(rows(one)["trak"], metrics(scored(cli, "trak", one["groups"]), truth))
 

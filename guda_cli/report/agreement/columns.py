@@ -75,7 +75,9 @@ class MetricColumn:
     """A measure of agreement, of a row, a band or a step: a mean with its interval.
 
     ``read`` gives it from the metrics that there are; without it, it is the one of this ``name``. ``most`` is
-    the largest value that it can have in a report where that is not 1.
+    the largest value that it can have in a report where that is not 1. ``short`` is the head in a terminal
+    that is not wide, in as many lines as it has. One that is ``seldom`` there is shown to people only where
+    some row has it.
     """
 
     number: ClassVar[bool] = True
@@ -85,6 +87,8 @@ class MetricColumn:
     views: frozenset[View]
     read: Callable[[Mapping[str, Interval]], Interval | None] | None = None
     most: Callable[[AgreementReport], float] | None = None
+    short: str = ""
+    seldom: bool = False
 
     def of(self, metrics: Mapping[str, Interval]) -> Interval | None:
         """The metric's mean and interval; None if they are not known."""
@@ -167,12 +171,15 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
     RowColumn("standing", _standing, _DATA, number=False),
     MetricColumn("top1", "top-1", _BRIEF),
     MetricColumn("mrr", "MRR", _TABLES),
-    MetricColumn("ndcg@3", "NDCG@3", _BRIEF),
-    MetricColumn("ndcg@5", "NDCG@5", _TABLES),
-    MetricColumn("spearman", "Spearman", _BRIEF),
-    MetricColumn("kendall", "Kendall", _TABLES),
+    MetricColumn("ndcg@3", "NDCG@3", _BRIEF, short="NDCG\n@3"),
+    MetricColumn("ndcg@5", "NDCG@5", _TABLES, short="NDCG\n@5"),
+    MetricColumn("spearman", "Spearman", _BRIEF, short="Spear-\nman"),
+    MetricColumn("kendall", "Kendall", _TABLES, short="Ken-\ndall"),
     MetricColumn("rbo", "RBO", _TABLES, most=lambda report: report.rbo_max),
     MetricColumn("wpra", "WPRA", _TABLES),
+    MetricColumn("corr", "corr", _TABLES),
+    MetricColumn("corr:true", "true corr", _TABLES, short="true\ncorr", seldom=True),
+    MetricColumn("lds", "LDS", _TABLES, seldom=True),
     MetricColumn("ndcg@3:linear", "NDCG@3, linear gain", _DATA),
     MetricColumn("ndcg@5:linear", "NDCG@5, linear gain", _DATA),
     RowColumn(
@@ -225,6 +232,10 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
 )
 
 
+OF_THE_BENCH = ("corr", "corr:true", "lds")
+"""Metrics that no query's two rankings give: of all queries together, or of further models."""
+
+
 def pick(view: View, rows: Sequence[AgreementRow] | None = None) -> list[RowColumn | MetricColumn]:
     """The columns of a view, in order; with ``rows`` only those that have something to show for them."""
     return [column for column in COLUMNS if _has(column, view, rows)]
@@ -232,7 +243,8 @@ def pick(view: View, rows: Sequence[AgreementRow] | None = None) -> list[RowColu
 
 def _has(column: RowColumn | MetricColumn, view: View, rows: Sequence[AgreementRow] | None) -> bool:
     if isinstance(column, MetricColumn):
-        return view in column.views
+        empty = column.seldom and rows is not None and not any(column.of(row.metrics) for row in rows)
+        return view in column.views and not empty
     return (view in column.data or view in column.shown) and (rows is None or column.when(rows))
 
 

@@ -46,7 +46,7 @@ class AgreementTable:
 
     ``reliability`` is the correlation between two oracle seeds of the score matrix after removing row and
     column means; ``reliability_mean`` that of the mean over all seeds (Spearman-Brown). Both are None with
-    one seed.
+    one seed. ``remarks`` are sentences on what its columns lack.
     """
 
     weighting: str
@@ -54,6 +54,7 @@ class AgreementTable:
     rows: tuple[AgreementRow, ...]
     reliability: float | None = None
     reliability_mean: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MARKS = {BEST: "*", CLOSE: "≈", BEHIND: "", APART: ""}
 LEGEND = "* highest top-1; ≈ not distinguishable from it (intervals overlap); ± half a 95 % interval."
-_ONE_LINE = 100  # columns from which each interval stands beside its value
+_NAMED, _BESIDE = 18, 10  # columns that a name, and a value with its interval beside it, need
 _AIRY = 90  # columns from which two spaces part the columns
 _LONGEST = 40  # letters of a method's name
 _BAR = 12
@@ -66,10 +66,11 @@ def _agreement(report: AgreementReport, table: AgreementTable, width: int) -> li
     """All rows of one weighting: value and interval side by side, or below one another if it is narrow."""
     rows = placed(table)
     shown = columns.pick(View.TABLE, [one.row for one in rows])
-    drawn = _empty_table([(_head_of(c, report), c.number) for c in shown], width)
+    beside = width >= _NAMED + _BESIDE * sum(isinstance(column, MetricColumn) for column in shown)
+    drawn = _empty_table([(_head_of(c, report, beside), c.number) for c in shown], width)
     for index, one in enumerate(rows):
         last = index + 1 < len(rows) and one.place != APART and rows[index + 1].place == APART
-        name, *cells = [_cell(column, one, width >= _ONE_LINE) for column in shown]
+        name, *cells = [_cell(column, one, beside) for column in shown]
         style = "bold" if one.place == BEST else "dim" if one.place == APART else ""
         drawn.add_row(literal(MARKS[one.place]), name, *cells, style=style, end_section=last)
     title = f"Agreement with the oracle under {table.weighting} ({table.unit})"
@@ -77,10 +78,11 @@ def _agreement(report: AgreementReport, table: AgreementTable, width: int) -> li
     return [*titled(title, drawn), *(literal(line, _tone(line)) for line in lines)]
 
 
-def _head_of(column: RowColumn | MetricColumn, report: AgreementReport) -> str:
+def _head_of(column: RowColumn | MetricColumn, report: AgreementReport, wide: bool) -> str:
     if not isinstance(column, MetricColumn):
         return column.head(View.TABLE)
-    return f"{column.title}\n≤{column.most(report):.2f}" if column.most else column.title
+    title = column.title if wide else column.short or column.title
+    return f"{title}\n≤{column.most(report):.2f}" if column.most else title
 
 
 def _empty_table(heads: Sequence[tuple[str, bool]], width: int) -> Table:

@@ -26,6 +26,14 @@ READING = (
     "NDCG is that of the CIFAR-10 tables of arXiv 2601.22651 (gain 2^rel − 1 with rel = N − rank). The "
     "linear gain of its UnlearnCanvas tables (rel = N − rank + 1) is in the CSV and JSON: ndcg@3:linear, "
     "ndcg@5:linear.",
+    "corr is the correlation of all scores with those of the mean oracle, both without their row and column "
+    "means. The mean oracle has noise of its own, which lowers it; true corr is corrected for that: divided "
+    "by the root of the mean oracle's reliability, an estimate of the correlation with infinitely many "
+    "seeds. It is not cut at 1 and can pass it by chance. In the ceiling's row both are what one more "
+    "retraining would have.",
+    "LDS, the linear datamodeling score, is of models trained without random halves of the groups: for each "
+    "query, Spearman's correlation between the sum of a method's scores over the groups taken away and the "
+    "loss of ELBO that was measured, over the halves. In the oracle's row its own scores are summed.",
     "RBO has p = 0.9 and is cut at the number of groups N: its maximum is 1 − 0.9^N. WPRA is over the "
     "oracle's first three groups.",
     f"{FORWARD_NOTE} Preparation is paid once for all groups, the rest for every query; speed-up is LOGO's "
@@ -68,7 +76,8 @@ def verdict(table: AgreementTable) -> str:
         return f"Under {printable(table.weighting)} no method has a top-1 agreement."
     top = best.metrics["top1"]
     ceiling = of_kind(table, CEILING)
-    beside = f"; ceiling {value_text(ceiling.metrics.get('top1'))}" if ceiling else ""
+    highest = known(ceiling.metrics.get("top1")) if ceiling else None
+    beside = f"; ceiling {value_text(highest)}" if highest else ""
     close = sum(p.place == CLOSE for p in rows)
     tie = f", not distinguishable from {close} more" if close else ""
     return (
@@ -95,7 +104,7 @@ def reliability_line(report: AgreementReport, table: AgreementTable) -> str:
 def notes(report: AgreementReport, table: AgreementTable) -> list[str]:
     """What must be said beside the table: reliability, ties with the best, and where all is noise."""
     rows = placed(table)
-    out = [reliability_line(report, table)]
+    out = [reliability_line(report, table), *table.remarks]
     best = next((p.row for p in rows if p.place == BEST), None)
     close = [printable(p.row.name) for p in rows if p.place == CLOSE]
     if best and close:

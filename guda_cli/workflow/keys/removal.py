@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import UsageError, unknown
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from guda_cli.data.dataset import Dataset
 
+NAMED = 4  # groups of a joint removal that are named one by one
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -23,6 +27,8 @@ class Removal:
     groups: tuple[str, ...] = ()
     size: int = 0
     index: int = 0
+    title: str = field(default="", compare=False)
+    """What it is called instead; the same removal by any title."""
 
     @property
     def is_null(self) -> bool:
@@ -31,8 +37,25 @@ class Removal:
 
     @property
     def name(self) -> str:
-        """`van-gogh`, `a+b` for several, `random-180-1` for a null set."""
+        """`van-gogh`, `a+b` for several, `random-180-1` for a null set; or the title."""
+        return self.title or self.typed
+
+    @property
+    def typed(self) -> str:
+        """Its name as it is typed, however long."""
         return "+".join(self.groups) if self.groups else f"random-{self.size}-{self.index + 1}"
+
+    @property
+    def short(self) -> str:
+        """Its name; of more than `NAMED` groups the first ones, with what tells it from others."""
+        if len(self.groups) <= NAMED:
+            return self.name
+        digest = hashlib.sha256("\0".join(self.groups).encode()).hexdigest()[:6]
+        return f"{'+'.join(self.groups[:2])}+{len(self.groups) - 2} more ({digest})"
+
+    def titled(self) -> Removal:
+        """The same under its short name."""
+        return dataclasses.replace(self, title=self.short if len(self.groups) > NAMED else "")
 
     @property
     def params(self) -> dict[str, Any]:

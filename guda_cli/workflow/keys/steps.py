@@ -100,10 +100,10 @@ def train(
     if family.latent:
         params |= {"posterior": recipe.latent.posterior, "base": recipe.model.base}
         inputs |= data.parts
-    what = f"model without {removal.name}" if removal else "full model"
+    what = f"model without {removal.short}" if removal else "full model"
     command = "guda train"
     if removal and not removal.is_null:
-        command += f" --without {shlex.quote(removal.name)}"
+        command += f" --without {shlex.quote(removal.typed)}"
     if settings["seed"] != recipe.train.seed:
         what, command = f"{what}, seed {seed}", f"{command} --seeds {seed}"
     forwards = 3.0 * steps * recipe.train.batch_size
@@ -123,10 +123,11 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
         params[dropout] = getattr(recipe.train, dropout)
     params |= text_settings.settings(recipe)
     inputs = {"dataset": data.blob, **model_blobs(full)}
-    command = "guda unlearn --all" if removal.is_null else f"guda unlearn --group {shlex.quote(removal.name)}"
+    options = "--all" if removal.is_null else f"--group {shlex.quote(removal.typed)}"
     removed = min(removal.images(data.counts), data.images)
     forwards = catalog.forwards(recipe.unlearn, removed, data.images)
-    return Action(UNLEARN, params, inputs, f"unlearn {removal.name}", forwards, recipe.unlearn.steps, command)
+    what, command = f"unlearn {removal.short}", f"guda unlearn {options}"
+    return Action(UNLEARN, params, inputs, what, forwards, recipe.unlearn.steps, command)
 
 
 def elbo_table(

@@ -42,7 +42,7 @@ class Builder:
         members = torch.from_numpy(removal.members(self.project.dataset()))
         if bool(members.all()):
             raise DataError(
-                f"removing {removal.name} leaves no image", fix="a data set needs two groups or more"
+                f"removing {removal.short} leaves no image", fix="a data set needs two groups or more"
             )
         return members
 

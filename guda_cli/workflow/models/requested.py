@@ -8,13 +8,14 @@ from guda_cli.families.family import Traits
 from guda_cli.store import ActionRecord
 from guda_cli.training import distributed
 from guda_cli.unlearning import catalog
-from guda_cli.workflow.keys import removal
+from guda_cli.workflow.keys import coalitions, removal
+from guda_cli.workflow.keys.halves import random_halves
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task, run_all
 from guda_cli.workflow.models.text_problem import styles
 from guda_cli.workflow.project.compute import setup
-from guda_cli.workflow.project.plan import TO_DO, Planner, Step
+from guda_cli.workflow.project.plan import TO_DO, WAITS, Planner, Step
 from guda_cli.workflow.project.project import Project
 
 
@@ -35,6 +36,17 @@ def to_unlearn(
     if null and counts:
         each = project.recipe.unlearn.null_groups
         chosen += removal.nulls(counts, project.data.images, each, match=chosen)
+    return chosen
+
+
+def to_unlearn_together(project: Project, groups: Sequence[str], count: int) -> list[Removal]:
+    """Every coalition of a few groups, or those of `count` random permutations of more.
+
+    UsageError for groups that cannot share. The permutations are drawn by `unlearn.seed`.
+    """
+    players = coalitions.check_players(groups, project.data.counts)
+    chosen = [what.titled() for what in coalitions.needed(players, count, project.recipe.unlearn.seed)]
+    check_unlearning(project, chosen)
     return chosen
 
 
@@ -64,6 +76,23 @@ def unlearning_plan(project: Project, chosen: Sequence[Removal]) -> list[Step]:
     return [planner.full(), *planner.models("guda", chosen)]
 
 
+def halves(project: Project, count: int, seed: int) -> list[Removal]:
+    """`count` random halves of the groups, or as many as there are; the user hears if those are fewer.
+
+    UsageError where there are none.
+    """
+    data = project.data
+    overlap = sum(data.counts.values()) != data.images  # every image is in one group at least
+
+    def leaves_some(what: Removal) -> bool:
+        return not (overlap and bool(what.members(project.dataset()).all()))
+
+    found = [what.titled() for what in random_halves(list(data.counts), count, seed, leaves_some)]
+    if len(found) < count:
+        project.console.say(f"{len(data.counts)} groups have {len(found)} different halves: all are taken")
+    return found
+
+
 def to_retrain(project: Project, without: Sequence[str], *, each: bool, null: bool) -> list[Removal]:
     """The removals for `each` group, for those in `without`, and random sets for the `null`."""
     data = project.data
@@ -80,17 +109,25 @@ def training_plan(
     null: bool,
     seeds: Sequence[int | None],
     source: str | None,
+    subsets: tuple[int, int] | None = None,
 ) -> list[Step]:
-    """What a training would do; of what follows a model that is taken over from `source` nothing is known."""
+    """What a training would do; of what follows a model that is taken over from `source` nothing is known.
+
+    `subsets` are the number of random halves to be trained without, and the seed they are drawn by.
+    """
     planner = Planner(project)
     if source:
         return [planner.dataset(), Step("model", TO_DO, f"to be taken over from {source}")]
     steps = [planner.dataset(), *planner.parts()]
-    if not (without or each or null):
+    if not (without or each or null or subsets):
         return [*steps, planner.full()]
     known = planner.data.counts if planner.data else {name.strip(): 1 for name in without}
     removals = (planner.groups() if each else []) + removal.of_groups(without, known)
     removals += planner.nulls() if null else []
+    if subsets and planner.data:
+        removals += halves(project, *subsets)
+    elif subsets:
+        steps.append(Step("models without random halves of the groups", WAITS, "for the dataset"))
     return steps + [step for seed in seeds for step in planner.models("logo", removals, seed)]
 
 

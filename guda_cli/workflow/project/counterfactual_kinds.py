@@ -61,7 +61,11 @@ LOGO = CounterfactualKind(
     "logo", TRAIN, "leave-one-group-out", "model without", "retrain", "left out of training",
     "guda train --each-group", "guda train --null", "guda train --without", True, False, _retrain,
 )  # fmt: skip
-KINDS = {kind.method: kind for kind in (GUDA, LOGO)}
+SUBSETS = CounterfactualKind(
+    "subsets", TRAIN, "retrained", "model without", "retrain", "left out of training",
+    "guda train --subsets 16", "guda train --null", "guda train --without", True, False, _retrain,
+)  # fmt: skip
+KINDS = {kind.method: kind for kind in (GUDA, LOGO, SUBSETS)}
 
 
 def kind_of(method: str) -> CounterfactualKind:

@@ -89,7 +89,7 @@ class Planner:
         kind, full = KINDS[method], self.project.known_full()
         ready = self.data is not None and self.project.has_parts(self.data)
         if not ready or (full is None and kind.needs_full):
-            return [Step(f"{kind.verb} {what.name}", WAITS, "for the full model") for what in removals]
+            return [Step(f"{kind.verb} {what.short}", WAITS, "for the full model") for what in removals]
         return [self._step(kind.action(self.project, full, what, seed)) for what in removals]
 
     def _step(self, action: Action) -> Step:

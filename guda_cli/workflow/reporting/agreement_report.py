@@ -12,6 +12,7 @@ from guda_cli.attribution import methods as all_methods
 from guda_cli.attribution import oracle_seeds as oracles
 from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.attribution.rank_agreement import METRICS, random_expectation, rbo_max
+from guda_cli.attribution.true_correlation import LEAST, Correlation, OracleNoise
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
@@ -29,6 +30,7 @@ from guda_cli.report.agreement.content import (
 from guda_cli.settings.reading import dump
 from guda_cli.workflow.judging.bench import Bench, open_bench
 from guda_cli.workflow.judging.rivals import Found, Rival, find_rivals, spent, variant_name
+from guda_cli.workflow.judging.subset_models import SubsetModels, open_subsets
 from guda_cli.workflow.project.project import Project, now, provenance
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
@@ -52,7 +54,10 @@ def build(
     rivals = _asked(found.rivals, methods)
     logo = spent(model.record for what in bench.columns for model in bench.found.groups[what])
     logo_forwards, logo_seconds = (total / len(bench.found.seeds) for total in logo)
-    tables = [_table(bench, rivals, name, (logo_forwards, logo_seconds)) for name in weightings_asked]
+    subsets = open_subsets(bench)
+    tables = [
+        _table(bench, rivals, name, (logo_forwards, logo_seconds), subsets) for name in weightings_asked
+    ]
     return AgreementReport(
         title=f"Which method agrees with retraining? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -90,24 +95,66 @@ def intervals(values: Mapping[str, Array]) -> dict[str, Interval]:
     return {name: Interval(*bootstrap_interval(values[name], seed=0)) for name in METRICS}
 
 
+def correlations(found: Correlation | None) -> dict[str, Interval]:
+    """The columns `corr` and `corr:true`, as far as they are known."""
+    pair = {} if found is None else {"corr": found.plain, "corr:true": found.true}
+    return {name: Interval(*values) for name, values in pair.items() if values is not None}
+
+
 def _table(
-    bench: Bench, rivals: Sequence[Rival], weighting: str, logo: tuple[float, float]
+    bench: Bench,
+    rivals: Sequence[Rival],
+    weighting: str,
+    logo: tuple[float, float],
+    subsets: tuple[SubsetModels | None, tuple[str, ...]],
 ) -> AgreementTable:
     truth = bench.oracle(weighting)
-    rows = [
-        _row(rival, intervals(oracles.against_seeds(rival.scores(weighting), truth)), logo)
-        for rival in rivals
-    ]
+    noise = OracleNoise(truth)
+    rows = []
+    for rival in rivals:
+        scores = rival.scores(weighting)
+        metrics = intervals(oracles.against_seeds(scores, truth))
+        metrics |= correlations(noise.correlation(scores)) | _datamodel(subsets[0], [scores], weighting)
+        rows.append(_row(rival, metrics, logo))
+    rows.append(_random_row(truth, noise, subsets[0]))
+    of_oracle = _datamodel(subsets[0], truth, weighting)
+    if len(truth) > 1:
+        rows.append(_ceiling_row(bench, truth, noise, logo, of_oracle))
+    elif of_oracle:
+        rows.append(AgreementRow("LOGO itself", CEILING, of_oracle))
+    unit = "nats" if weighting == "elbo" and bench.grid.unbiased else "weighted squared error"
+    remarks = _remarks(noise) + subsets[1]
+    return AgreementTable(weighting, unit, tuple(rows), noise.single, noise.of_mean, remarks)
+
+
+def _datamodel(subsets: SubsetModels | None, scores: Sequence[Array], weighting: str) -> dict[str, Interval]:
+    """The column `lds`, where there are subset models: of each of `scores`, averaged."""
+    if subsets is None:
+        return {}
+    values = np.mean([subsets.judged(each, weighting) for each in scores], axis=0)
+    return {"lds": Interval(*bootstrap_interval(values, seed=0))}
+
+
+def _random_row(truth: Sequence[Array], noise: OracleNoise, subsets: SubsetModels | None) -> AgreementRow:
     chance = [random_expectation(matrix) for matrix in truth]
     mean = {name: np.mean([values[name] for values in chance], axis=0) for name in METRICS}
-    rows.append(AgreementRow("random", RANDOM, intervals(mean), 0.0, 0.0, 0.0, 0.0))
-    reliability = reliability_mean = None
-    if len(truth) > 1:
-        rows.append(_ceiling_row(bench, truth, logo))
-        reliability = oracles.reliability(truth)
-        reliability_mean = oracles.spearman_brown(reliability, len(truth))
-    unit = "nats" if weighting == "elbo" and bench.grid.unbiased else "weighted squared error"
-    return AgreementTable(weighting, unit, tuple(rows), reliability, reliability_mean)
+    nothing = (0.0, 0.0, 0.0)
+    expected = correlations(Correlation(nothing, nothing if noise.reliable else None))
+    if subsets is not None:
+        expected["lds"] = Interval(*nothing)
+    return AgreementRow("random", RANDOM, intervals(mean) | expected, 0.0, 0.0, 0.0, 0.0)
+
+
+def _remarks(noise: OracleNoise) -> tuple[str, ...]:
+    """Why there is no `corr:true`, where there is none."""
+    if noise.of_mean is None:
+        return ("There is no true corr, as it takes two seeds of the oracle to know its noise.",)
+    if not noise.reliable:
+        return (
+            f"There is no true corr: the mean oracle's reliability ({noise.of_mean:.2f}) is under {LEAST:g}; "
+            "divided by the root of so small a number, nothing but error would be left.",
+        )
+    return ()
 
 
 def _row(rival: Rival, metrics: dict[str, Interval], logo: tuple[float, float]) -> AgreementRow:
@@ -119,9 +166,15 @@ def _row(rival: Rival, metrics: dict[str, Interval], logo: tuple[float, float]) 
     )  # fmt: skip
 
 
-def _ceiling_row(bench: Bench, truth: list[Array], logo: tuple[float, float]) -> AgreementRow:
+def _ceiling_row(
+    bench: Bench,
+    truth: list[Array],
+    noise: OracleNoise,
+    logo: tuple[float, float],
+    lds: dict[str, Interval],
+) -> AgreementRow:
     per_query = float(bench.grid.rows * (1 + len(bench.columns)))
-    metrics = intervals(oracles.ceiling(truth))
+    metrics = intervals(oracles.ceiling(truth)) | correlations(noise.of_another_seed()) | lds
     return AgreementRow("ceiling (LOGO, other seed)", CEILING, metrics, *logo, per_query, None, 1.0, 1.0)
 
 
@@ -140,8 +193,9 @@ def _bands(bench: Bench) -> tuple[BandPoint, ...]:
         if not inside.any():
             continue
         truth = bench.oracle(f"band:{low + 1}-{high}")
-        values = intervals(oracles.ceiling(truth))
-        out.append(BandPoint(low + 1, high, values, oracles.reliability(truth)))
+        noise = OracleNoise(truth)
+        values = intervals(oracles.ceiling(truth)) | correlations(noise.of_another_seed())
+        out.append(BandPoint(low + 1, high, values, noise.single))
     return tuple(out)
 
 

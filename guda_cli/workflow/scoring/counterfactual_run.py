@@ -23,6 +23,7 @@ from guda_cli.report.answers.content import SIGN, QueryResult
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
 from guda_cli.workflow.project.compute import known_compute, remember_compute
+from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered, term_sizes
@@ -57,6 +58,7 @@ class ScoreRun:
     def __init__(self, project: Project, settings: Settings, device: str, *, remember: bool = True) -> None:
         self.project, self.settings, self.device = project, settings, device
         self.remember = remember  # for reports
+        self.judges = remember and settings.method != SUBSETS.method
         weighting = weightings.parse(settings.weighting)
         grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)  # refuses what is none
         self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
@@ -159,6 +161,10 @@ class ScoreRun:
         with self.project.console.progress("score", len(queries) * rows, unit="forward") as bar:
             return [result for part in parts for result in self._score(part, bar.advance)]
 
+    def terms(self, queries: list[Query]) -> dict[str, Array]:
+        """-ELBO terms [queries, draws, n] of images that this run has scored, by the models' labels."""
+        return self._terms(self.grid_spec, queries, lambda n: None)[1]
+
     def plan(self, paths: Sequence[str]) -> list[Step]:
         """One step a model: how many images have no terms under it yet."""
         queries, _ = load(self.project, paths, self.conditions)
@@ -173,7 +179,7 @@ class ScoreRun:
 
     def _plan_calibration(self, tables: Tables) -> list[Step]:
         """What scoring the calibration images would take; about, as long as they have not been chosen."""
-        wanted = calibrating.size(self.project)
+        wanted = calibrating.size(self.project) if self.judges else 0
         if not wanted:
             return []
         known = calibrating.known(self.project)
@@ -235,7 +241,7 @@ class ScoreRun:
     @cached_property
     def calibration(self) -> Calibration | None:
         """What scores are compared with; the calibration images are scored first, block by block."""
-        known = calibrating.images(self.project)
+        known = calibrating.images(self.project) if self.judges else None
         if known is None:
             return None
         grid_spec, queries = calibrating.grid_of(self.grid_spec), known.queries

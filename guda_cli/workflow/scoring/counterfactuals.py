@@ -14,7 +14,8 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import operations, removal
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project.counterfactual_kinds import LOGO, CounterfactualKind, kind_of, remakes
+from guda_cli.workflow.project import designs
+from guda_cli.workflow.project.counterfactual_kinds import LOGO, SUBSETS, CounterfactualKind, kind_of, remakes
 from guda_cli.workflow.project.project import Project
 
 if TYPE_CHECKING:
@@ -106,12 +107,18 @@ def find(
     kind = kind_of(method)
     full = project.require_full()
     counts = project.data.counts
-    wanted = removal.of_groups(groups or list(counts), counts)
+    drawn = designs.noted(project, designs.SUBSETS)
+    halves = kind is SUBSETS and not groups
+    wanted = drawn if halves else removal.of_groups(groups or list(counts), counts)
+    if not wanted:
+        raise MissingError("no model was trained without a random half of the groups", fix=kind.all_command)
     chosen: tuple[int, ...] = ()
     if kind.seeded:
         chosen = tuple(seeds) or oracle_seeds(project, full, wanted)
     lookup = _Lookup(project, kind, full, chosen)
-    found = lookup.all(wanted + ([] if groups else _joint(project, kind, full, chosen)))
+    joint = [] if groups or halves else _joint(project, kind, full, chosen)
+    apart = {*drawn, *designs.noted(project, designs.COALITIONS)}
+    found = lookup.all(wanted + [what for what in joint if what not in apart])
     lacking = tuple(what for what in wanted if what not in found)
     if lacking and (groups or not found):
         raise _missing(project, kind, full, lacking, chosen)
@@ -151,7 +158,7 @@ def _missing(
     lacking: Sequence[Removal],
     seeds: tuple[int, ...],
 ) -> MissingError:
-    every, names = len(lacking) == len(project.data.counts), [what.name for what in lacking]
+    every, names = len(lacking) == len(project.data.counts), [what.typed for what in lacking]
     made_with = set(seeds) <= {project.recipe.train.seed}
     option = "" if made_with else " --seeds " + ",".join(map(str, seeds))
     action = kind.action(project, full, lacking[0], None)
