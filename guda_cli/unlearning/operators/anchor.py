@@ -143,7 +143,7 @@ class Matched(Anchor):
         count = self.count[batch.indices]
         offset = (uniform("anchor.partner", self.problem, batch) * count).long()
         rows = self.partners[(self.first[batch.indices] + offset).clamp(max=len(self.partners) - 1)]
-        x0 = to_x0(self.problem.images[rows]).to(batch.x_t.device)
+        x0 = batch.turned(to_x0(self.problem.images[rows]).to(batch.x_t.device))
         x_t = add_noise(self.schedule, x0, batch.noise, batch.t)
         prompts = [self.text.prompts[row] for row in rows.tolist()]
         alone = count == 0

@@ -17,6 +17,7 @@ from guda_cli.sections import UnlearnSpec, to_dict
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.judging.bench import Bench
+from guda_cli.workflow.keys.text_settings import orientations
 from guda_cli.workflow.scoring import instance_settings
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
 from guda_cli.workflow.scoring.instance_store import ScoreTable, preparation
@@ -127,20 +128,21 @@ def _over_seeds(
 def variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
     """`guda (retrack)`, with what differs from the recipe's settings of that operator.
 
-    Settings that came later (`params`, `guard`, ...) are named wherever they are in force. A list of seeds
-    is not.
+    Settings that came later (`params`, `guard`, ...) are named wherever they are in force; what an earlier
+    version did not do yet, as lacking. A list of seeds is not.
     """
     later = {name: settings.get(name, default) for name, default in catalog.DEFAULTS.items()}
     operator, spec = str(settings["operator"]), bench.project.recipe.unlearn
     if operator != spec.operator:
         spec = UnlearnSpec(**catalog.switched(to_dict(spec), operator))
-    mine = catalog.settings(dataclasses.replace(spec, **later))
+    mine = catalog.settings(dataclasses.replace(spec, **later)) | orientations(bench.project.recipe)
     shown = [
         f"{key} {value}"
         for key, value in settings.items()
         if (key in later or mine.get(key) != value) and not isinstance(value, list)
     ]
-    return f"guda ({', '.join([operator, *shown])})"
+    lacking = [f"without {key}" for key in mine if key not in settings]
+    return f"guda ({', '.join([operator, *shown, *lacking])})"
 
 
 def _unlearned_rival(
