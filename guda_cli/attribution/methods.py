@@ -40,6 +40,10 @@ class Method:
     """What its scores depend on, of the recipe's section `attribution`: it enters their key."""
     of_model: bool = True
     """Whether what it prepares depends on the full model."""
+    mirrors: bool = False
+    """Whether it looks at both orientations of training images, where training showed both."""
+    revision: int = 1
+    """Raised when its numbers change: they are then computed anew, and no other method's."""
 
     def __post_init__(self) -> None:
         if self.kind not in (COUNTERFACTUAL, IMAGES, GROUPS):
@@ -55,6 +59,7 @@ _SEED = Setting("seed")
 _SUBSET = tuple(Setting(name, bounds=AT_LEAST_1) for name in ("per_group", "timesteps", "draws"))
 _INFLUENCE: dict[str, Any] = {
     "kind": IMAGES,
+    "mirrors": True,
     "settings": (
         *_SUBSET, Setting("projection", bounds=AT_LEAST_1), Setting("ridge", bounds=POSITIVE), _SEED,
     ),
@@ -138,6 +143,7 @@ METHODS = (
         settings=(
             *_SUBSET, _SEED, Setting("query_rise", bounds=POSITIVE), Setting("damping", bounds=POSITIVE),
         ),
+        mirrors=True,
     ),
     Method(
         "mucs",
@@ -153,6 +159,8 @@ METHODS = (
         settings=(
             *_SUBSET, _SEED, Setting("mucs_steps", bounds=AT_LEAST_1), Setting("mucs_lr", bounds=POSITIVE),
         ),
+        mirrors=True,
+        revision=2,  # 1 bounded the mean of a batch, so that single rows went far above the null
     ),
     Method(
         "random",

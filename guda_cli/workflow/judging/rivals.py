@@ -20,7 +20,7 @@ from guda_cli.workflow.judging.bench import Bench
 from guda_cli.workflow.keys.text_settings import orientations
 from guda_cli.workflow.scoring import instance_settings
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
-from guda_cli.workflow.scoring.instance_store import ScoreTable, preparation
+from guda_cli.workflow.scoring.instance_store import ALSO, ScoreTable, also, preparation
 from guda_cli.workflow.scoring.pool import Pool
 
 
@@ -178,13 +178,15 @@ def _instances(bench: Bench, out: Found) -> None:
             seen.setdefault(text, []).append(record)
     for text, records in seen.items():
         method, values = json.loads(text)
-        _instance_rival(bench, method, values, records, out)
+        spec = MethodSettings(method, values, bench.project.recipe.attribution.aggregate)
+        wanted = also(bench.project, spec)
+        alike = [r for r in records if {name: r.params[name] for name in ALSO & r.params.keys()} == wanted]
+        if alike:
+            _instance_rival(bench, spec, alike, out)
 
 
-def _instance_rival(
-    bench: Bench, method: str, values: dict[str, Any], records: list[ActionRecord], out: Found
-) -> None:
-    spec = MethodSettings(method, values, bench.project.recipe.attribution.aggregate)
+def _instance_rival(bench: Bench, spec: MethodSettings, records: list[ActionRecord], out: Found) -> None:
+    values = spec.values
     prepared = bench.project.store.lookup(preparation(bench.project, bench.found.full, spec).key)
     if prepared is None:
         return
