@@ -91,6 +91,13 @@ ROWS = (
         },
     ),
     OperatorRow(
+        "retrack-zero", "guda_cli.unlearning.operators.retrack:RetrackZero",
+        "redirected to no noise at all, which the published code of GUDA-U comes to at image size, where its "
+        "weights vanish (Murata et al. 2026): for comparison with published figures",
+        (_weight(0.3), _window()),
+        tried={**_TRIED, "t_min": _WINDOW, "forget_weight": (0.1, 0.3, 1.0)},
+    ),
+    OperatorRow(
         "esd", "guda_cli.unlearning.operators.esd:Esd",
         "guided away from the group's class or prompts (Gandikota et al. 2023); needs a conditional model",
         (_weight(1.0), Setting("guidance", bounds=AT_LEAST_0), _window()),

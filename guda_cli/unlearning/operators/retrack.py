@@ -137,6 +137,24 @@ class Retrack(Redirecting):
         return ratio_weights(log_ratio, self.problem.share(batch).cpu() > 0)
 
 
+class RetrackZero(Redirecting):
+    """Noise 0 is the target of every entry of the group.
+
+    What the public code of Murata et al. 2026 trains towards: it exponentiates the weights' exponents, about
+    -dim/2, as they are and divides by their sum + 1e-8, so that at 32x32x3 all weights are 0.
+    """
+
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
+        self.schedule, self.problem = problem.schedule, problem
+
+    def redirect(self, batch: ForgetBatch) -> Redirect:
+        """Zeros; entries outside the window t_min * T .. t_max * T get weight 0."""
+        weight = catalog.value(self.problem.spec, "forget_weight") * self.problem.share(batch)
+        return Redirect(torch.zeros_like(batch.noise), weight)
+
+
 def both(images: Tensor) -> Tensor:
     """`images` [N, ..., W] and after them their mirror images: [2N, ..., W]."""
     return torch.cat([images, images.flip(-1)])
