@@ -64,6 +64,7 @@ _INFLUENCE: dict[str, Any] = {
         *_SUBSET, Setting("projection", bounds=AT_LEAST_1), Setting("ridge", bounds=POSITIVE), _SEED,
     ),
 }  # fmt: skip
+_DAS = (Setting("das_squared", later=True), Setting("das_profile", later=True))
 METHODS = (
     Method(
         "guda",
@@ -128,7 +129,7 @@ METHODS = (
             "the same",
         ),
         engine="guda_cli.attribution.rivals.influence:Das",
-        **_INFLUENCE,
+        **{**_INFLUENCE, "settings": (*_INFLUENCE["settings"], *_DAS)},
     ),
     Method(
         "unlearn-query",
@@ -142,6 +143,7 @@ METHODS = (
         "guda_cli.attribution.rivals.unlearn_query:UnlearnQuery",
         settings=(
             *_SUBSET, _SEED, Setting("query_rise", bounds=POSITIVE), Setting("damping", bounds=POSITIVE),
+            Setting("damping_by_layer", later=True),
         ),
         mirrors=True,
     ),
@@ -229,8 +231,16 @@ def _given(spec: AttributionSpec, name: str) -> Any:
 
 
 def values(row: Method, spec: AttributionSpec) -> dict[str, Any]:
-    """The settings in force of a method, by name, as they enter its key."""
-    given = {name: _given(spec, name) for name in row.reads}
+    """The settings in force of a method, by name, as they enter its key.
+
+    Those that came later are left out where they are the default.
+    """
+    usual = AttributionSpec()
+    given = {
+        name: _given(spec, name)
+        for name, setting in row.reads.items()
+        if not (setting.later and _given(spec, name) == _given(usual, name))
+    }
     return {name: row.reads[name].usual if value is None else value for name, value in given.items()}
 
 

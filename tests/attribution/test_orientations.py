@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ def test_features_are_the_mean_of_both_orientations(method: type[Influence]) -> 
         stored, mirrored = np.split(each.arrays[name].astype(np.float64), 2)
         np.testing.assert_allclose(both.arrays[name], (stored + mirrored) / 2, rtol=1e-5)
     assert both.forwards == each.forwards == 2 * method(context(False)).expected_forwards()
+
+
+def test_squares_of_das() -> None:
+    one, two = (Das(replace(context(False), values={**VALUES, "das_squared": on})) for on in (False, True))
+    prepared = one.prepare(lambda n: None).arrays
+    plain, squared = (each.scores(prepared, [None])[0] for each in (one, two))  # type: ignore[list-item]
+    np.testing.assert_allclose(squared, plain**2)
 
 
 class Known(ByQuery):

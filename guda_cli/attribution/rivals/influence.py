@@ -172,6 +172,7 @@ class Influence(Engine):
             found = gradients.residuals(
                 self.denoiser, to_x0(pool.images), pool.digests, timesteps=self.timesteps,
                 draws=self.draws, seed=self.seed, cond=pool.labels, progress=advance,
+                profile=bool(self.values.get("das_profile")),
             )  # fmt: skip
             arrays["residuals"] = mean(found)
         ridge = self._ridge(arrays["features"])
@@ -218,8 +219,16 @@ class DTrak(Influence):
 
 
 class Das(Influence):
-    """Of the network's mean output, each gradient of unit length, times the residuals (Lin et al. 2025)."""
+    """Of the network's mean output, each gradient of unit length, times the residuals (Lin et al. 2025).
+
+    With `das_squared` the squares of these scores, the authors' variant for a change of the squared output.
+    """
 
     objective = "mean"
     unit_norm = True
     by_residual = True
+
+    def scores(self, prepared: Arrays, queries: Sequence[Query]) -> tuple[Array, float]:
+        """See `Engine`."""
+        found, cost = super().scores(prepared, queries)
+        return (np.square(found) if self.values.get("das_squared") else found), cost

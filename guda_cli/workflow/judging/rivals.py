@@ -225,6 +225,7 @@ def _instance_name(bench: Bench, spec: MethodSettings, prepared: ActionRecord) -
         return name
     mine = instance_settings.settings(spec.method, bench.project.recipe.attribution).values
     differs = [f"{key} {value}" for key, value in spec.values.items() if mine.get(key) != value]
+    differs += [f"without {key}" for key in mine if key not in spec.values]
     return f"{name} ({', '.join(differs)})" if differs else name
 
 
