@@ -135,13 +135,14 @@ def variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
     operator, spec = str(settings["operator"]), bench.project.recipe.unlearn
     if operator != spec.operator:
         spec = UnlearnSpec(**catalog.switched(to_dict(spec), operator))
-    mine = catalog.settings(dataclasses.replace(spec, **later)) | orientations(bench.project.recipe)
+    marks = {**catalog.row(operator).also, **orientations(bench.project.recipe)}
+    mine = catalog.settings(dataclasses.replace(spec, **later)) | marks
     shown = [
         f"{key} {value}"
         for key, value in settings.items()
         if (key in later or mine.get(key) != value) and not isinstance(value, list)
     ]
-    lacking = [f"without {key}" for key in mine if key not in settings]
+    lacking = [f"without {key}" for key in marks if key not in settings]
     return f"guda ({', '.join([operator, *shown, *lacking])})"
 
 
