@@ -224,9 +224,12 @@ class AttributionSpec:
     draws: int = 1
     projection: int = 2048  # dimensions of projected gradients
     ridge: float | None = None  # in mean eigenvalues of the features' second moment; null: chosen from them
+    das_squared: bool = False  # das: squares of scores, which have no sign
+    das_profile: bool = False  # das: residual norms as shares of an image's own over t, not of the noise's
     aggregate: str = "mean"  # training images' scores to a group's: mean | sum | max | top:M
     query_rise: float = 1.0  # unlearn-query: relative rise of the query's loss that its step aims at
     damping: float = 0.01  # of its Fisher diagonal, in means of it
+    damping_by_layer: bool = False  # each tensor by its own mean, instead of all by one
     mucs_steps: int = 50  # mucs: at most, a query
     mucs_lr: float = 1e-3
     encoder: str = "pixels"  # of similarity: pixels, or a CLIP or DINO model's folder or hub id

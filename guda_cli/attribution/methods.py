@@ -40,6 +40,10 @@ class Method:
     """What its scores depend on, of the recipe's section `attribution`: it enters their key."""
     of_model: bool = True
     """Whether what it prepares depends on the full model."""
+    mirrors: bool = False
+    """Whether it looks at both orientations of training images, where training showed both."""
+    revision: int = 1
+    """Raised when its numbers change: they are then computed anew, and no other method's."""
 
     def __post_init__(self) -> None:
         if self.kind not in (COUNTERFACTUAL, IMAGES, GROUPS):
@@ -55,10 +59,12 @@ _SEED = Setting("seed")
 _SUBSET = tuple(Setting(name, bounds=AT_LEAST_1) for name in ("per_group", "timesteps", "draws"))
 _INFLUENCE: dict[str, Any] = {
     "kind": IMAGES,
+    "mirrors": True,
     "settings": (
         *_SUBSET, Setting("projection", bounds=AT_LEAST_1), Setting("ridge", bounds=POSITIVE), _SEED,
     ),
 }  # fmt: skip
+_DAS = (Setting("das_squared", later=True), Setting("das_profile", later=True))
 METHODS = (
     Method(
         "guda",
@@ -133,7 +139,7 @@ METHODS = (
             "the same",
         ),
         engine="guda_cli.attribution.rivals.influence:Das",
-        **_INFLUENCE,
+        **{**_INFLUENCE, "settings": (*_INFLUENCE["settings"], *_DAS)},
     ),
     Method(
         "unlearn-query",
@@ -147,7 +153,9 @@ METHODS = (
         "guda_cli.attribution.rivals.unlearn_query:UnlearnQuery",
         settings=(
             *_SUBSET, _SEED, Setting("query_rise", bounds=POSITIVE), Setting("damping", bounds=POSITIVE),
+            Setting("damping_by_layer", later=True),
         ),
+        mirrors=True,
     ),
     Method(
         "mucs",
@@ -163,6 +171,8 @@ METHODS = (
         settings=(
             *_SUBSET, _SEED, Setting("mucs_steps", bounds=AT_LEAST_1), Setting("mucs_lr", bounds=POSITIVE),
         ),
+        mirrors=True,
+        revision=2,  # 1 bounded the mean of a batch, so that single rows went far above the null
     ),
     Method(
         "random",
@@ -231,8 +241,16 @@ def _given(spec: AttributionSpec, name: str) -> Any:
 
 
 def values(row: Method, spec: AttributionSpec) -> dict[str, Any]:
-    """The settings in force of a method, by name, as they enter its key."""
-    given = {name: _given(spec, name) for name in row.reads}
+    """The settings in force of a method, by name, as they enter its key.
+
+    Those that came later are left out where they are the default.
+    """
+    usual = AttributionSpec()
+    given = {
+        name: _given(spec, name)
+        for name, setting in row.reads.items()
+        if not (setting.later and _given(spec, name) == _given(usual, name))
+    }
     return {name: row.reads[name].usual if value is None else value for name, value in given.items()}
 
 

@@ -88,4 +88,9 @@ class Stream:
 def clean(images: Tensor, batch: Batch, *, flip: bool) -> Tensor:
     """The batch's x0 [B, C, H, W], float32, from uint8 `images` or latents (`to_x0`)."""
     x = to_x0(images[batch.indices])
-    return torch.where(batch.flip.view(-1, 1, 1, 1), x.flip(-1), x) if flip else x
+    return oriented(x, batch.flip) if flip else x
+
+
+def oriented(images: Tensor, flip: Tensor) -> Tensor:
+    """`images` [B, ..., W], mirrored left to right where `flip` [B] is True."""
+    return torch.where(flip.to(images.device).view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)

@@ -46,6 +46,8 @@ class OperatorRow:
     """Whether `forget_share` counts: not where the group is left out, or its natural share weighed."""
     tried: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Values that guda tune tries, by setting."""
+    also: Mapping[str, Any] = field(default_factory=dict)
+    """What enters its keys beside its settings: named when its numbers change, so that they are new ones."""
 
     @property
     def reads(self) -> dict[str, Setting]:
@@ -66,6 +68,7 @@ _OF_GROUP = "it redirects the group's prompts to others, and this model reads no
 _DESCRIPTORS = Setting("anchor_descriptors", bounds=AT_LEAST_1)
 _AWSS = (Setting("beta", bounds=AT_LEAST_0), Setting("eta", bounds=SHARE), _DESCRIPTORS)
 _ENCODER = Setting("anchor_encoder")
+_UNIT = {"unit_prototypes": True}  # means of descriptors, which earlier versions left shorter
 
 
 def _weight(usual: float) -> Setting:
@@ -89,6 +92,13 @@ ROWS = (
             **_TRIED, "t_min": _WINDOW, "forget_weight": (0.1, 0.3, 1.0), "neighbours": (5, 10, 50),
             "batch_size": _BATCHES,
         },
+    ),
+    OperatorRow(
+        "retrack-zero", "guda_cli.unlearning.operators.retrack:RetrackZero",
+        "redirected to no noise at all, which the published code of GUDA-U comes to at image size, where its "
+        "weights vanish (Murata et al. 2026): for comparison with published figures",
+        (_weight(0.3), _window()),
+        tried={**_TRIED, "t_min": _WINDOW, "forget_weight": (0.1, 0.3, 1.0)},
     ),
     OperatorRow(
         "esd", "guda_cli.unlearning.operators.esd:Esd",
@@ -143,6 +153,7 @@ ROWS = (
         needs={"full": "its target is the full model's answer", "prompts": _OF_GROUP, "styles": _OF_GROUP},
         asks=1.0,
         tried={**_ANCHOR_TRIED, "beta": (2.0, 8.0)},
+        also=_UNIT,
     ),
     OperatorRow(
         "anchor:uniform", "guda_cli.unlearning.operators.anchor:OtherStyle",
@@ -168,6 +179,7 @@ ROWS = (
         needs={"full": "its target is the full model's answer", "prompts": _OF_GROUP},
         asks=1.0,
         tried=_ANCHOR_TRIED,
+        also=_UNIT,
     ),
 )  # fmt: skip
 
@@ -251,7 +263,7 @@ def settings(spec: UnlearnSpec) -> dict[str, Any]:
     """The settings that decide what `spec.operator` computes, as they enter an action's key."""
     found = {name: getattr(spec, name) for name in COMMON}
     found |= {name: value(spec, name) for name, s in row(spec.operator).reads.items() if not s.later}
-    return {"operator": spec.operator, **found, **_later(spec)}
+    return {"operator": spec.operator, **found, **_later(spec), **row(spec.operator).also}
 
 
 def _later(spec: UnlearnSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_x0, training_target
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
+from guda_cli.training.stream import oriented
 
 SIDE = 256  # loss evaluations a side, at most
 LEAST = 8
@@ -50,19 +51,22 @@ def evaluation_rows(members: Tensor, side: int = SIDE) -> Tensor:
 
 @torch.inference_mode()
 def losses(
-    denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 256, *, cond: Tensor | None = None
-) -> Array:
+    denoiser: Denoiser, images: Tensor, rows: Tensor, batch_size: int = 256, *,
+    cond: Tensor | None = None, flip: bool = False,
+) -> Array:  # fmt: skip
     """Denoising loss per pixel [len(rows)] of `images[rows]` (uint8 or latents); t is stratified.
 
-    `cond` [N, ...] is each image's condition.
+    `cond` [N, ...] is each image's condition. With `flip` half of them, seeded, are mirrored.
     """
     schedule = denoiser.schedule
     t = 1 + (torch.arange(len(rows)) * schedule.T) // len(rows)
     noise = torch.randn(len(rows), *images.shape[1:], generator=generator("guda.check/1", "noise"))
+    mirrored = torch.rand(len(rows), generator=generator("guda.check/1", "flip")) < 0.5
     out = []
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
-        x0 = to_x0(images[rows[part]]).to(denoiser.device)
+        x0 = to_x0(images[rows[part]])
+        x0 = (oriented(x0, mirrored[part]) if flip else x0).to(denoiser.device)
         level, eps = t[part].to(denoiser.device), noise[part].to(denoiser.device)
         x_t = add_noise(schedule, x0, eps, level)
         target = training_target(schedule, x0, eps, level)

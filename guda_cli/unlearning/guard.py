@@ -17,6 +17,7 @@ from guda_cli.diffusion.denoiser import Network, squared_error
 from guda_cli.diffusion.functional import LARGEST, FunctionalNetwork, how_many, sample_gradients
 from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import generator
+from guda_cli.training.stream import oriented
 from guda_cli.unlearning.catalog import GUARD_DRAWS, GUARD_RETAIN
 from guda_cli.unlearning.operators.base import Problem
 
@@ -93,14 +94,18 @@ def noised_draws(
 ) -> Iterator[Noised]:
     """Images `rows` [F] with noise of their own, in chunks.
 
-    Draw d lies in the d-th of GUARD_DRAWS strata of the timesteps.
+    Draw d lies in the d-th of GUARD_DRAWS strata of the timesteps. Where training mirrored images, a draw
+    does so half of the time.
     """
     for start in range(0, len(rows), chunk):
         part = rows[start : start + chunk]
-        noise, times = [], []
+        noise, times, flips = [], [], []
         for index in part.tolist():
             g = generator("guda.guard/1", problem.spec.seed, index, draw)
             place = (draw + float(torch.rand((), generator=g, dtype=torch.float64))) / GUARD_DRAWS
             times.append(1 + int(place * problem.schedule.T))
             noise.append(torch.randn(problem.images.shape[1:], generator=g))
-        yield noised(denoiser, problem.images, problem.cond, part, torch.tensor(times), torch.stack(noise))
+            flips.append(problem.flip and bool(torch.rand((), generator=g) < 0.5))
+        images, at = oriented(problem.images[part], torch.tensor(flips)), torch.arange(len(part))
+        cond = None if problem.cond is None else problem.cond[part]
+        yield noised(denoiser, images, cond, at, torch.tensor(times), torch.stack(noise))

@@ -42,7 +42,7 @@ def step_loss(
     size = len(batch.t)
     only = torch.arange(size) if only is None else only
     batch = batch.take(only)
-    x0 = clean(problem.images, batch, flip=False).to(device)
+    x0 = clean(problem.images, batch, flip=problem.flip).to(device)
     noise, t = batch.noise.to(device), batch.t.to(device)
     x_t = add_noise(schedule, x0, noise, t)
     cond = _conditions(problem, stream, step)
@@ -56,7 +56,8 @@ def step_loss(
         return squared_error(denoiser.predict(x_t, t, cond), target).sum() / size
     own = None if cond is None else cond[rows]
     indices = batch.indices[rows.cpu()]
-    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, size, only)
+    flip = batch.flip[rows.cpu()] if problem.flip else None
+    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, size, only, flip)
     part = operator.shown(part)
     x_t = part.place(x_t, part.x_t)
     if cond is not None and part.cond is not None:

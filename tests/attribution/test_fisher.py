@@ -86,3 +86,12 @@ def test_damping_is_relative_to_the_mean_over_all_tensors() -> None:
     assert damped["b"].tolist() == [[11.0]]
     assert fisher.damped(0.0)["a"].tolist() == [1.0, 2.0]
     assert Fisher({"a": torch.zeros(2)}, 0.0).damped(0.1)["a"].tolist() == [1.0, 1.0]
+
+
+def test_or_to_each_tensors_own_mean() -> None:
+    """Means 1.5 and 9; the tensor that is all zero has the mean of all, 12 / 4 = 3."""
+    fisher = Fisher({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[9.0]]), "c": torch.zeros(1)}, 0.0)
+    damped = fisher.damped(0.5, by_layer=True)
+    assert damped["a"].tolist() == [1.75, 2.75]
+    assert damped["b"].tolist() == [[13.5]]
+    assert damped["c"].tolist() == [1.5]

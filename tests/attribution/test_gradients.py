@@ -202,6 +202,23 @@ def test_residuals_are_relative_to_the_noise() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_profile_is_of_length_one_and_does_not_know_the_images_size() -> None:
+    """The network says 3 x_t at both timesteps: |3 x_t - eps| = e; r = (e_1 + e_2) / (2 |e|)."""
+    denoiser, x0 = SmallDenoiser(Affine()), torch.zeros(2, 1, 2, 2)
+    with torch.no_grad():
+        denoiser.network.weight.copy_(3 * torch.eye(4))
+        denoiser.network.bias.zero_()
+    steps, expected = [5, 40], []
+    for i in range(2):
+        e = []
+        for t in steps:
+            noise = QueryNoise(4).fill(torch.empty(1, 4), [(f"image-{i}", t, 0)])[0].double().numpy()
+            e.append(np.linalg.norm((3 * np.sqrt(1 - denoiser.schedule.abar[t]) - 1) * noise))
+        expected.append(np.mean(e) / np.hypot(*e))
+    found = residuals(denoiser, x0, named(2), timesteps=steps, seed=4, profile=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_weights_are_left_alone_and_every_cell_is_reported() -> None:
     net = Wavy()
     denoiser, before = SmallDenoiser(net), [p.detach().clone() for p in net.parameters()]

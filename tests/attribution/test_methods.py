@@ -64,3 +64,14 @@ def test_a_method_without_an_engine_is_no_other_method() -> None:
         methods.find("mucks")
     with pytest.raises(UsageError, match="did you mean 'mucs'"):
         instance_settings.settings("mucks", AttributionSpec())
+
+
+def test_settings_that_came_later_are_in_the_key_where_they_are_in_force() -> None:
+    """Scores of earlier versions stay: their keys know nothing of these settings."""
+    plain = {"per_group", "timesteps", "draws", "projection", "ridge", "seed"}
+    assert set(methods.values(methods.find("das"), AttributionSpec())) == plain
+    spec = AttributionSpec(das_squared=True, das_profile=True, damping_by_layer=True)
+    found = methods.values(methods.find("das"), spec)
+    assert {name: found[name] for name in found.keys() - plain} == {"das_squared": True, "das_profile": True}
+    assert methods.values(methods.find("trak"), spec).keys() == plain
+    assert methods.values(methods.find("unlearn-query"), spec)["damping_by_layer"] is True

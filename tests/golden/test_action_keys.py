@@ -7,6 +7,7 @@ When one moves, every store's results of that operation are made anew. If that i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_what_changes_numbers_moves_a_training(section: str, change: dict[str, A
 def test_what_changes_numbers_moves_an_unlearning(change: dict[str, Any]) -> None:
     base = steps.unlearn(RECIPE, DATA, FULL, ONE).key
     assert steps.unlearn(with_("unlearn", **change), DATA, FULL, ONE).key != base
+
+
+def test_images_unlearned_in_both_orientations_are_another_unlearning() -> None:
+    """Earlier versions unlearned images as stored: with flips that is something else."""
+    flipped = with_("train", flip=True)
+    full = record_of(steps.train(flipped, DATA, None), "a")
+    found = steps.unlearn(flipped, DATA, full, ONE)
+    assert found.params["unlearn"]["flip"] is True
+    earlier = dataclasses.replace(found, params={**found.params, "unlearn": without_flip(found)})
+    assert earlier.key == steps.unlearn(RECIPE, DATA, full, ONE).key != found.key
+
+
+def without_flip(action: Action) -> dict[str, Any]:
+    return {name: value for name, value in action.params["unlearn"].items() if name != "flip"}
 
 
 def test_settings_of_other_operators_move_nothing() -> None:

@@ -122,7 +122,8 @@ def test_a_prompt_without_style_part_is_all_object_and_takes_its_groups_style() 
     part = entries(p)
     for i, prompt in zip(part.indices.tolist(), made.prompts(part), strict=True):
         assert prompt.startswith(text.prompts[i] + ", artistic style featuring ")
-    p_s = torch.stack([text_problem.embed(STYLES[name]).mean(0) for name in made.names]).double()
+    p_s = torch.stack([text_problem.embed(STYLES[name]).double().mean(0) for name in made.names])
+    p_s /= p_s.norm(dim=1, keepdim=True)
     score = 5.0 * p_s[[0, 2, 3]] @ p_s[1]  # names are sorted: ink, oil, pixel, wash
     expected = 0.7 * torch.softmax(score, dim=0) + 0.1
     torch.testing.assert_close(made.pi[:, [0, 2, 3]], expected.expand(6, -1))

@@ -26,8 +26,19 @@ def test_mean_embeddings_by_hand() -> None:
     table = torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
     found = mean_embeddings(table, [[0, 1], [], [2], [0, 0, 1]])
     half = math.sqrt(0.5)
-    expected = torch.tensor([[0.5, 0.5], [0.0, 0.0], [half, half], [2 / 3, 1 / 3]], dtype=torch.float64)
+    two, one = 2 / math.sqrt(5.0), 1 / math.sqrt(5.0)
+    expected = torch.tensor([[half, half], [0.0, 0.0], [half, half], [two, one]], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
+
+
+def test_the_number_of_descriptors_makes_no_style_nearer() -> None:
+    """Two descriptors at a right angle have a mean of length 0.71; a prompt between them is nearer to it."""
+    e = mean_embeddings(torch.tensor([[1.0, 1.0]]), [[0]])
+    p = mean_embeddings(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.8]]), [[0, 1], [2]])
+    pi = awss(e, p, torch.tensor([True, True]), 2.0, 0.0)[0]
+    cosine = 1.8 / math.sqrt(2.0 * 1.64)
+    assert float(pi[0] / pi[1]) == pytest.approx(math.exp(2.0 * (1.0 - cosine)))
+    assert pi[0] > pi[1]
 
 
 def test_awss_by_hand() -> None:

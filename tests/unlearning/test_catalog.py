@@ -193,3 +193,10 @@ def test_bad_subsets_are_refused(text: str) -> None:
 def test_subsets() -> None:
     assert subset_of("lora:16") == ("lora", 16)
     assert subset_of("full") == ("full", 0)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_prototypes_of_unit_length_are_in_the_keys_of_those_that_have_any(operator: str) -> None:
+    """What an earlier version unlearned by them is not this; other operators' keys are as they were."""
+    found = catalog.settings(spec(operator=operator))
+    assert ("unit_prototypes" in found) == ("beta" in catalog.row(operator).reads)

@@ -58,6 +58,28 @@ def test_weights_do_not_vanish_at_image_size(t: int, near: bool) -> None:
         assert (weights > 0).all()
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_zero_redirects_to_no_noise(prediction: str) -> None:
+    """0.5 (raw - target of noise 0)^2 a forget entry: 0 as noise, -sqrt(1 - abar)/sqrt(abar) x_t as v."""
+    schedule = make_schedule("linear", 60, prediction)
+    spec = UnlearnSpec(operator="retrack-zero", forget_weight=0.5)
+    images = bytes_images(3, (1, 2, 2))
+    p = Problem(images, torch.tensor([True, False, False]), schedule, spec)
+    x0 = images[:1].float() / 127.5 - 1
+    x_t, noise, t = noised(schedule, x0, 30)
+    batch = ForgetBatch(torch.tensor([0]), x0, noise, x_t, t, rows=torch.tensor([0]))
+    raw = torch.full((1, 1, 2, 2), 0.25)
+    abar = float(schedule.abar[30])
+    goal = torch.zeros_like(x_t) if prediction == "epsilon" else -((1 - abar) ** 0.5) / abar**0.5 * x_t
+    found = make(p).loss(raw, torch.zeros_like(raw), batch)
+    assert float(found) == pytest.approx(0.5 * float((raw - goal).square().mean()), rel=1e-5)
+
+
+def test_the_published_weights_vanish_at_image_size() -> None:
+    """exp(-||.||^2 / 2) of noise of 3072 numbers, in float32, against the 1e-8 it is divided by."""
+    assert float(torch.exp(torch.tensor(-3072 / 2.0))) == 0.0
+
+
 def test_the_image_itself_as_only_neighbour_gives_the_noise() -> None:
     schedule = make_schedule("squaredcos_cap_v2", 1000)
     image = float_images(3, (3, 32, 32))

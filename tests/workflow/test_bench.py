@@ -8,7 +8,8 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from guda_cli.attribution.bootstrap import bootstrap_interval
 from guda_cli.attribution.rank_agreement import METRICS, metrics, random_expectation
 from guda_cli.attribution.true_correlation import OracleNoise
 from guda_cli.console import Console
+from guda_cli.sections import Recipe, TrainSpec, UnlearnSpec
 from guda_cli.session import Options, Session
+from guda_cli.unlearning import catalog
+from guda_cli.workflow.judging.rivals import variant_name
 from guda_cli.workflow.keys import removal
 from guda_cli.workflow.project.counterfactual_kinds import LOGO
 from guda_cli.workflow.project.project import Project
@@ -375,3 +379,13 @@ def test_garbage_collection_keeps_the_bench(cli: Cli, bench: Path) -> None:
     after = report(cli)
     assert after["tables"] == before["tables"]
     without_torch(["score", "q", "--method", ",".join(["guda", "logo", *RIVALS]), "--instances", 1])
+
+
+def test_an_unlearning_of_an_earlier_version_is_named_by_what_it_lacks() -> None:
+    """With flips images were unlearned as stored, and AWSS' prototypes were shorter than 1."""
+    recipe = Recipe(train=TrainSpec(flip=True), unlearn=UnlearnSpec(operator="anchor:awss"))
+    project = cast(Any, SimpleNamespace(project=SimpleNamespace(recipe=recipe)))
+    now = {**catalog.settings(recipe.unlearn), "flip": True}
+    earlier = {name: value for name, value in now.items() if name not in ("flip", "unit_prototypes")}
+    assert variant_name(project, now) == "guda (anchor:awss)"
+    assert variant_name(project, earlier) == "guda (anchor:awss, without unit_prototypes, without flip)"

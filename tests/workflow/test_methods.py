@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from guda_cli.attribution import methods
 from tests.workflow.fixtures import GROUPS, IMAGES, QUERIES, Cli, flip, here, record, scores, tree
-from tests.workflow.oracle import PER_GROUP, RIVALS, matrix, without_torch
+from tests.workflow.oracle import CHEAP, PER_GROUP, RIVALS, matrix, without_torch
 
 METHODS = tuple(row.name for row in methods.METHODS if row.name != "subsets")  # ranks no groups
 OF_IMAGES = tuple(name for name in RIVALS if name != "random")
@@ -239,3 +241,45 @@ class TestMendingAndMore:
         assert {d["class"] for d in other} == {"cyan"}
         for a, b in zip(one, other, strict=True):
             assert (a["scores"] == b["scores"]) == (a["method"] == "similarity"), a["method"]
+
+
+def params_of(operation: str, method: str) -> list[dict[str, object]]:
+    """What decided the store's tables, or preparations, of a method."""
+    found = [t["spec"]["params"] for t in here().tables() if t["spec"]["operation"] == operation]
+    found += [r.params for r in here().records(operation)]
+    return [each for each in found if each.get("method") == method]
+
+
+def test_what_was_trained_with_flips_is_looked_at_with_flips(cli: Cli, template: Path, project: Path) -> None:
+    sets = ["train.flip=true", *CHEAP]
+    cli("train", template / "tiny.yaml", *(word for each in sets for word in ("--set", each)))
+    cli("score", "q/00000.png", "--method", "trak,mucs,similarity")
+    for method in ("trak", "mucs"):
+        for operation in ("attribution", "instance-scores", "score"):
+            assert [each["flip"] for each in params_of(operation, method)] == [True]
+    assert all("flip" not in each for each in params_of("attribution", "similarity"))
+    assert "no network was run" in cli("score", "q/00000.png", "--method", "trak").stderr
+    cost = [r.provenance["forwards"] for r in here().records("attribution") if r.params["method"] == "trak"]
+    assert cost == [2 * 3 * PER_GROUP * len(GROUPS) * 2]  # orientations, a gradient, images, timesteps
+
+
+def test_only_methods_whose_numbers_changed_are_computed_anew(bench: Path) -> None:
+    """The bound of mucs became each row's: what an earlier version scored by it is not taken for this."""
+    for operation in ("attribution", "instance-scores", "score"):
+        for name in WITH_NETWORKS:
+            for each in params_of(operation, name):
+                assert each.get("revision", 1) == methods.find(name).revision == (2 if name == "mucs" else 1)
+
+
+def test_an_earlier_revision_is_no_rival(cli: Cli, bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = methods.find("mucs")
+    monkeypatch.setitem(methods._OWN, "mucs", dataclasses.replace(row, revision=3))
+    assert "mucs" not in judged(cli)
+    cli("score", "q", "--method", "mucs")
+    assert "mucs" in judged(cli)
+
+
+def judged(cli: Cli) -> set[str]:
+    """Methods of the table."""
+    [_, *rows] = csv.reader(cli("report", "--against", "logo", "--csv").stdout.splitlines())
+    return {cell for row in rows for cell in row}

@@ -68,3 +68,22 @@ def test_its_models_are_exported(cli: Cli, old: Store) -> None:
     for record, folder in ((full, "whole"), (one, "without")):
         cli("store", "export", record.key, folder)
         assert DDPMPipeline.from_pretrained(folder).unet.config.sample_size == 8
+
+
+def test_in_another_environment_the_model_is_found(
+    cli: Cli, old: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copied store, and data that lies elsewhere or has other times, as pip makes them: it is read anew.
+
+    Score is the first command there; nothing is trained, and the terms are those that were stored.
+    """
+    from guda_cli.data.sources import stamp
+
+    before = {record.key for record in old.records()}
+    monkeypatch.setattr(stamp, "_digits_file", lambda: ARCHIVE)
+    done = cli("score", "q", "--json")
+    assert "every term was in the store, no model was run" in done.stderr
+    assert [each["scores"] for each in done.documents] == [
+        json.loads(line)["scores"] for line in Path("scores.json").read_text().splitlines()
+    ]
+    assert {record.key for record in old.records()} == before

@@ -80,3 +80,16 @@ def test_esd_on_a_class_conditional_model(project: Path, cli: Cli) -> None:
     made = record("unlearn", "blue").params
     assert made["unlearn"]["guidance"] == 1.0
     assert made["class_dropout"] == 0.1
+
+
+def test_what_was_trained_with_flips_is_unlearned_with_flips(template: Path, project: Path, cli: Cli) -> None:
+    """Training, unlearning and check; without flips the same group is another unlearning."""
+    recipe, flipped = template / "tiny.yaml", ("--set", "train.flip=true")
+    cli("train", recipe, *flipped)
+    cli("unlearn", "--group", "amber", "--no-null", *flipped)
+    made = record("unlearn", "amber")
+    assert made.params["unlearn"]["flip"] is True
+    assert set(made.provenance["check"]) == set(record("unlearn", "blue").provenance["check"])
+    assert "flip" not in record("unlearn", "blue").params["unlearn"]
+    assert cli("train", recipe, "--json").document["ran"] == 0
+    assert cli("unlearn", "--group", "amber", "--no-null", "--json").document["ran"] == 0

@@ -18,7 +18,11 @@ from guda_cli.diffusion.schedule import Array
 
 
 class ByQuery(Engine):
-    """One query at a time; the pool's losses under the full model are prepared."""
+    """One query at a time; the pool's losses under the full model are prepared.
+
+    Where training mirrored images, an image counts by the higher of the scores of its two orientations (as
+    Wang et al. 2024 do).
+    """
 
     lowest = 0.0
     """Levels below this share of T take no part."""
@@ -28,7 +32,7 @@ class ByQuery(Engine):
         self.model = context.model
         self.network = FunctionalNetwork(self.model.denoiser)
         self.seed, self.batch_size = int(self.values["seed"]), self.model.batch_size
-        self.pool = self.model.pool
+        self.pool = self.model.seen
 
     @cached_property
     def at(self) -> Grid:
@@ -37,14 +41,15 @@ class ByQuery(Engine):
         return levels(T, n, draws, self.seed, self.lowest)
 
     def losses_before(self) -> Array:
-        """The pool's losses [N, draws, n] under the full model."""
+        """The losses [M, draws, n] of all M images of `FullModel.seen` under the full model."""
         return cell_losses(self.network, {}, self.pool, self.at, seed=self.seed, batch_size=self.batch_size)
 
     def scores(self, prepared: Arrays, queries: Sequence[Query]) -> tuple[Array, float]:
         """See `Engine`."""
         found = [self.one(prepared, self.model.of_queries([query])) for query in queries]
-        return np.stack([scores for scores, _ in found]), float(sum(cost for _, cost in found))
+        best = [self.model.orientations(scores).max(axis=0) for scores, _ in found]
+        return np.stack(best), float(sum(cost for _, cost in found))
 
     @abstractmethod
     def one(self, prepared: Arrays, query: Samples) -> tuple[Array, float]:
-        """Scores [N] for one query and their cost in forward-equivalents."""
+        """Scores [M] of `self.pool` for one query and their cost in forward-equivalents."""

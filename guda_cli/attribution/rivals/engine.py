@@ -43,11 +43,33 @@ class FullModel:
     """The same network as its training began, in evaluation mode."""
     moves: Callable[[str], bool]
     """Which parameters, by name, unlearning a query moves."""
+    flip: bool = False
+    """Whether the pool is looked at in both orientations, as training showed it."""
 
     @cached_property
     def pool(self) -> Samples:
         """`of_pool()`, made once."""
         return self.of_pool()
+
+    @cached_property
+    def seen(self) -> Samples:
+        """The pool's N images and, with `flip`, their N mirror images after them; these have own noise."""
+        if not self.flip:
+            return self.pool
+        import torch
+
+        from guda_cli.diffusion.cells import Samples
+
+        images, digests, labels = self.pool.images, self.pool.digests, self.pool.labels
+        return Samples(
+            torch.cat([images, images.flip(-1)]),
+            (*digests, *(f"{digest} mirrored" for digest in digests)),
+            None if labels is None else torch.cat([labels, labels]),
+        )
+
+    def orientations(self, found: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What was `found` [M, ...] for the images of `seen`, by orientation and image: [1 or 2, N, ...]."""
+        return found.reshape(1 + self.flip, -1, *found.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,15 +26,18 @@ class Fisher:
     diagonal: Mapping[str, Tensor]
     forwards: float
 
-    def damped(self, damping: float) -> dict[str, Tensor]:
+    def damped(self, damping: float, by_layer: bool = False) -> dict[str, Tensor]:
         """F + damping * mean(F), the mean over all entries of all tensors (1 where F is all zero).
 
-        Relative, so that it does not change when the loss is multiplied by a constant.
+        Relative, so that it does not change when the loss is multiplied by a constant. With `by_layer` each
+        tensor has its own mean; one that is all zero, and so has no gradient either, has that of all.
         """
-        count = sum(value.numel() for value in self.diagonal.values())
-        mean = sum(float(value.double().sum()) for value in self.diagonal.values()) / count
+        sizes = {name: value.numel() for name, value in self.diagonal.items()}
+        sums = {name: float(value.double().sum()) for name, value in self.diagonal.items()}
+        mean = sum(sums.values()) / sum(sizes.values())
         extra = damping * mean if mean > 0.0 else 1.0
-        return {name: value + extra for name, value in self.diagonal.items()}
+        own = {name: damping * sums[name] / sizes[name] for name in sizes if by_layer and sums[name] > 0.0}
+        return {name: value + own.get(name, extra) for name, value in self.diagonal.items()}
 
 
 def sample_bytes(weights: Weights) -> int:

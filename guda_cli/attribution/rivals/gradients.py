@@ -80,25 +80,30 @@ def gradient_features(
 def residuals(
     denoiser: Network, x0: Tensor, digests: Sequence[str], *,
     timesteps: Sequence[int], draws: int = 1, seed: int, batch_size: int = 256,
-    cond: Tensor | None = None, progress: Callable[[int], None] | None = None,
+    cond: Tensor | None = None, profile: bool = False, progress: Callable[[int], None] | None = None,
 ) -> npt.NDArray[np.float64]:  # fmt: skip
     """Relative residual norm |eps_theta - eps| / |eps| [N] of images x0, mean over timesteps and draws.
 
     The factor r_i of das (Lin et al. 2025). There it is the residual itself; this variant is divided by
     the length of the noise, so that it is a number near 1 for a network that knows nothing, near 0 for a
-    perfect one, whatever the image's size. Arguments and errors are as for `gradient_features`.
+    perfect one, whatever the image's size. With `profile` as in the authors' code: |eps_theta - eps| over
+    timesteps and draws as a vector of length 1, and the mean of that. It says how evenly an image's residuals
+    are spread over t, not how large they are. Arguments and errors are as for `gradient_features`.
     """
     network = _still(denoiser)
-    out = torch.zeros(len(x0), dtype=torch.float64)
+    out = torch.zeros(len(x0) * len(timesteps) * draws, dtype=torch.float64)
     samples, jobs = Samples(x0, tuple(digests), cond), _cells(denoiser, digests, timesteps, draws)
     for batch in batches(denoiser, samples, jobs, seed=seed, batch_size=batch_size):
         raw = network(batch.x_t, batch.t, batch.cond)
         error = to_noise(denoiser.schedule, raw, batch.x_t, batch.t) - batch.noise
-        ratio = _lengths([error.cpu().double()]) / _lengths([batch.noise.cpu().double()])
-        out.index_add_(0, batch.rows, ratio)
+        length = _lengths([error.cpu().double()])
+        out[batch.where] = length if profile else length / _lengths([batch.noise.cpu().double()])
         if progress:
             progress(len(batch.rows))
-    return np.asarray((out / (len(timesteps) * draws)).numpy())
+    cells = out.view(len(x0), -1)
+    if profile:
+        cells = torch.nn.functional.normalize(cells, dim=1)
+    return np.asarray(cells.mean(dim=1).numpy())
 
 
 def _value_of(

@@ -137,7 +137,10 @@ def _checked(features: AnyFloat) -> Array:
 
 
 class Influence(Engine):
-    """Gradient features of the pool and of the queries, and a ridge regression between them."""
+    """Gradient features of the pool and of the queries, and a ridge regression between them.
+
+    Where training mirrored images, a training image's features are the mean of its two orientations'.
+    """
 
     objective: str
     """What is differentiated: one of `gradients.OBJECTIVES`."""
@@ -157,17 +160,21 @@ class Influence(Engine):
 
     def expected_forwards(self) -> int:
         """See `Engine`: a gradient is a forward and a backward; residuals add a forward."""
-        return len(self.context.digests) * self.cells * (4 if self.by_residual else 3)
+        images = len(self.context.digests) * (1 + self.model.flip)
+        return images * self.cells * (4 if self.by_residual else 3)
 
     def prepare(self, advance: Advance) -> Prepared:
         """Features [N, d] of the pool, its residual norms [N] where they count, and the ridge."""
-        pool = self.model.of_pool()
-        arrays: Arrays = {"features": self._features(pool, lambda n: advance(3 * n)).astype(np.float64)}
+        pool, mean = self.model.seen, self._mean
+        features = self._features(pool, lambda n: advance(3 * n)).astype(np.float64)
+        arrays: Arrays = {"features": mean(features)}
         if self.by_residual:
-            arrays["residuals"] = gradients.residuals(
+            found = gradients.residuals(
                 self.denoiser, to_x0(pool.images), pool.digests, timesteps=self.timesteps,
                 draws=self.draws, seed=self.seed, cond=pool.labels, progress=advance,
+                profile=bool(self.values.get("das_profile")),
             )  # fmt: skip
+            arrays["residuals"] = mean(found)
         ridge = self._ridge(arrays["features"])
         arrays["ridge"] = np.array([ridge.value])
         arrays["features"] = arrays["features"].astype(np.float32)
@@ -180,6 +187,10 @@ class Influence(Engine):
         ridge, weights = float(prepared["ridge"][0]), prepared.get("residuals")
         found = scores(features, prepared["features"], ridge, weights=weights)
         return found, 3.0 * len(queries) * self.cells
+
+    def _mean(self, found: Array) -> Array:
+        """Over the orientations of each of the pool's images."""
+        return np.asarray(self.model.orientations(found).mean(axis=0))
 
     def _ridge(self, features: Array) -> Ridge:
         multiple = self.values["ridge"]
@@ -208,8 +219,16 @@ class DTrak(Influence):
 
 
 class Das(Influence):
-    """Of the network's mean output, each gradient of unit length, times the residuals (Lin et al. 2025)."""
+    """Of the network's mean output, each gradient of unit length, times the residuals (Lin et al. 2025).
+
+    With `das_squared` the squares of these scores, the authors' variant for a change of the squared output.
+    """
 
     objective = "mean"
     unit_norm = True
     by_residual = True
+
+    def scores(self, prepared: Arrays, queries: Sequence[Query]) -> tuple[Array, float]:
+        """See `Engine`."""
+        found, cost = super().scores(prepared, queries)
+        return (np.square(found) if self.values.get("das_squared") else found), cost

@@ -60,7 +60,10 @@ class MucsSpec:
 
 @dataclass(frozen=True, eq=False)
 class Unlearned:
-    """Weights after `steps` optimiser steps, the losses of the last batch seen, forward-equivalents."""
+    """Weights after `steps` optimiser steps, the losses of the last batch seen, forward-equivalents.
+
+    `forget` is bounded as in the loss.
+    """
 
     weights: dict[str, Tensor]
     steps: int
@@ -115,10 +118,12 @@ def retain_rows(network: FunctionalNetwork, retain: Samples, stream: Stream, ste
 def unlearn(
     network: FunctionalNetwork, weights: Weights, query: Samples, retain: Samples, null: float, spec: MucsSpec
 ) -> Unlearned:
-    """Weights after bounded ascent on the query: loss = retain - 0.2 min(forget, null).
+    """Weights after bounded ascent on the query: loss = mean(retain) - 0.2 mean(min(forget, null)).
 
-    Both terms are mean squared errors per pixel. Steps until the forget loss of a fresh batch is at 95 % of
-    `null`, or `max_steps`; a step draws new noise, so the stop is judged on noise that was not trained on.
+    Both terms are mean squared errors per pixel, a row a noised image. The bound is each row's: one above
+    `null` has no gradient, as in the authors' code. Steps until the bounded forget loss of a fresh batch is
+    at 95 % of `null`, or `max_steps`; a step draws new noise, so the stop is judged on noise that was not
+    trained on.
     `network` itself is not changed. Raises Diverged when a loss is not finite.
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
@@ -131,28 +136,28 @@ def unlearn(
             rows = forget_rows(network, query, spec, step)
             others = retain_rows(network, retain, stream, step)
             with torch.set_grad_enabled(step < spec.max_steps):
-                forget = row_losses(network, leaves, rows).mean()
+                forget = row_losses(network, leaves, rows)
+                bounded = forget.clamp(max=null).mean()
                 kept = row_losses(network, leaves, others).mean()
-            seen = _finite(forget, kept, step)
+            _check_finite(forget.mean() + kept, step)
             spent += spec.forget_batch + spec.retain_batch
-            reached = seen[0] >= spec.bound * null
+            reached = float(bounded.detach()) >= spec.bound * null
             if reached or step == spec.max_steps:
                 break
-            _descend(optimizer, leaves, kept - spec.forget_weight * forget.clamp(max=null), spec)
+            _descend(optimizer, leaves, kept - spec.forget_weight * bounded, spec)
             step, spent = step + 1, spent + 2.0 * (spec.forget_batch + spec.retain_batch)
     final = {name: value.detach() for name, value in leaves.items()}
-    return Unlearned(final, step, *seen, reached, spent)
+    return Unlearned(final, step, float(bounded.detach()), float(kept.detach()), reached, spent)
 
 
-def _finite(forget: Tensor, kept: Tensor, step: int) -> tuple[float, float]:
-    losses = float(forget.detach()), float(kept.detach())
-    if not all(map(math.isfinite, losses)):
+def _check_finite(loss: Tensor, step: int) -> None:
+    """Diverged unless `loss` is; the unbounded one, as the bound would hide an infinite row."""
+    if not math.isfinite(float(loss.detach())):
         raise Diverged(
-            f"the loss became {sum(losses)} at step {step} of unlearning a query",
+            f"the loss became {float(loss.detach())} at step {step} of unlearning a query",
             why="the learning rate is too high for this model",
             fix="a smaller learning rate for mucs; nothing was stored",
         )
-    return losses
 
 
 def _descend(

@@ -35,10 +35,16 @@ from guda_cli.training.loop import Diverged
 
 @dataclass(frozen=True)
 class AscentSpec:
-    """The step: `rise` of the query's loss that it aims at, and the Fisher's relative `damping`."""
+    """The step: `rise` of the query's loss that it aims at, and the Fisher's relative `damping`.
+
+    `by_layer`: of each tensor by its own mean. The means of layers differ by orders of magnitude: with one
+    damping for all, layers far below it move as if they had no preconditioner, and those far above as if they
+    were not damped.
+    """
 
     rise: float = 1.0
     damping: float = 0.01
+    by_layer: bool = False
     tolerance: float = 0.1  # share of `rise` by which it may be missed
     evaluations: int = 10  # at most
 
@@ -139,7 +145,7 @@ def unlearning_step(
     that loss. No oracle, group or other query is looked at. A query at a stationary point stays put.
     """
     before, gradient = query_gradient(network, weights, query, at, seed=seed, batch_size=batch_size)
-    damped = fisher.damped(spec.damping)
+    damped = fisher.damped(spec.damping, spec.by_layer)
     direction = {name: value / damped[name] for name, value in gradient.items()}
     slope = sum(float((g * direction[name]).double().sum()) for name, g in gradient.items())
     if not (math.isfinite(before) and math.isfinite(slope)):
@@ -204,7 +210,10 @@ class UnlearnQuery(ByQuery):
 
     def one(self, prepared: Arrays, query: Samples) -> tuple[Array, float]:
         """See `ByQuery`."""
-        spec = AscentSpec(rise=float(self.values["query_rise"]), damping=float(self.values["damping"]))
+        spec = AscentSpec(
+            rise=float(self.values["query_rise"]), damping=float(self.values["damping"]),
+            by_layer=bool(self.values.get("damping_by_layer")),
+        )  # fmt: skip
         found = score_query(
             self.network, self._weights, query, self.pool, prepared["base"], self._fisher(prepared),
             self.at, self.at, spec, seed=self.seed, batch_size=self.batch_size,

@@ -143,7 +143,7 @@ class Matched(Anchor):
         count = self.count[batch.indices]
         offset = (uniform("anchor.partner", self.problem, batch) * count).long()
         rows = self.partners[(self.first[batch.indices] + offset).clamp(max=len(self.partners) - 1)]
-        x0 = to_x0(self.problem.images[rows]).to(batch.x_t.device)
+        x0 = batch.turned(to_x0(self.problem.images[rows]).to(batch.x_t.device))
         x_t = add_noise(self.schedule, x0, batch.noise, batch.t)
         prompts = [self.text.prompts[row] for row in rows.tolist()]
         alone = count == 0
@@ -174,20 +174,23 @@ def descriptors_of(text: TextProblem, image: int) -> tuple[str, ...]:
 def mean_embeddings(table: Tensor, owned: Sequence[Sequence[int]]) -> Tensor:
     """Mean unit embedding [B, D] of the rows of `table` [M, D] that each of B owners has, 0 without any.
 
-    Of a style's descriptors it is the style's prototype p_s, of a prompt's own descriptors its e(c).
+    Of a style's descriptors it is the style's prototype p_s, of a prompt's own descriptors its e(c). Both are
+    of unit length again, as in the code of Murata et al. 2026: else beta would count for less, and styles of
+    few or like descriptors be preferred.
     """
-    unit = torch.nn.functional.normalize(table.cpu().double(), dim=1)
+    normalize = torch.nn.functional.normalize
+    unit = normalize(table.cpu().double(), dim=1)
     owner = torch.tensor([i for i, rows in enumerate(owned) for _ in rows], dtype=torch.int64)
     row = torch.tensor([j for rows in owned for j in rows], dtype=torch.int64)
     total = torch.zeros(len(owned), table.shape[1], dtype=torch.float64).index_add_(0, owner, unit[row])
-    return total / torch.bincount(owner, minlength=len(owned)).clamp_min(1).unsqueeze(1)
+    return normalize(total, dim=1)
 
 
 def awss(e: Tensor, p: Tensor, retained: Tensor, beta: float, eta: float) -> Tensor:
     """pi [B, S] = (1 - eta) softmax_s(beta <e, p_s>) + eta / |S_retain| over `retained` [S], 0 elsewhere.
 
-    `e` [B, D] are mean embeddings of prompts, `p` [S, D] of styles; in log space. ValueError when no style is
-    retained.
+    `e` [B, D] are `mean_embeddings` of prompts, `p` [S, D] of styles; in log space. ValueError when no style
+    is retained.
     """
     if not bool(retained.any()):
         raise ValueError("no style is retained")

@@ -13,6 +13,7 @@ from guda_cli.data.styles import ParsedPrompt
 from guda_cli.diffusion.prompt_bank import PromptBank
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.sections import TextSpec, UnlearnSpec
+from guda_cli.training.stream import oriented
 from guda_cli.unlearning import catalog
 
 
@@ -21,7 +22,7 @@ class ForgetBatch:
     """The group's entries of one step: image `indices` [F], clean `x0`, `noise`, `x_t`, `t` [F], `cond`.
 
     `rows` [F] are their places among the entries that are computed together; these are `only` [n] (None: all)
-    of the `size` entries of step number `step`.
+    of the `size` entries of step number `step`. `flip` [F] are the entries shown mirrored (None: none is).
     """
 
     indices: Tensor
@@ -34,6 +35,11 @@ class ForgetBatch:
     step: int = 0
     size: int = 0
     only: Tensor | None = None
+    flip: Tensor | None = None
+
+    def turned(self, images: Tensor) -> Tensor:
+        """`images` [F, ..., W], one or several for each entry, mirrored where the entry itself is."""
+        return images if self.flip is None else oriented(images, self.flip)
 
     def place(self, whole: Tensor, part: Tensor) -> Tensor:
         """`whole` [n, ...] with the group's rows replaced by `part` [F, ...]."""
@@ -70,7 +76,8 @@ class Problem:
 
     `cond` [N, ...] is each image's condition (int64 [N]: classes, or prompts in a bank); a share `dropout` of
     the entries is shown with `null` [...] instead, as in training. `guard` [N] are weights of the forget
-    terms. `text` is there for text-conditional models.
+    terms. `text` is there for text-conditional models. With `flip` every image is shown mirrored half of the
+    time, as it was in training.
     """
 
     images: Tensor
@@ -82,6 +89,7 @@ class Problem:
     dropout: float = 0.0
     guard: Tensor | None = None
     text: TextProblem | None = None
+    flip: bool = False
 
     def share(self, batch: ForgetBatch) -> Tensor:
         """How much each entry's forget term counts [F]: guard's weight within t_min..t_max, else 0."""

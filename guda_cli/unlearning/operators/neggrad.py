@@ -15,8 +15,9 @@ from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 class NegGrad:
     """L = (1/B) [sum over retain entries - lambda sum over forget entries of min(loss, null loss)].
 
-    The null loss is that of predicting the mean of the target: noise 0 and the mean image. An entry above
-    it has no gradient, so that ascent ends there (docs/methods.md).
+    The null loss is that of predicting the mean of the target: noise 0 and the mean image (of both
+    orientations, where training showed both). An entry above it has no gradient, so that ascent ends there
+    (docs/methods.md).
     """
 
     def __init__(
@@ -28,6 +29,8 @@ class NegGrad:
             self.mean = (mean / 127.5 - 1.0).float()
         else:
             self.mean = problem.images.mean(0, dtype=torch.float64).float()
+        if problem.flip:
+            self.mean = (self.mean + self.mean.flip(-1)) / 2
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """The entries as they are."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser, coefficients, to_x0
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.training.stream import oriented
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
@@ -77,7 +78,11 @@ def ratio_weights(log_ratio: Tensor, inside: Tensor) -> Tensor:
 
 
 class Retrack(Redirecting):
-    """The operator: K nearest retain images of every image of the group, found once."""
+    """The operator: K nearest retain images of every image of the group, found once.
+
+    Where training showed mirrored images, these are retain images too, and a mirrored entry has the mirror
+    images of its neighbours: distances are the same.
+    """
 
     def __init__(
         self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
@@ -85,21 +90,33 @@ class Retrack(Redirecting):
         self.schedule, self.spec, self.problem = problem.schedule, problem.spec, problem
         flat = to_x0(problem.images.flatten(1))
         forget, retain = problem.forget.nonzero().flatten(), (~problem.forget).nonzero().flatten()
-        found = retain[nearest(flat[forget], flat[retain], self.spec.neighbours)]
+        known = both(to_x0(problem.images[retain])).flatten(1) if problem.flip else flat[retain]
+        found = nearest(flat[forget], known, self.spec.neighbours)
         self.table = torch.zeros(len(flat), found.shape[1], dtype=torch.int64)
-        self.table[forget] = found
+        self.table[forget] = retain[found % len(retain)]
+        self.mirrored = torch.zeros(self.table.shape, dtype=torch.bool)
+        self.mirrored[forget] = found >= len(retain)
         self.images = problem.images
-        self.group = flat[forget] if self.spec.density_ratio else None
-        self.retained = len(retain)
+        group = both(to_x0(problem.images[forget])).flatten(1) if problem.flip else flat[forget]
+        self.group = group if self.spec.density_ratio else None
+        self.retained = len(known)
 
     def redirect(self, batch: ForgetBatch) -> Redirect:
         """eps_bar for each entry; entries outside the window t_min * T .. t_max * T get weight 0."""
-        neighbours = to_x0(self.images[self.table[batch.indices]]).to(batch.x_t.device)
+        neighbours = self._neighbours(batch).to(batch.x_t.device)
         target = target_noise(self.schedule, batch.x_t, batch.t, neighbours, batch.noise, self.spec.cap)
         weight = catalog.value(self.spec, "forget_weight") * self.problem.share(batch)
         if self.group is not None:
             weight = weight * self._ratios(batch, neighbours).to(weight)
         return Redirect(target, weight)
+
+    def _neighbours(self, batch: ForgetBatch) -> Tensor:
+        """The entries' neighbours [F, K, C, H, W]."""
+        found = to_x0(self.images[self.table[batch.indices]])
+        if batch.flip is None:
+            return found
+        turned = oriented(found.flatten(0, 1), self.mirrored[batch.indices].flatten()).view_as(found)
+        return batch.turned(turned)
 
     def _ratios(self, batch: ForgetBatch, neighbours: Tensor) -> Tensor:
         """Weights from p_-k(x_t) / p_k(x_t) [F]: the full ReTrack objective.
@@ -118,6 +135,29 @@ class Retrack(Redirecting):
         own = log_density_sum(self.schedule, x_t, t, self.group)
         log_ratio = near - math.log(self.retained) - own + math.log(len(self.group))
         return ratio_weights(log_ratio, self.problem.share(batch).cpu() > 0)
+
+
+class RetrackZero(Redirecting):
+    """Noise 0 is the target of every entry of the group.
+
+    What the public code of Murata et al. 2026 trains towards: it exponentiates the weights' exponents, about
+    -dim/2, as they are and divides by their sum + 1e-8, so that at 32x32x3 all weights are 0.
+    """
+
+    def __init__(
+        self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
+    ) -> None:
+        self.schedule, self.problem = problem.schedule, problem
+
+    def redirect(self, batch: ForgetBatch) -> Redirect:
+        """Zeros; entries outside the window t_min * T .. t_max * T get weight 0."""
+        weight = catalog.value(self.problem.spec, "forget_weight") * self.problem.share(batch)
+        return Redirect(torch.zeros_like(batch.noise), weight)
+
+
+def both(images: Tensor) -> Tensor:
+    """`images` [N, ..., W] and after them their mirror images: [2N, ..., W]."""
+    return torch.cat([images, images.flip(-1)])
 
 
 def nearest(forget: Tensor, retain: Tensor, k: int, *, block: int = 2048) -> Tensor:

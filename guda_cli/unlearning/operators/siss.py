@@ -52,10 +52,10 @@ class Siss(TwoGradients):
         self.retain = (~problem.forget).nonzero().flatten()
 
     def _partner(self, batch: ForgetBatch) -> Tensor:
-        """The retain image x [F, C, H, W] that each entry of the group is paired with."""
+        """The retain image x [F, C, H, W] that each entry of the group is paired with, turned alike."""
         drawn = uniform("siss.partner", self.problem, batch)
         rows = self.retain[(drawn * len(self.retain)).long()]
-        return to_x0(self.problem.images[rows]).to(batch.x0.device)
+        return batch.turned(to_x0(self.problem.images[rows]).to(batch.x0.device))
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """Latents m_t of the mixture: with probability lambda the group's own, else x with the same noise."""

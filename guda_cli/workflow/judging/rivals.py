@@ -17,9 +17,10 @@ from guda_cli.sections import UnlearnSpec, to_dict
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
 from guda_cli.workflow.judging.bench import Bench
+from guda_cli.workflow.keys.text_settings import orientations
 from guda_cli.workflow.scoring import instance_settings
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
-from guda_cli.workflow.scoring.instance_store import ScoreTable, preparation
+from guda_cli.workflow.scoring.instance_store import ALSO, ScoreTable, also, preparation
 from guda_cli.workflow.scoring.pool import Pool
 
 
@@ -127,20 +128,22 @@ def _over_seeds(
 def variant_name(bench: Bench, settings: Mapping[str, Any]) -> str:
     """`guda (retrack)`, with what differs from the recipe's settings of that operator.
 
-    Settings that came later (`params`, `guard`, ...) are named wherever they are in force. A list of seeds
-    is not.
+    Settings that came later (`params`, `guard`, ...) are named wherever they are in force; what an earlier
+    version did not do yet, as lacking. A list of seeds is not.
     """
     later = {name: settings.get(name, default) for name, default in catalog.DEFAULTS.items()}
     operator, spec = str(settings["operator"]), bench.project.recipe.unlearn
     if operator != spec.operator:
         spec = UnlearnSpec(**catalog.switched(to_dict(spec), operator))
-    mine = catalog.settings(dataclasses.replace(spec, **later))
+    marks = {**catalog.row(operator).also, **orientations(bench.project.recipe)}
+    mine = catalog.settings(dataclasses.replace(spec, **later)) | marks
     shown = [
         f"{key} {value}"
         for key, value in settings.items()
         if (key in later or mine.get(key) != value) and not isinstance(value, list)
     ]
-    return f"guda ({', '.join([operator, *shown])})"
+    lacking = [f"without {key}" for key in marks if key not in settings]
+    return f"guda ({', '.join([operator, *shown, *lacking])})"
 
 
 def _unlearned_rival(
@@ -176,13 +179,15 @@ def _instances(bench: Bench, out: Found) -> None:
             seen.setdefault(text, []).append(record)
     for text, records in seen.items():
         method, values = json.loads(text)
-        _instance_rival(bench, method, values, records, out)
+        spec = MethodSettings(method, values, bench.project.recipe.attribution.aggregate)
+        wanted = also(bench.project, spec)
+        alike = [r for r in records if {name: r.params[name] for name in ALSO & r.params.keys()} == wanted]
+        if alike:
+            _instance_rival(bench, spec, alike, out)
 
 
-def _instance_rival(
-    bench: Bench, method: str, values: dict[str, Any], records: list[ActionRecord], out: Found
-) -> None:
-    spec = MethodSettings(method, values, bench.project.recipe.attribution.aggregate)
+def _instance_rival(bench: Bench, spec: MethodSettings, records: list[ActionRecord], out: Found) -> None:
+    values = spec.values
     prepared = bench.project.store.lookup(preparation(bench.project, bench.found.full, spec).key)
     if prepared is None:
         return
@@ -221,6 +226,7 @@ def _instance_name(bench: Bench, spec: MethodSettings, prepared: ActionRecord) -
         return name
     mine = instance_settings.settings(spec.method, bench.project.recipe.attribution).values
     differs = [f"{key} {value}" for key, value in spec.values.items() if mine.get(key) != value]
+    differs += [f"without {key}" for key in mine if key not in spec.values]
     return f"{name} ({', '.join(differs)})" if differs else name
 
 

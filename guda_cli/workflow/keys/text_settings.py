@@ -35,10 +35,18 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 def operator_settings(recipe: Recipe) -> dict[str, Any]:
     """`catalog.settings` with what the encoder of the anchors' descriptors is instead of where it lies."""
-    found = catalog.settings(recipe.unlearn)
+    found = catalog.settings(recipe.unlearn) | orientations(recipe)
     if found.get("anchor_encoder"):
         found["anchor_encoder"] = clip_folder.identity(found["anchor_encoder"])
     return found
+
+
+def orientations(recipe: Recipe) -> dict[str, bool]:
+    """`flip`, where images are unlearned as they are trained on, mirrored half of the time.
+
+    Left out where they are not: the keys of these unlearnings are as before.
+    """
+    return {"flip": True} if recipe.train.flip else {}
 
 
 def read_latents(recipe: Recipe, full: ActionRecord) -> dict[str, str]:

@@ -150,6 +150,7 @@ class Builder:
         return Problem(
             space.training_images, self._members(removal), models.schedule, recipe.unlearn,
             space.training_conditions, None if null is None else torch.tensor(null), space.dropout, text=text,
+            flip=recipe.train.flip,
         )  # fmt: skip
 
     def _trainable(self, models: Models) -> torch.nn.Module:
@@ -163,15 +164,17 @@ class Builder:
         return self._teacher
 
     def _check(self, models: Models, kept: Weights, forget: torch.Tensor) -> check.CheckResult:
-        spec, images, cond = (
-            self.project.recipe.unlearn, self.space.training_images, self.space.training_conditions
-        )  # fmt: skip
+        recipe, images = self.project.recipe, self.space.training_images
+        spec, cond, flip = recipe.unlearn, self.space.training_conditions, recipe.train.flip
         side = check.side_of(spec.steps, spec.batch_size)
         sides = [check.evaluation_rows(mask, side) for mask in (forget, ~forget)]
         found = []
         for changes in ({}, subsets.changes(models.base, kept)):
             denoiser = models.swapped(changes)
-            losses = [check.losses(denoiser, images, rows, models.batch_size, cond=cond) for rows in sides]
+            losses = [
+                check.losses(denoiser, images, rows, models.batch_size, cond=cond, flip=flip)
+                for rows in sides
+            ]
             found.append(losses)
         (group, rest), (group_after, rest_after) = found
         return check.judge((group, group_after), (rest, rest_after))

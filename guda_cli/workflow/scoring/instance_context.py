@@ -29,14 +29,14 @@ def context_of(
         membership=pool.data.membership,
         indices=pool.indices,
         digests=pool.digests,
-        load=lambda: full_model(jobs.models(full), pool),
+        load=lambda: full_model(jobs.models(full), pool, settings.row.mirrors),
         encoder=settings.encoder,
         device=device,
     )
 
 
-def full_model(models: Models, pool: Pool) -> FullModel:
-    """The full model as engines see it."""
+def full_model(models: Models, pool: Pool, mirrors: bool) -> FullModel:
+    """The full model as engines see it; `mirrors` those that look at both orientations of the pool."""
     return FullModel(
         denoiser=models.use(models.full),
         batch_size=models.batch_size,
@@ -44,6 +44,7 @@ def full_model(models: Models, pool: Pool) -> FullModel:
         of_queries=lambda queries: _of_queries(models, queries),
         untrained=lambda: models.denoiser(models.untrained(models.project.recipe.train.seed).eval()),
         moves=models.family.moves_for_query,
+        flip=mirrors and models.project.recipe.train.flip,
     )
 
 

@@ -20,11 +20,22 @@ from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
 
+ALSO = {"flip", "revision"}
+"""Names of what `also` gives."""
+
+
+def also(project: Project, method: MethodSettings) -> dict[str, Any]:
+    """What beside its settings decides a method's scores; left out where it is as it ever was."""
+    flip = method.row.mirrors and project.recipe.train.flip
+    revision = {} if method.row.revision == 1 else {"revision": method.row.revision}
+    return revision | ({"flip": True} if flip else {})
+
 
 def preparation(project: Project, full: ActionRecord, method: MethodSettings) -> Action:
     """What a method computes once for a model and its training images."""
     inputs = {"dataset": project.data.blob}
     params: dict[str, Any] = {"method": method.method, "values": dict(method.values)}
+    params |= also(project, method)
     if method.row.of_model:
         inputs |= model_blobs(full)
         params |= read_latents(project.recipe, full)
@@ -46,6 +57,7 @@ def remember(
         "method": method.method,
         "values": dict(method.values),
         "queries": hashlib.sha256(listing.encode()).hexdigest(),
+        **also(project, method),
     }
     inputs = {"full": full.outputs["weights"], "dataset": project.data.blob}
     action = Action("score", params, inputs, f"{method.name} scores of {len(queries)} images")
@@ -84,6 +96,7 @@ class ScoreTable:
     ) -> ScoreTable:
         """The table of a method's scores, from the preparation whose blob is `prepared`."""
         params = {"method": method.method, "values": dict(method.values), "compute": dict(compute)}
+        params |= also(project, method)
         inputs = {"prepared": prepared, "dataset": project.data.blob}
         inputs |= model_blobs(full)
         return ScoreTable(project, *table_spec("instance-scores", params, inputs))
