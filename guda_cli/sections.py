@@ -210,6 +210,7 @@ class ScoreSpec:
     grid: str = "strata"  # strata (wide where terms are small) | strata:even | stride:N | all
     draws: int = 2
     weighting: str = "min-snr:5"
+    most_draws: int = 16  # at most, for a group of which it is not clear whether it stands out
     calibration: int = 200  # training images that verdicts are calibrated on (0: no verdicts)
     dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64
     seed: int = 0

@@ -55,6 +55,14 @@ def score(
     draws: Annotated[
         int | None, typer.Option("--draws", min=1, help="Noise draws a timestep [the recipe's].")
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="SE|P%",
+            help="Draw more until the first group's score has this error, or is so sure to be the first.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of noise and timesteps [the recipe's].")
     ] = None,
@@ -159,6 +167,8 @@ def score(
         seed=defaults.seed if seed is None else seed,
         given=Given(class_, tuple(prompt or ()), prompts),
         oracle_seeds=tuple(parse_seeds(seeds)) if seeds else (),
+        most_draws=defaults.most_draws,
+        until=until or "",
     )
     if shares:
         if method != "guda" or instances or map_path or csv:

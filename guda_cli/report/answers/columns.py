@@ -241,6 +241,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         css="c-z",
     ),
     ScoreColumn("p", value=lambda line: line.entry.p, data=_DATA),
+    ScoreColumn("draws", value=lambda line: line.entry.draws, data=_DATA),
     ScoreColumn(
         "stands_out",
         kind=Kind.MARK,

@@ -23,7 +23,7 @@ class GroupScore:
 
     ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval, None for methods
     without Monte-Carlo error; ``z``, ``p`` and ``stands_out`` compare with what groups score on calibration
-    images that are not theirs, and are None where there are none.
+    images that are not theirs, and are None where there are none. ``draws`` are the noises a timestep.
     """
 
     group: str
@@ -34,6 +34,7 @@ class GroupScore:
     z: float | None = None
     p: float | None = None
     stands_out: bool | None = None
+    draws: int | None = None
 
 
 class InstanceScore(NamedTuple):
@@ -53,7 +54,8 @@ class QueryResult:
     tell. ``unlike`` says that the image is unlike the training data, and that therefore none is named.
     ``pixels`` are uint8 ``[C, H, W]``. ``instances`` are the training images of the highest score, highest
     first, for methods that score single images. ``condition`` is the class it was scored with, ``prompts``
-    what it was scored with by a text-to-image model (("",): the empty prompt).
+    what it was scored with by a text-to-image model (("",): the empty prompt). ``confidence`` is how sure
+    the first group is to be the first, as far as the Monte-Carlo error goes.
     """
 
     name: str
@@ -69,6 +71,7 @@ class QueryResult:
     condition: str | None = None
     prompts: tuple[str, ...] = ()
     unlike: bool | None = None
+    confidence: float | None = None
 
 
 class Counterpart(NamedTuple):

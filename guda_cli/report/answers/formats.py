@@ -54,6 +54,8 @@ def query_document(query: QueryResult) -> dict[str, Any]:
     }
     if query.unlike is not None:
         document["unlike"] = query.unlike
+    if query.confidence is not None:
+        document["confidence"] = query.confidence
     if query.condition is not None:
         document["class"] = query.condition
     if query.prompts:

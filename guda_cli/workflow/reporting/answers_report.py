@@ -23,6 +23,7 @@ from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, rem
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.stored_scores import StoredScores
 
 TOO_FEW = "there are too few training images, or score.calibration is 0"
 
@@ -65,7 +66,10 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     groups, calibration = found.mean(cells), _calibration(project, found, reading, last)
     looks, names = looks_like(project, queries), [what.name for what in groups]
-    found_answers = tuple(answers.assemble(reading, queries, cells[""], groups, looks, calibration))
+    scores = StoredScores(project, found, reading, last, queries).scores(cells)
+    found_answers = tuple(
+        answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration)
+    )
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,

@@ -19,6 +19,7 @@ from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.diffusion.weighting import Weighting
 from guda_cli.report.answers.content import GroupScore, QueryResult
 from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.scoring.refining import Scores
 
 LEVEL = 0.05  # of a false "stands out" anywhere among an image's groups
 STRANGE = 0.01  # of training images would be called unlike themselves
@@ -50,35 +51,48 @@ def scores_of(
     reading: Reading, full: Array, groups: Mapping[Removal, Array]
 ) -> dict[Removal, delta_elbo.Estimate]:
     """The scores of groups from -ELBO terms [queries, draws, n] of the full and counterfactual models."""
+    return {what: score_of(reading, full, terms) for what, terms in groups.items()}
+
+
+def score_of(reading: Reading, full: Array, without: Array) -> delta_elbo.Estimate:
+    """The score of one group from terms [queries, draws, n] of the full model and of the one without it."""
     multiplier = reading.weighting.multiplier(reading.schedule)
-    return {
-        what: delta_elbo.delta_elbo(full, terms, reading.grid, multiplier) for what, terms in groups.items()
-    }
+    return delta_elbo.delta_elbo(full, without, reading.grid, multiplier)
 
 
 def assemble(
     reading: Reading,
     queries: Sequence[Query],
     full: Array,
-    groups: Mapping[Removal, Array],
+    groups: Sequence[Removal],
+    scores: Scores,
     looks_like: Sequence[str | None],
     calibration: Calibration | None,
 ) -> list[QueryResult]:
-    """One result a query from -ELBO terms [queries, draws, n] of the full and counterfactual models.
+    """One result a query from its scores of the groups.
 
-    `calibration` is of the same groups in the same order; without one there are no verdicts.
+    `full` are the full model's -ELBO terms [queries, draws, n]. `calibration` is of the same groups in the
+    same order; without one there are no verdicts.
     """
-    found = scores_of(reading, full, groups)
     elbo = delta_elbo.estimate(full, reading.grid, np.ones(reading.schedule.T + 1))
-    judged = _judged(reading, full, found, calibration)
+    judged = None if calibration is None else _judged(reading, full, scores, calibration)
+    reach, sure = scores.reach, scores.first_is_first
     out = []
     for i, query in enumerate(queries):
-        entries = [_entry(what.name, one, i, judged, j) for j, (what, one) in enumerate(found.items())]
+        entries = [_entry(what.name, scores, reach, judged, i, j) for j, what in enumerate(groups)]
         entries.sort(key=lambda entry: (-entry.score, entry.group))
-        own = (float(elbo.value[i]), float(elbo.se[i]))
+        found = _result(query, tuple(entries), looks_like[i])
         unlike = None if judged is None else bool(judged.unlike[i])
-        out.append(_result(reading, query, tuple(entries), looks_like[i], own, unlike))
+        confidence = float(sure[i]) if len(entries) > 1 and np.isfinite(sure[i]) else None
+        found = replace(found, unlike=unlike, confidence=confidence)
+        out.append(_with_elbo(reading, found, float(elbo.value[i]), float(elbo.se[i])))
     return out
+
+
+def unlike(reading: Reading, full: Array, calibration: Calibration) -> Mask:
+    """Which queries [Q] are unlike the training data, from the full model's terms."""
+    profiles = calibrations.profiles(full, reading.grid, reading.schedule.elbo_weight)
+    return np.asarray(calibration.unlike(profiles) <= STRANGE)
 
 
 class _Judged(NamedTuple):
@@ -90,50 +104,38 @@ class _Judged(NamedTuple):
     unlike: Mask
 
 
-def _judged(
-    reading: Reading,
-    full: Array,
-    found: Mapping[Removal, delta_elbo.Estimate],
-    calibration: Calibration | None,
-) -> _Judged | None:
-    if calibration is None:
-        return None
-    values = np.stack([one.value for one in found.values()], axis=1)
-    p = calibration.p_values(values)
-    profiles = calibrations.profiles(full, reading.grid, reading.schedule.elbo_weight)
-    unlike = calibration.unlike(profiles) <= STRANGE
-    return _Judged(calibration.z(values), p, (p <= LEVEL) & ~unlike[:, None], unlike)
+def _judged(reading: Reading, full: Array, scores: Scores, calibration: Calibration) -> _Judged:
+    p, strange = calibration.p_values(scores.value), unlike(reading, full, calibration)
+    return _Judged(calibration.z(scores.value), p, (p <= LEVEL) & ~strange[:, None], strange)
 
 
-def _entry(name: str, estimate: delta_elbo.Estimate, i: int, judged: _Judged | None, j: int) -> GroupScore:
-    score, se, reach = (float(values[i]) for values in (estimate.value, estimate.se, estimate.reach))
-    low, high = score - reach, score + reach
+def _entry(name: str, scores: Scores, reach: Array, judged: _Judged | None, i: int, j: int) -> GroupScore:
+    score, se = float(scores.value[i, j]), float(scores.se[i, j])
+    low, high = score - float(reach[i, j]), score + float(reach[i, j])
+    found = GroupScore(name, score, se, low, high, draws=int(scores.draws[i, j]))
     if judged is None or not np.isfinite(judged.p[i, j]):
-        return GroupScore(name, score, se, low, high)
+        return found
     z, p = float(judged.z[i, j]), float(judged.p[i, j])
-    return GroupScore(name, score, se, low, high, z, p, bool(judged.stands_out[i, j]))
+    return replace(found, z=z, p=p, stands_out=bool(judged.stands_out[i, j]))
 
 
-def _result(
-    reading: Reading,
-    query: Query,
-    entries: tuple[GroupScore, ...],
-    looks: str | None,
-    elbo: tuple[float, float],
-    unlike: bool | None,
-) -> QueryResult:
+def _result(query: Query, entries: tuple[GroupScore, ...], looks: str | None) -> QueryResult:
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
-    found = QueryResult(
+    return QueryResult(
         query.name, query.digest, looks, query.pixels, entries, answer,
-        condition=query.condition, prompts=query.prompts, unlike=unlike,
+        condition=query.condition, prompts=query.prompts,
     )  # fmt: skip
-    if reading.unit != "nats" or reading.latent:  # the ELBO of a latent is not the image's
+
+
+def _with_elbo(reading: Reading, found: QueryResult, terms: float, se: float) -> QueryResult:
+    """With the image's own ELBO, where the terms' sum is that: of a latent it is not the image's."""
+    if reading.unit != "nats" or reading.latent or found.pixels is None:
         return found
-    dimensions = query.pixels.size
-    x0 = query.pixels[None].astype(np.float64) / 127.5 - 1.0
+    dimensions = found.pixels.size
+    x0 = found.pixels[None].astype(np.float64) / 127.5 - 1.0
     negative = (
-        elbo[0] + float(reading.schedule.prior_term(x0)[0]) + reading.schedule.decoder_constant(dimensions)
+        terms + float(reading.schedule.prior_term(x0)[0]) + reading.schedule.decoder_constant(dimensions)
     )
     bits = negative / (dimensions * math.log(2.0))
-    return replace(found, elbo_nats=-negative, bits_per_dim=bits, elbo_se=elbo[1])
+    return replace(found, elbo_nats=-negative, bits_per_dim=bits, elbo_se=se)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guda_cli.attribution.calibration import Calibration
+from guda_cli.attribution.delta_elbo import Estimate
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -26,15 +27,18 @@ from guda_cli.workflow.project.compute import known_compute, remember_compute
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered, term_sizes
+from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, refining, remembered, term_sizes
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.refining import More, Scores, refine
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
 
 if TYPE_CHECKING:
     from guda_cli.workflow.project.compute import Compute
     from guda_cli.workflow.scoring.terms import Engine
+
+MOST = 64  # draws at most, where a user asks for certainty
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Settings:
     seed: int
     oracle_seeds: tuple[int, ...] = ()
     given: Given = field(default_factory=Given)
+    most_draws: int = 0
+    """Draws at most of a score whose verdict hangs in the balance; none beyond `draws` where it is less."""
+    until: str = ""
+    """How sure the first group's score has to be (`refining.until`)."""
 
 
 class ScoreRun:
@@ -60,6 +68,8 @@ class ScoreRun:
         self.remember = remember  # for reports
         self.judges = remember and settings.method != SUBSETS.method
         weighting = weightings.parse(settings.weighting)
+        if settings.until:
+            refining.until(settings.until)
         grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)  # refuses what is none
         self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
         self.jobs = LazyJobs(project, self._setup)
@@ -235,8 +245,37 @@ class ScoreRun:
         if self.remember:
             remembered.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
-        looks, groups = looks_like(self.project, queries), self.found.mean(cells)
-        return answers.assemble(self.reading, queries, cells[""], groups, looks, calibration)
+        looks, full = looks_like(self.project, queries), cells[""]
+        found = answers.scores_of(self.reading, full, self.found.mean(cells))
+        scores = Scores.of(list(found.values()), self.reading.grid.draws)
+        scores = self._refined(queries, full, scores, calibration)
+        return answers.assemble(self.reading, queries, full, list(found), scores, looks, calibration)
+
+    def _refined(
+        self, queries: Sequence[Query], full: Array, scores: Scores, calibration: Calibration | None
+    ) -> Scores:
+        """With more draws where the verdict hangs in the balance, and where the user wants to be surer."""
+        s = self.settings
+        if s.until:
+            scores = refine(scores, refining.until(s.until), self._more(queries), max(MOST, s.most_draws))
+        if calibration is not None and s.most_draws > s.draws:
+            strange = answers.unlike(self.reading, full, calibration)
+            pending = refining.in_the_balance(calibration, answers.LEVEL, strange)
+            scores = refine(scores, pending, self._more(queries), s.most_draws)
+        return scores
+
+    def _more(self, queries: Sequence[Query]) -> More:
+        """Scores of one group for some of the queries from more draws; the tables take what is computed."""
+        groups = list(self.found.groups)
+
+        def more(j: int, rows: Sequence[int], draws: int) -> Estimate:
+            grid_spec, chosen = grids.with_draws(self.grid_spec, draws), [queries[i] for i in rows]
+            models = {model.label: model.record for model in self.found.groups[groups[j]]}
+            cells = self._terms(grid_spec, chosen, lambda n: None, {"": self.found.full, **models})[1]
+            without = np.mean([cells[name] for name in models], axis=0)
+            return answers.score_of(self._reading(grid_spec), cells[""], without)
+
+        return more
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -257,13 +296,17 @@ class ScoreRun:
         return calibrating.calibrate(reading, cells[""], groups, known.members(groups))
 
     def _terms(
-        self, grid_spec: Mapping[str, Any], queries: list[Query], advance: Callable[[int], None]
+        self,
+        grid_spec: Mapping[str, Any],
+        queries: list[Query],
+        advance: Callable[[int], None],
+        records: Mapping[str, ActionRecord] | None = None,
     ) -> tuple[Tables, dict[str, Array]]:
-        """Terms of a block under every model, by removal name: from the tables, or computed into them."""
-        tables = self._tables(grid_spec, self._known_compute())
+        """Terms of a block under every model of `records`, by name: from the tables, or computed."""
+        tables = self._tables(grid_spec, self._known_compute(), records)
         cells = self._stored(tables, queries, advance)
         if cells is None:  # this process may round otherwise, and then adds to tables of its own
-            tables = self._tables(grid_spec, self._live_compute())
+            tables = self._tables(grid_spec, self._live_compute(), records)
             key = tables.block_key([query.digest for query in queries])
             with self.project.lease(key, f"scoring {len(queries)} images"):
                 cells = self._filled(tables, queries, advance)
@@ -286,7 +329,7 @@ class ScoreRun:
         """Terms of a block under every model, by removal name; what the tables lack is computed."""
         distinct, rows = len({query.digest for query in queries}), tables.grid.rows
         cells = {}
-        for name, record in self.found.records().items():
+        for name, record in tables.records.items():
 
             def compute(wanted: list[Query], grid: Grid, record: ActionRecord = record) -> Array:
                 return self._engine.terms(record, wanted, grid)
@@ -326,5 +369,11 @@ class ScoreRun:
             self.project.console.say("this model also predicts a variance; only its noise half is scored")
         return Engine(models, self.reading.grid, self.settings.seed, self.jobs.compute)
 
-    def _tables(self, grid_spec: Mapping[str, Any], compute: Mapping[str, Any]) -> Tables:
-        return Tables(self.project, self.found.records(), grid_spec, compute, self.schedule.T)
+    def _tables(
+        self,
+        grid_spec: Mapping[str, Any],
+        compute: Mapping[str, Any],
+        records: Mapping[str, ActionRecord] | None = None,
+    ) -> Tables:
+        models = self.found.records() if records is None else records
+        return Tables(self.project, models, grid_spec, compute, self.schedule.T)

@@ -39,7 +39,8 @@ class Tables:
         compute: Mapping[str, Any],
         T: int,
     ) -> None:
-        self.project, self.compute, self.grid = project, compute, grids.build(grid_spec, T)
+        self.project, self.records, self.compute = project, records, compute
+        self.grid = grids.build(grid_spec, T)
         seed = int(grid_spec["seed"])
         self.layers = [
             Layer(

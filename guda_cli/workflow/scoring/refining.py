@@ -1,0 +1,142 @@
+"""More draws where they are needed: where a verdict hangs in the balance, or an answer is not sure enough.
+
+Only the full model and the groups in question are drawn again, each time as often as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from guda_cli.attribution.calibration import Calibration
+from guda_cli.attribution.delta_elbo import Estimate
+from guda_cli.data.dataset import Mask
+from guda_cli.diffusion.schedule import Array
+from guda_cli.errors import UsageError
+
+BALANCE = 2.0  # standard errors within which a score is neither above a threshold nor below it
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores [Q, G] with their errors, the errors' degrees of freedom, and the draws each comes from."""
+
+    value: Array
+    se: Array
+    df: Array
+    draws: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(found: Sequence[Estimate], draws: int) -> Scores:
+        """From the estimates [Q] of each of the groups."""
+        value, se, df = (
+            np.stack(parts, axis=1)
+            for parts in ([one.value for one in found], [one.se for one in found], [one.df for one in found])
+        )
+        return Scores(value, se, df, np.full(value.shape, draws, dtype=np.int64))
+
+    @property
+    def reach(self) -> Array:
+        """How far each 95 % interval reaches to either side [Q, G]."""
+        return Estimate(self.value, self.se, self.df).reach
+
+    @property
+    def first_is_first(self) -> Array:
+        """How sure the first group of each query is [Q], as far as the Monte-Carlo error goes: a lower bound.
+
+        One less the probabilities (Bonferroni) that one of the others lies higher; the errors are taken as
+        independent, though scores share their noise, which makes it sure of less than it could be.
+        """
+        from scipy.special import stdtr
+
+        order = np.argsort(-self.value, axis=1, kind="stable")
+        value, se, df = (np.take_along_axis(part, order, axis=1) for part in (self.value, self.se, self.df))
+        gap, error = value[:, :1] - value[:, 1:], np.sqrt(se[:, :1] ** 2 + se[:, 1:] ** 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.where(error > 0, gap / error, np.where(gap > 0, np.inf, 0.0))
+        wrong = stdtr(np.minimum(df[:, :1], df[:, 1:]), -t).sum(axis=1)
+        return np.asarray(np.clip(1.0 - wrong, 0.0, 1.0))
+
+
+Pending = Callable[[Scores], Mask]
+"""Which scores [Q, G] are not sure enough yet."""
+More = Callable[[int, Sequence[int], int], Estimate | None]
+"""Scores of group j for some queries from so many draws; None where they are not to be had."""
+
+
+def refine(scores: Scores, pending: Pending, more: More, most: int) -> Scores:
+    """`scores`, those that are pending from twice the draws, and again, until none is or `most` is reached.
+
+    A group of which more is not to be had for some queries stays as it is for them.
+    """
+    value, se, df = (part.copy() for part in (scores.value, scores.se, scores.df))
+    draws = scores.draws.copy()
+    given_up = np.zeros(value.shape, dtype=np.bool_)
+    while True:
+        now = Scores(value, se, df, draws)
+        open_ = pending(now) & (2 * draws <= most) & ~given_up
+        if not open_.any():
+            return now
+        for j in np.flatnonzero(open_.any(axis=0)).tolist():
+            for count in np.unique(draws[open_[:, j], j]).tolist():
+                rows = np.flatnonzero(open_[:, j] & (draws[:, j] == count))
+                found = more(j, rows.tolist(), 2 * count)
+                if found is None:
+                    given_up[rows, j] = True
+                    continue
+                value[rows, j], se[rows, j], df[rows, j] = found.value, found.se, found.df
+                draws[rows, j] = 2 * count
+
+
+def in_the_balance(calibration: Calibration, level: float, unlike: Mask) -> Pending:
+    """Scores that lie within their error of where a group stands out; none of images that are `unlike`."""
+    edge = calibration.threshold(level)
+
+    def pending(scores: Scores) -> Mask:
+        near = np.abs(scores.value - edge) < BALANCE * scores.se
+        return np.asarray(near & ~unlike[:, None])
+
+    return pending
+
+
+def until(text: str) -> Pending:
+    """`--until`: a standard error that the first group's score must have, or how sure it must be (`95%`).
+
+    UsageError for anything else.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        wanted = float(number)
+    except ValueError:
+        wanted = float("nan")
+    if not (0 < wanted < 100 if percent else 0 < wanted < float("inf")):
+        raise UsageError(
+            f"--until {text!r} is neither a standard error nor a share of certainty",
+            why="a number is the error that the first group's score must have; 95% how sure it must be first",
+            fix="--until 95%",
+        )
+    return _sure(wanted / 100.0) if percent else _exact(wanted)
+
+
+def _exact(wanted: float) -> Pending:
+    def pending(scores: Scores) -> Mask:
+        first = scores.value == scores.value.max(axis=1, keepdims=True)
+        return np.asarray(first & (scores.se > wanted))
+
+    return pending
+
+
+def _sure(wanted: float) -> Pending:
+    """The first, and all that may lie above it."""
+
+    def pending(scores: Scores) -> Mask:
+        top = scores.value.argmax(axis=1)
+        rows = np.arange(len(top))
+        error = np.sqrt(scores.se**2 + scores.se[rows, top][:, None] ** 2)
+        near = scores.value > scores.value[rows, top][:, None] - 4.0 * error
+        return np.asarray(near & (scores.first_is_first < wanted)[:, None])
+
+    return pending

@@ -1,0 +1,81 @@
+"""Verdicts from the command line: calibrated once, kept in the store, told in every output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.workflow.fixtures import GROUPS, MODELS, QUERIES, ROWS, Cli, here
+
+JUDGED = ["--set", "score.calibration=44"]
+CALIBRATED = 44 * MODELS * ROWS
+
+
+def test_they_are_calibrated_once_for_all_images(cli: Cli, project: Path) -> None:
+    planned = cli("score", "q", "--dry-run", "--json", *JUDGED).document["steps"][-1]
+    assert (planned["what"], planned["forwards"]) == ("calibrating the verdicts", CALIBRATED)
+    done = cli("score", "q", "--json", *JUDGED, "--set", "score.most_draws=2")
+    assert f"({CALIBRATED:,} more forwards calibrated the verdicts, once for all images)" in done.stderr
+    for document in done.documents:
+        assert isinstance(document["answer"], list)
+        assert isinstance(document["unlike"], bool)
+        assert document["answer"] == [s["group"] for s in document["scores"] if s["stands_out"]]
+        assert 0 <= document["confidence"] <= 1
+        for entry in document["scores"]:
+            assert 1 / 45 <= entry["p"] <= 1
+            assert entry["stands_out"] == (entry["p"] <= 0.05 and not document["unlike"])
+    again = cli("score", "q", "--json", *JUDGED, "--set", "score.most_draws=2")
+    assert "every term was in the store, no model was run" in again.stderr
+    assert again.documents == done.documents
+    planned = cli("score", "q", "--dry-run", "--json", *JUDGED).document["steps"][-1]
+    assert (planned["status"], planned["forwards"]) == ("cached", 0)
+
+
+def test_the_report_says_how_often_they_are_wrong(cli: Cli, project: Path) -> None:
+    scored = cli("score", "q", "--json", *JUDGED).documents
+    found = cli("report", "--json", "--html", "r.html", *JUDGED).document
+    assert found["null"]["images"] == 44
+    assert 0 <= found["null"]["wrong_group"] <= 0.2
+    assert [q["answer"] for q in found["queries"]] == [d["answer"] for d in scored]
+    assert [q["scores"] for q in found["queries"]] == [d["scores"] for d in scored]  # with the same draws
+    assert "had a wrong group named" in Path("r.html").read_text()
+    bare = cli("report", "--json").document
+    assert bare["null"] is None
+    assert any("nothing says whether a group stands out" in text for text in bare["warnings"])
+
+
+def test_a_store_that_cannot_be_written_serves_them(cli: Cli, project: Path) -> None:
+    before = cli("score", "q", "--json", *JUDGED).documents
+    for path in sorted(Path(".guda").rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert cli("score", "q", "--json", *JUDGED).documents == before
+    finally:
+        for path in sorted(Path(".guda").rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_more_draws_are_taken_where_asked_and_kept(cli: Cli, project: Path) -> None:
+    [one] = cli("score", "q/00000.png", "--until", "1e-9", "--json").documents
+    drawn = {entry["group"]: entry["draws"] for entry in one["scores"]}
+    assert sorted(drawn.values()) == [2] * (len(GROUPS) - 1) + [64]  # only the first, up to the most
+    assert one["scores"][0]["draws"] == 64
+    again = cli("score", "q/00000.png", "--until", "1e-9", "--json")
+    assert "every term was in the store" in again.stderr
+    assert again.documents == [one]
+    report = {q["image"]: q for q in cli("report", "--json").document["queries"]}
+    assert report["q/00000.png"]["scores"] == one["scores"]
+    assert len(report) == QUERIES
+
+
+def test_until_is_checked_before_any_work(cli: Cli, project: Path) -> None:
+    done = cli("score", "q", "--until", "soon", code=2)
+    assert "neither a standard error nor a share" in done.stderr
+
+
+def test_calibration_images_are_in_the_store_with_their_groups(cli: Cli, project: Path) -> None:
+    cli("score", "q", *JUDGED)
+    [record] = here().records("calibration")
+    groups = json.loads(here().read_bytes(record.outputs["groups"]))
+    assert len(groups) == 44
+    assert {name for own in groups for name in own} == set(GROUPS)
