@@ -185,13 +185,15 @@ class Project:
         method: str = "guda",
         groups: Sequence[str] = (),
         seeds: Sequence[int] = (),
+        until: str = "",
         **settings: Any,
     ) -> Scores:
         """Scores of image files, or of the images in folders, by one method of `guda score`.
 
         `groups` names the groups (none: all that have a model), `seeds` the oracle's for method `logo`.
-        `settings` are of the recipe's sections `score` (weighting, grid, timesteps, draws, seed) and
-        `attribution`. An image that cannot be read is among `Scores.unreadable`.
+        `until` asks for a surer first group, as `--until`. `settings` are of the recipe's sections `score`
+        (weighting, grid, timesteps, draws, seed, most_draws, calibration) and `attribution`. An image that
+        cannot be read is among `Scores.unreadable`.
         """
         from guda_cli.sections import ScoreSpec
         from guda_cli.workflow.scoring.counterfactual_run import Settings
@@ -199,12 +201,14 @@ class Project:
 
         of_score = {field.name for field in dataclasses.fields(ScoreSpec)}
         sections = {name: "score" if name in of_score else "attribution" for name in settings}
-        project = self._open(changed={f"{sections[name]}.{name}": value for name, value in settings.items()})
+        changed = {f"{sections[name]}.{name}": value for name, value in settings.items()}
+        weighting = changed.pop("score.weighting", None)  # the strata stay those of the recipe's own
+        project = self._open(changed=changed)
         name = _one(method)
         spec = project.recipe.score
         asked = Settings(
-            name, tuple(groups), spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
-            oracle_seeds=tuple(seeds),
+            name, tuple(groups), weighting or spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
+            oracle_seeds=tuple(seeds), most_draws=spec.most_draws, until=until,
         )  # fmt: skip
         [run] = make_runs(project, [name], asked, self._session.options.device)
         return _scored(run, _paths(images))

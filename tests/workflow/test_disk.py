@@ -84,6 +84,8 @@ def test_a_read_only_store(cli: Cli, project: Path, mount: Mount) -> None:
     place = ["--store", store]
     done = cli("score", "q", "--json", *place)
     assert done.stdout == cli("score", "q", "--json").stdout
+    judged = ["--set", "score.calibration=44"]  # chosen, and scored, without being kept
+    assert cli("score", "q", "--json", *judged, *place).stdout == cli("score", "q", "--json", *judged).stdout
     cli("report", "--html", project / "r.html", *place)
     cli("status", *place)
     cli("store", "ls", *place)

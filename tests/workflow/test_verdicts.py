@@ -44,17 +44,6 @@ def test_the_report_says_how_often_they_are_wrong(cli: Cli, project: Path) -> No
     assert any("nothing says whether a group stands out" in text for text in bare["warnings"])
 
 
-def test_a_store_that_cannot_be_written_serves_them(cli: Cli, project: Path) -> None:
-    before = cli("score", "q", "--json", *JUDGED).documents
-    for path in sorted(Path(".guda").rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    try:
-        assert cli("score", "q", "--json", *JUDGED).documents == before
-    finally:
-        for path in sorted(Path(".guda").rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-
-
 def test_more_draws_are_taken_where_asked_and_kept(cli: Cli, project: Path) -> None:
     [one] = cli("score", "q/00000.png", "--until", "1e-9", "--json").documents
     drawn = {entry["group"]: entry["draws"] for entry in one["scores"]}

@@ -241,7 +241,6 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         css="c-z",
     ),
     ScoreColumn("p", value=lambda line: line.entry.p, data=_DATA),
-    ScoreColumn("draws", value=lambda line: line.entry.draws, data=_DATA),
     ScoreColumn(
         "stands_out",
         kind=Kind.MARK,
@@ -251,6 +250,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
     ),
     ScoreColumn("weighting", kind=Kind.TEXT, value=lambda line: line.weighting, data=_CSV),
     ScoreColumn("method", kind=Kind.TEXT, value=lambda line: line.method, data=_CSV),
+    ScoreColumn("draws", value=lambda line: line.entry.draws, data=_DATA),
 )
 
 
