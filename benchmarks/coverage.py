@@ -3,11 +3,11 @@
     python benchmarks/coverage.py --store .guda
     python benchmarks/coverage.py --store .guda --images 12 --noises 4 --weightings min-snr:5,elbo
 
-Computes the terms at every timestep (`--noises` draws) of training images under the full model and some models
-without a group: their mean is the truth. Then draws `--seeds` grids as `guda score` would, taking the terms
-from those, and prints for each weighting and number of draws the share of intervals that hold the truth, the
-worst image's, the standard error claimed and the true one; beside even strata and intervals of 1.96 errors.
-About as many forwards as T x images x noises x (groups + 1).
+Computes the terms at every timestep (`--noises` draws) of training images under the full model and some
+models without a group: their mean is the truth. Then draws `--seeds` grids as `guda score` would, taking the
+terms from those, and prints for each weighting and number of draws the share of intervals that hold the
+truth, the worst image's, the standard error claimed and the true one; beside even strata and intervals of
+1.96 errors. About as many forwards as T x images x noises x (groups + 1).
 """
 
 from __future__ import annotations

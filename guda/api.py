@@ -207,8 +207,8 @@ class Project:
         name = _one(method)
         spec = project.recipe.score
         asked = Settings(
-            name, tuple(groups), weighting or spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
-            oracle_seeds=tuple(seeds), most_draws=spec.most_draws, until=until,
+            name, tuple(groups), weighting or spec.weighting, spec.grid, spec.timesteps, spec.draws,
+            spec.seed, oracle_seeds=tuple(seeds), most_draws=spec.most_draws, until=until,
         )  # fmt: skip
         [run] = make_runs(project, [name], asked, self._session.options.device)
         return _scored(run, _paths(images))

@@ -75,13 +75,19 @@ class Calibration:
         p = np.minimum(1.0, self.factor * (1.0 + above) / (1.0 + len(self.largest)))
         return np.where(np.isfinite(self.scales), p, np.nan)
 
-    def z(self, scores: Array) -> Array:
-        """How far scores [Q, G] lie above what the group scores on others' images, in their deviations."""
+    @cached_property
+    def others(self) -> tuple[Array, Array]:
+        """Mean and deviation [G] of what each group scores on images of others; NaN where there are none."""
         others = np.where(self.members, np.nan, self.scores)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a group of all images has no others: NaN
+            warnings.simplefilter("ignore", RuntimeWarning)  # a group of all images has no others
             mean, sd = np.nanmean(others, axis=0), np.nanstd(others, axis=0, ddof=1)
-        return np.asarray((scores - mean) / np.where(sd > 0, sd, np.nan))
+        return mean, np.where(sd > 0, sd, np.nan)
+
+    def z(self, scores: Array) -> Array:
+        """How far scores [Q, G] lie above what the group scores on others' images, in their deviations."""
+        mean, sd = self.others
+        return np.asarray((scores - mean) / sd)
 
     def threshold(self, level: float) -> Array:
         """The score [G] from which on a group's p-value is at most `level`; infinite where none is."""

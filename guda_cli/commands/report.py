@@ -80,6 +80,12 @@ def report(
             "noise: what they had been, had these groups never been seen.",
         ),
     ] = False,
+    rank: Annotated[
+        str,
+        typer.Option(
+            "--rank", metavar="auto|score|z|per-image", help="What groups are ranked by, as in guda score."
+        ),
+    ] = "auto",
     gallery_images: Annotated[
         int | None,
         typer.Option("--gallery-images", metavar="N", min=1, help="--gallery of so many images [8]."),
@@ -113,7 +119,7 @@ def report(
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
             raise UsageError(f"{option} goes with --against logo")
-    model = _scores(project, method or "guda", chosen, instances, request)
+    model = _scores(project, method or "guda", chosen, instances, request, rank)
     _show_scores(session.console, model, html, csv, top)
 
 
@@ -126,7 +132,7 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
 
 
 def _scores(
-    project: Project, method: str, weighting: str, instances: int, gallery: Request | None
+    project: Project, method: str, weighting: str, instances: int, gallery: Request | None, rank: str
 ) -> ReportModel:
     from guda_cli.workflow.scoring.dispatch import parse_methods
 
@@ -135,7 +141,7 @@ def _scores(
         raise UsageError("one method a report", fix="--against logo compares several")
     from guda_cli.workflow.reporting.answers_report import of_method
 
-    return of_method(project, names[0], weighting, instances=instances, gallery=gallery)
+    return of_method(project, names[0], weighting, instances=instances, gallery=gallery, rank=rank)
 
 
 def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:

@@ -55,6 +55,14 @@ def score(
     draws: Annotated[
         int | None, typer.Option("--draws", min=1, help="Noise draws a timestep [the recipe's].")
     ] = None,
+    rank: Annotated[
+        str,
+        typer.Option(
+            "--rank",
+            metavar="auto|score|z|per-image",
+            help="What groups are ranked by; auto: the score, z where their sizes differ more than twofold.",
+        ),
+    ] = "auto",
     until: Annotated[
         str | None,
         typer.Option(
@@ -169,6 +177,7 @@ def score(
         oracle_seeds=tuple(parse_seeds(seeds)) if seeds else (),
         most_draws=defaults.most_draws,
         until=until or "",
+        rank=rank,
     )
     if shares:
         if method != "guda" or instances or map_path or csv:

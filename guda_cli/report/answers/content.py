@@ -166,7 +166,8 @@ class ReportModel:
     without the groups were compared; ``weighting``, ``grid`` and ``draws`` may be empty otherwise.
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
     of which there are ``matrix_counts[row]``. ``gallery`` is there where it was asked for. ``sentence`` says
-    how the method finds out, as the end of a sentence.
+    how the method finds out, as the end of a sentence; ``ranked`` by what groups are ranked, where it is not
+    the score.
     """
 
     title: str
@@ -194,6 +195,7 @@ class ReportModel:
     counterfactual: bool = True
     gallery: Gallery | None = None
     sentence: str = ""
+    ranked: str = ""
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

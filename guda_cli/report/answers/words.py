@@ -147,6 +147,7 @@ def method_facts(report: ReportModel) -> list[tuple[str, str]]:
         ("Timestep grid", grid),
         ("Noise draws", f"{report.draws}" if report.draws else ""),
         ("Seed", f"{report.seed}"),
+        ("Order", report.ranked),
         ("Recipe", report.recipe_name),
         ("Date", report.created),
     ]

@@ -23,20 +23,27 @@ from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, rem
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.ranking import AUTO, choose
 from guda_cli.workflow.scoring.stored_scores import StoredScores
 
 TOO_FEW = "there are too few training images, or score.calibration is 0"
 
 
 def of_method(
-    project: Project, method: str, weighting: str, *, instances: int = 0, gallery: Request | None = None
+    project: Project,
+    method: str,
+    weighting: str,
+    *,
+    instances: int = 0,
+    gallery: Request | None = None,
+    rank: str = AUTO,
 ) -> ReportModel:
     """Everything scored by one method of `guda score`, of whatever kind; errors as `build`.
 
     UsageError for a gallery of a method that makes no models.
     """
     if method in KINDS:
-        return build(project, method, weighting, gallery)
+        return build(project, method, weighting, gallery, rank)
     if gallery:
         raise UsageError(
             "--gallery needs models without the groups", why=f"{method} makes none", fix="--method guda"
@@ -46,7 +53,9 @@ def of_method(
     return instances_report.build(project, method, instances)
 
 
-def build(project: Project, method: str, weighting: str, gallery: Request | None = None) -> ReportModel:
+def build(
+    project: Project, method: str, weighting: str, gallery: Request | None = None, rank: str = AUTO
+) -> ReportModel:
     """Everything scored under `method`'s current models, on the grid used last; and a `gallery` where asked.
 
     Raises MissingError when there is no model or no scored image.
@@ -66,9 +75,10 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     groups, calibration = found.mean(cells), _calibration(project, found, reading, last)
     looks, names = looks_like(project, queries), [what.name for what in groups]
+    ranking = choose(rank, list(groups), project.data.counts, calibrated=calibration is not None)
     scores = StoredScores(project, found, reading, last, queries).scores(cells)
     found_answers = tuple(
-        answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration)
+        answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration, ranking)
     )
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
@@ -92,6 +102,7 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         warnings=tuple(_warnings(project, found, skipped, calibration is not None)),
         gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
         sentence=methods.find(method).sentence,
+        ranked=ranking.words,
         **summarise(found_answers, names)._asdict(),
     )
 

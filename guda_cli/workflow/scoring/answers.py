@@ -19,6 +19,7 @@ from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.diffusion.weighting import Weighting
 from guda_cli.report.answers.content import GroupScore, QueryResult
 from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.scoring.ranking import Ranking
 from guda_cli.workflow.scoring.refining import Scores
 
 LEVEL = 0.05  # of a false "stands out" anywhere among an image's groups
@@ -68,19 +69,22 @@ def assemble(
     scores: Scores,
     looks_like: Sequence[str | None],
     calibration: Calibration | None,
+    ranking: Ranking,
 ) -> list[QueryResult]:
     """One result a query from its scores of the groups.
 
     `full` are the full model's -ELBO terms [queries, draws, n]. `calibration` is of the same groups in the
-    same order; without one there are no verdicts.
+    same order; without one there are no verdicts. `ranking` says by what the groups are put in order.
     """
+    ranked = ranking.values(scores, calibration)
     elbo = delta_elbo.estimate(full, reading.grid, np.ones(reading.schedule.T + 1))
     judged = None if calibration is None else _judged(reading, full, scores, calibration)
-    reach, sure = scores.reach, scores.first_is_first
+    reach, sure = scores.reach, ranked.first_is_first
+    order = np.nan_to_num(ranked.value, nan=-np.inf)
     out = []
     for i, query in enumerate(queries):
-        entries = [_entry(what.name, scores, reach, judged, i, j) for j, what in enumerate(groups)]
-        entries.sort(key=lambda entry: (-entry.score, entry.group))
+        highest = sorted(range(len(groups)), key=lambda j: (-order[i, j], groups[j].name))
+        entries = [_entry(groups[j].name, scores, reach, judged, i, j) for j in highest]
         found = _result(query, tuple(entries), looks_like[i])
         unlike = None if judged is None else bool(judged.unlike[i])
         confidence = float(sure[i]) if len(entries) > 1 and np.isfinite(sure[i]) else None

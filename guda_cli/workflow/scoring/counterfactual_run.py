@@ -31,6 +31,7 @@ from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, ref
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.ranking import AUTO, Ranking, check, choose
 from guda_cli.workflow.scoring.refining import More, Scores, refine
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
 
@@ -56,6 +57,8 @@ class Settings:
     given: Given = field(default_factory=Given)
     most_draws: int = 0
     """Draws at most of a score whose verdict hangs in the balance; none beyond `draws` where it is less."""
+    rank: str = AUTO
+    """By what groups are ranked: one of `ranking.KINDS`."""
     until: str = ""
     """How sure the first group's score has to be (`refining.until`)."""
 
@@ -68,6 +71,7 @@ class ScoreRun:
         self.remember = remember  # for reports
         self.judges = remember and settings.method != SUBSETS.method
         weighting = weightings.parse(settings.weighting)
+        check(settings.rank)
         if settings.until:
             refining.until(settings.until)
         grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)  # refuses what is none
@@ -106,10 +110,11 @@ class ScoreRun:
         """How to read the scores, in one line."""
         s, grid = self.settings, self.reading.grid
         n = grid.timesteps.shape[1]
+        ranked = f", {self.ranking.words}" if self.ranking.words else ""
         partial = "" if grid.unbiased else ", a partial sum"
         return (
             f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps"
-            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}. {SIGN}"
+            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}{ranked}. {SIGN}"
         )
 
     def _seeds(self) -> str:
@@ -132,6 +137,7 @@ class ScoreRun:
             "method": self.method,
             "weighting": self.weighting,
             "unit": self.unit,
+            "rank": self.ranking.kind,
             "grid": dict(self.grid_spec),
             "recipe": self.project.recipe.name,
             "models": {
@@ -249,7 +255,9 @@ class ScoreRun:
         found = answers.scores_of(self.reading, full, self.found.mean(cells))
         scores = Scores.of(list(found.values()), self.reading.grid.draws)
         scores = self._refined(queries, full, scores, calibration)
-        return answers.assemble(self.reading, queries, full, list(found), scores, looks, calibration)
+        return answers.assemble(
+            self.reading, queries, full, list(found), scores, looks, calibration, self.ranking
+        )
 
     def _refined(
         self, queries: Sequence[Query], full: Array, scores: Scores, calibration: Calibration | None
@@ -257,12 +265,20 @@ class ScoreRun:
         """With more draws where the verdict hangs in the balance, and where the user wants to be surer."""
         s = self.settings
         if s.until:
-            scores = refine(scores, refining.until(s.until), self._more(queries), max(MOST, s.most_draws))
+            wanted = refining.until(s.until, lambda now: self.ranking.values(now, calibration))
+            scores = refine(scores, wanted, self._more(queries), max(MOST, s.most_draws))
         if calibration is not None and s.most_draws > s.draws:
             strange = answers.unlike(self.reading, full, calibration)
             pending = refining.in_the_balance(calibration, answers.LEVEL, strange)
             scores = refine(scores, pending, self._more(queries), s.most_draws)
         return scores
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """By what groups are ranked."""
+        calibrated = self.judges and calibrating.size(self.project) > 0
+        counts = self.project.data.counts
+        return choose(self.settings.rank, list(self.found.groups), counts, calibrated=calibrated)
 
     def _more(self, queries: Sequence[Query]) -> More:
         """Scores of one group for some of the queries from more draws; the tables take what is computed."""

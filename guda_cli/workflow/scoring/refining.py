@@ -102,10 +102,10 @@ def in_the_balance(calibration: Calibration, level: float, unlike: Mask) -> Pend
     return pending
 
 
-def until(text: str) -> Pending:
+def until(text: str, ranked: Callable[[Scores], Scores] = lambda scores: scores) -> Pending:
     """`--until`: a standard error that the first group's score must have, or how sure it must be (`95%`).
 
-    UsageError for anything else.
+    `ranked` gives the values that groups are ranked by. UsageError for anything else.
     """
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
@@ -118,21 +118,22 @@ def until(text: str) -> Pending:
             why="a number is the error that the first group's score must have; 95% how sure it must be first",
             fix="--until 95%",
         )
-    return _sure(wanted / 100.0) if percent else _exact(wanted)
+    return _sure(wanted / 100.0, ranked) if percent else _exact(wanted, ranked)
 
 
-def _exact(wanted: float) -> Pending:
+def _exact(wanted: float, ranked: Callable[[Scores], Scores]) -> Pending:
     def pending(scores: Scores) -> Mask:
-        first = scores.value == scores.value.max(axis=1, keepdims=True)
-        return np.asarray(first & (scores.se > wanted))
+        order = ranked(scores).value
+        return np.asarray((order == order.max(axis=1, keepdims=True)) & (scores.se > wanted))
 
     return pending
 
 
-def _sure(wanted: float) -> Pending:
+def _sure(wanted: float, ranked: Callable[[Scores], Scores]) -> Pending:
     """The first, and all that may lie above it."""
 
-    def pending(scores: Scores) -> Mask:
+    def pending(found: Scores) -> Mask:
+        scores = ranked(found)
         top = scores.value.argmax(axis=1)
         rows = np.arange(len(top))
         error = np.sqrt(scores.se**2 + scores.se[rows, top][:, None] ** 2)
