@@ -199,6 +199,7 @@ class UnlearnSpec:
     anchor_encoder: str | None = None  # CLIP folder or hub id for descriptors (null: the model's own encoder)
     null_groups: int = 0  # random sets of the groups' sizes, unlearned alike: a control, in no verdict
     seed: int = 0
+    seeds: tuple[int, ...] = ()  # several models a group, whose scores are averaged (empty: one, of `seed`)
     options: Options = ()  # settings that only an operator of another package has, beside these in a recipe
 
 

@@ -76,7 +76,11 @@ def score(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", metavar="N,N,...", help="Seeds of the oracle's models [all there are]."),
+        typer.Option(
+            "--seeds",
+            metavar="N,N,...",
+            help="Seeds of the oracle's models [all there are], or of unlearned ones [the recipe's].",
+        ),
     ] = None,
     class_: Annotated[
         str | None,
@@ -202,8 +206,9 @@ def _score(
     from guda_cli.workflow.scoring.dispatch import make_runs, parse_methods
 
     names = parse_methods(wanted, instances=instances, mapped=map_path is not None)
-    if settings.oracle_seeds and "logo" not in names:
-        raise UsageError("--seeds are the oracle's: it goes with --method logo")
+    seeded = [name for name in names if name in ("logo", "guda", "subsets")]
+    if settings.oracle_seeds and len(seeded) != 1:
+        raise UsageError("--seeds are those of one method's models", fix="--method logo --seeds 2,3")
     paths = expand(images, sys.stdin)
     maps = len(paths) * sum(name in methods.COMPARING for name in names)
     if map_path is not None and maps > 1 and map_path.suffix:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guda_cli.commands.common import join_launch, open_project, say_done, show_plan, with_sets
+from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
 from guda_cli.errors import UsageError
 from guda_cli.session import GroupOption, Session, command_options
 from guda_cli.unlearning.catalog import help_text as operators_help
@@ -44,6 +44,12 @@ def unlearn(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps a group [the recipe's].")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate [the recipe's].")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds", metavar="N,N,...", help="A model a group and seed, whose scores are averaged [one]."
+        ),
+    ] = None,
     coalitions: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +76,15 @@ def unlearn(
     join_launch(session)
     if bool(group) == every:
         raise UsageError("name the groups to unlearn, or --all", fix="guda unlearn --all")
-    given = {"operator": operator, "guard": guard, "params": params, "steps": steps, "lr": lr}
+    given: dict[str, object] = {
+        "operator": operator,
+        "guard": guard,
+        "params": params,
+        "steps": steps,
+        "lr": lr,
+    }
+    if seeds:
+        given["seeds"] = parse_seeds(seeds)
     session = with_sets(session, *(f"unlearn.{k}={v}" for k, v in given.items() if v is not None))
     project, dry = open_project(session), session.options.dry_run
     if coalitions:

@@ -43,6 +43,7 @@ _BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(
         (
             "train.weight_decay", "train.warmup_steps", "unlearn.null_groups", "latent.kl_weight",
+            "score.most_draws", "score.calibration",
             "text.steps", "sample.guidance",
         ),
         AT_LEAST_0,

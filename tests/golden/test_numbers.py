@@ -22,8 +22,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from guda_cli.attribution.delta_elbo import delta_elbo, null_of
-from guda_cli.diffusion import elbo, grid, sampling, weighting
+from guda_cli.attribution.calibration import Calibration
+from guda_cli.attribution.delta_elbo import delta_elbo
+from guda_cli.diffusion import elbo, grid, sampling, strata, weighting
 from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.sections import TrainSpec, UnlearnSpec
 from guda_cli.training.loop import Hooks
@@ -172,7 +173,7 @@ def sample_numbers() -> dict[str, Any]:
 
 
 def score_numbers() -> dict[str, Any]:
-    """Weightings, estimates and null from arrays that a formula gives."""
+    """Weightings and estimates from arrays that a formula gives."""
     g = grid.build(grid.spec("strata", 4, 2, 1), SCHEDULE.T)
     wave = np.cos(np.arange(3 * 2 * 2 * 4)).reshape(3, 2, 2, 4)
     full, *without = 2 + wave[0], *(2.5 + wave[1:])
@@ -181,10 +182,26 @@ def score_numbers() -> dict[str, Any]:
         v = weighting.parse(name).multiplier(SCHEDULE)
         found = [delta_elbo(full, each, g, v) for each in without]
         out[name] = [float(x) for each in found for x in (*each.value, *each.se)]
-    null = null_of(np.array([0.1, 0.4, -0.2, 0.3]))
-    assert null is not None
-    out["null"] = [null.z(1.0, 0.2), null.p_value(null.z(1.0, 0.2))]
     return out
+
+
+def verdict_numbers() -> dict[str, Any]:
+    """Strata by sizes, intervals and verdicts from arrays that a formula gives."""
+    size = np.concatenate([[0.0], np.arange(1, 61) ** -0.5])
+    edges, repeats = strata.edges(SCHEDULE, [(0.5, size), (0.2, SCHEDULE.elbo_weight)], 20)
+    g = grid.build(grid.spec("strata", 20, 3, 1, (edges, repeats)), SCHEDULE.T)
+    wave = np.cos(np.arange(2 * 60).reshape(2, 3, 20) ** 1.3)
+    found = delta_elbo(wave, 0.5 * wave + 0.1, g, weighting.parse("uniform").multiplier(SCHEDULE))
+    members = np.eye(3, dtype=bool)[np.arange(60) % 3]
+    scores = np.sin(np.arange(180).reshape(60, 3) ** 1.2) + 2.0 * members
+    profile = np.cos(np.arange(120).reshape(60, 2) ** 1.1)
+    known, asked = Calibration(scores, members, profile), np.array([[0.2, 0.9, 1.6]])
+    return {
+        "layout": [edges, repeats],
+        "intervals": [found.value.tolist(), found.se.tolist(), found.df.tolist(), found.reach.tolist()],
+        "verdicts": [known.p_values(asked).tolist(), known.z(asked).tolist(), known.threshold(0.05).tolist()],
+        "unlike": known.unlike(np.array([[0.1, 0.2], [3.0, -2.0]])).tolist(),
+    }
 
 
 def chain_numbers() -> dict[str, Any]:
@@ -209,6 +226,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Compute]] = {
     "elbo-table": (("elbo-table",), table_numbers),
     "sample": (("sample",), sample_numbers),
     "score": (("score",), score_numbers),
+    "verdict": (("calibration", "term-sizes"), verdict_numbers),
     "end-to-end": (("train", "unlearn", "elbo-table", "score"), chain_numbers),
 }
 

@@ -34,9 +34,9 @@ def names(view: View, *entries: GroupScore) -> list[str]:
 
 def test_columns_of_each_view() -> None:
     judged = ["rank", "group", "score", "se", "low", "high", "z", "p", "stands_out"]
-    csv_names = ["query", "digest", "looks_like", *judged, "weighting", "method", "draws"]
+    csv_names = ["query", "digest", "looks_like", *judged, "weighting", "method", "draws", "spread"]
     assert [column.name for column in columns.pick(View.CSV)] == csv_names
-    assert [column.name for column in columns.pick(View.JSON)] == [*judged, "draws"]
+    assert [column.name for column in columns.pick(View.JSON)] == [*judged, "draws", "spread"]
     every = (SURE, JUDGED)
     assert names(View.TABLE, *every) == ["rank", "group", "score", "se", "interval", "z"]
     for view in (View.LIST, View.NARROW):
@@ -96,7 +96,7 @@ def test_cells_by_hand() -> None:
     assert ["".join(cells) for cells in text[View.LINE]] == ["cow* +0.25, z 2.0", "dog +0.25 ± 0.1"]
     assert [column.datum(first) for column in columns.pick(View.CSV)] == [
         *("x.png", "ab" * 32, "cat", 1, "cow", 0.25),
-        *(None, None, None, 2.0, 0.01, True, "elbo", "guda", None),
+        *(None, None, None, 2.0, 0.01, True, "elbo", "guda", None, None),
     ]
 
 

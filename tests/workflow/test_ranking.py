@@ -69,7 +69,7 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
     draw(tmp_path / "more", ("cyan",), images=40)
     (tmp_path / "more" / "cyan").rename(tmp_path / "images" / "cyan")
     cli("train", "tiny.yaml", "--set", "train.steps=4")
-    cli("unlearn", "--all", "--no-null", "--steps", "2")
+    cli("unlearn", "--all", "--no-null")
     judged = ["--set", "score.calibration=44", "--json"]
     one = "images/blue/00.png"
     by_z = cli("score", one, *judged).document

@@ -251,6 +251,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
     ScoreColumn("weighting", kind=Kind.TEXT, value=lambda line: line.weighting, data=_CSV),
     ScoreColumn("method", kind=Kind.TEXT, value=lambda line: line.method, data=_CSV),
     ScoreColumn("draws", value=lambda line: line.entry.draws, data=_DATA),
+    ScoreColumn("spread", value=lambda line: line.entry.spread, data=_DATA),
 )
 
 

@@ -23,7 +23,8 @@ class GroupScore:
 
     ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval, None for methods
     without Monte-Carlo error; ``z``, ``p`` and ``stands_out`` compare with what groups score on calibration
-    images that are not theirs, and are None where there are none. ``draws`` are the noises a timestep.
+    images that are not theirs, and are None where there are none. ``draws`` are the noises a timestep,
+    ``spread`` the deviation between models of several seeds, which the interval then covers too.
     """
 
     group: str
@@ -35,6 +36,7 @@ class GroupScore:
     p: float | None = None
     stands_out: bool | None = None
     draws: int | None = None
+    spread: float | None = None
 
 
 class InstanceScore(NamedTuple):

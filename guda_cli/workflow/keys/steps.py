@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -110,8 +111,13 @@ def train(
     return Action(TRAIN, params, inputs, what, forwards, steps, command)
 
 
-def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal) -> Action:
-    """Unlearning `removal` from the full model."""
+def unlearn(
+    recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal, seed: int | None = None
+) -> Action:
+    """Unlearning `removal` from the full model; `seed` where it is not the recipe's."""
+    other = seed is not None and seed != recipe.unlearn.seed
+    if seed is not None:
+        recipe = dataclasses.replace(recipe, unlearn=dataclasses.replace(recipe.unlearn, seed=seed))
     params: dict[str, Any] = {
         "unlearn": text_settings.operator_settings(recipe),
         "without": removal.params,
@@ -127,6 +133,8 @@ def unlearn(recipe: Recipe, data: DataRef, full: ActionRecord, removal: Removal)
     removed = min(removal.images(data.counts), data.images)
     forwards = catalog.forwards(recipe.unlearn, removed, data.images)
     what, command = f"unlearn {removal.short}", f"guda unlearn {options}"
+    if other:
+        what, command = f"{what}, seed {seed}", f"{command} --seeds {seed}"
     return Action(UNLEARN, params, inputs, what, forwards, recipe.unlearn.steps, command)
 
 

@@ -120,9 +120,11 @@ class Builder:
 
     # -- unlearning --------------------------------------------------------------------------------
 
-    def unlearn(self, action: Action, removal: Removal, models: Models) -> Made:
-        """Unlearn `removal` from the full model and check what that did."""
+    def unlearn(self, action: Action, removal: Removal, models: Models, seed: int | None = None) -> Made:
+        """Unlearn `removal` from the full model and check what that did, with the recipe's seed or `seed`."""
         problem = self._problem(removal, models)
+        if seed is not None:
+            problem = dataclasses.replace(problem, spec=dataclasses.replace(problem.spec, seed=seed))
         spec, forget = problem.spec, problem.forget
         frozen = self._frozen(models) if catalog.asks_full(spec) else None
         with run_hooks(self.project, action) as (resume, hooks):

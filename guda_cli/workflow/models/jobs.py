@@ -97,8 +97,8 @@ class LazyJobs:
         if task.operation == UNLEARN:
             assert full is not None
             assert what is not None
-            known = action or steps.unlearn(recipe, data, full, what)
-            return self._known(known, lambda: self.builder.unlearn(known, what, self.models(full)))
+            known = action or steps.unlearn(recipe, data, full, what, task.seed)
+            return self._known(known, lambda: self.builder.unlearn(known, what, self.models(full), task.seed))
         if task == FULL:
             action = self.project.full_action(data)
         known = action or steps.train(recipe, data, what, full, task.seed)

@@ -73,7 +73,8 @@ def _traits(project: Project) -> Traits:
 def unlearning_plan(project: Project, chosen: Sequence[Removal]) -> list[Step]:
     """The full model and the unlearned ones."""
     planner = Planner(project)
-    return [planner.full(), *planner.models("guda", chosen)]
+    seeds = project.recipe.unlearn.seeds or (None,)
+    return [planner.full(), *(step for seed in seeds for step in planner.models("guda", chosen, seed))]
 
 
 def halves(project: Project, count: int, seed: int) -> list[Removal]:
@@ -151,6 +152,7 @@ def unlearn_all(project: Project, device: str, chosen: Sequence[Removal]) -> lis
     jobs = LazyJobs(project, lambda: setup(device))
     if not project.recipe.model.registered:
         jobs.job(FULL)  # so that a damaged full model can be rebuilt
-    tasks = [Task(UNLEARN, what) for what in chosen]
+    seeds = project.recipe.unlearn.seeds or (None,)
+    tasks = [Task(UNLEARN, what, seed) for seed in seeds for what in chosen]
     with project.console.progress("unlearn", len(tasks), unit="group") as bar:
         return run_all(jobs, tasks, full, bar.advance)

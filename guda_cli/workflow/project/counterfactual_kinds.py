@@ -46,7 +46,7 @@ class CounterfactualKind:
 
 def _unlearn(project: Project, full: ActionRecord | None, what: Removal, seed: int | None) -> Action:
     assert full is not None
-    return steps.unlearn(project.recipe, project.data, full, what)
+    return steps.unlearn(project.recipe, project.data, full, what, seed)
 
 
 def _retrain(project: Project, full: ActionRecord | None, what: Removal, seed: int | None) -> Action:

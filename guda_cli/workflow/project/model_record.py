@@ -68,8 +68,9 @@ class StoredModel:
 
     @property
     def seed(self) -> int | None:
-        """Of a trained model."""
-        return int(self.record.params["train"]["seed"]) if self.trained else None
+        """Of a trained or an unlearned model."""
+        sections = [name for name in ("train", "unlearn") if name in self.record.params]
+        return int(self.record.params[sections[0]]["seed"]) if sections else None
 
     @property
     def check(self) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.diffusion.weighting import Weighting
 from guda_cli.report.answers.content import GroupScore, QueryResult
 from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.ranking import Ranking
 from guda_cli.workflow.scoring.refining import Scores
 
@@ -53,6 +54,20 @@ def scores_of(
 ) -> dict[Removal, delta_elbo.Estimate]:
     """The scores of groups from -ELBO terms [queries, draws, n] of the full and counterfactual models."""
     return {what: score_of(reading, full, terms) for what, terms in groups.items()}
+
+
+def between_seeds(reading: Reading, cells: Mapping[str, Array], found: Counterfactuals) -> Array | None:
+    """Deviation [Q, G] between the scores of models of several seeds; None where each has one.
+
+    `cells` are terms [queries, draws, n] by the models' labels, the full model's by "".
+    """
+    if len(found.seeds) < 2:
+        return None
+    full, out = cells[""], []
+    for models in found.groups.values():
+        values = [score_of(reading, full, cells[model.label]).value for model in models]
+        out.append(np.std(values, axis=0, ddof=1))
+    return np.stack(out, axis=1)
 
 
 def score_of(reading: Reading, full: Array, without: Array) -> delta_elbo.Estimate:
@@ -116,7 +131,8 @@ def _judged(reading: Reading, full: Array, scores: Scores, calibration: Calibrat
 def _entry(name: str, scores: Scores, reach: Array, judged: _Judged | None, i: int, j: int) -> GroupScore:
     score, se = float(scores.value[i, j]), float(scores.se[i, j])
     low, high = score - float(reach[i, j]), score + float(reach[i, j])
-    found = GroupScore(name, score, se, low, high, draws=int(scores.draws[i, j]))
+    spread = None if scores.spread is None else float(scores.spread[i, j])
+    found = GroupScore(name, score, se, low, high, draws=int(scores.draws[i, j]), spread=spread)
     if judged is None or not np.isfinite(judged.p[i, j]):
         return found
     z, p = float(judged.z[i, j]), float(judged.p[i, j])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,7 +253,11 @@ class ScoreRun:
         self.images += len(queries)
         looks, full = looks_like(self.project, queries), cells[""]
         found = answers.scores_of(self.reading, full, self.found.mean(cells))
-        scores = Scores.of(list(found.values()), self.reading.grid.draws)
+        scores = replace(
+            Scores.of(list(found.values()), self.reading.grid.draws),
+            spread=answers.between_seeds(self.reading, cells, self.found),
+            seeds=max(1, len(self.found.seeds)),
+        )
         scores = self._refined(queries, full, scores, calibration)
         return answers.assemble(
             self.reading, queries, full, list(found), scores, looks, calibration, self.ranking

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from guda_cli.errors import MissingError
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import operations, removal
-from guda_cli.workflow.keys.operations import Action
+from guda_cli.workflow.keys.operations import UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project import designs
 from guda_cli.workflow.project.counterfactual_kinds import LOGO, SUBSETS, CounterfactualKind, kind_of, remakes
@@ -115,6 +115,8 @@ def find(
     chosen: tuple[int, ...] = ()
     if kind.seeded:
         chosen = tuple(seeds) or oracle_seeds(project, full, wanted)
+    elif kind.operation == UNLEARN:
+        chosen = tuple(seeds) or project.recipe.unlearn.seeds
     lookup = _Lookup(project, kind, full, chosen)
     joint = [] if groups or halves else _joint(project, kind, full, chosen)
     apart = {*drawn, *designs.noted(project, designs.COALITIONS)}

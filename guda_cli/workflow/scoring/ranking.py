@@ -32,7 +32,8 @@ class Ranking:
             shift, scale = calibration.others
         else:
             return scores
-        return replace(scores, value=(scores.value - shift) / scale, se=scores.se / scale)
+        spread = None if scores.spread is None else scores.spread / scale
+        return replace(scores, value=(scores.value - shift) / scale, se=scores.se / scale, spread=spread)
 
     @property
     def words(self) -> str:

@@ -6,7 +6,7 @@ Only the full model and the groups in question are drawn again, each time as oft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,18 @@ BALANCE = 2.0  # standard errors within which a score is neither above a thresho
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores [Q, G] with their errors, the errors' degrees of freedom, and the draws each comes from."""
+    """Scores [Q, G] with their errors, the errors' degrees of freedom, and the draws each comes from.
+
+    Where there are several `seeds` of each model, scores are their mean and `spread` [Q, G] is the deviation
+    between them.
+    """
 
     value: Array
     se: Array
     df: Array
     draws: npt.NDArray[np.int64]
+    spread: Array | None = None
+    seeds: int = 1
 
     @staticmethod
     def of(found: Sequence[Estimate], draws: int) -> Scores:
@@ -40,8 +46,18 @@ class Scores:
 
     @property
     def reach(self) -> Array:
-        """How far each 95 % interval reaches to either side [Q, G]."""
-        return Estimate(self.value, self.se, self.df).reach
+        """How far each 95 % interval reaches to either side [Q, G].
+
+        With one seed it is about the score of these very models. With several it is one for what models of
+        another seed would say: the spread between seeds counts for that one and for the error of the mean.
+        """
+        if self.spread is None:
+            return Estimate(self.value, self.se, self.df).reach
+        between = self.spread**2 * (1.0 + 1.0 / self.seeds)
+        variance = between + self.se**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df = variance**2 / (between**2 / (self.seeds - 1) + self.se**4 / self.df)
+        return Estimate(self.value, np.sqrt(variance), np.where(np.isfinite(df), df, 1.0)).reach
 
     @property
     def first_is_first(self) -> Array:
@@ -76,7 +92,7 @@ def refine(scores: Scores, pending: Pending, more: More, most: int) -> Scores:
     draws = scores.draws.copy()
     given_up = np.zeros(value.shape, dtype=np.bool_)
     while True:
-        now = Scores(value, se, df, draws)
+        now = replace(scores, value=value, se=se, df=df, draws=draws)
         open_ = pending(now) & (2 * draws <= most) & ~given_up
         if not open_.any():
             return now

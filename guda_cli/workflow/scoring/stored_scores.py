@@ -36,7 +36,11 @@ class StoredScores:
     def scores(self, cells: Mapping[str, Array]) -> Scores:
         """From terms [queries, draws, n] by the models' labels, and what the tables hold beyond them."""
         first = answers.scores_of(self.reading, cells[""], self.found.mean(cells))
-        known = Scores.of(list(first.values()), self.reading.grid.draws)
+        known = replace(
+            Scores.of(list(first.values()), self.reading.grid.draws),
+            spread=answers.between_seeds(self.reading, cells, self.found),
+            seeds=max(1, len(self.found.seeds)),
+        )
         return refine(known, self._deeper, self._more, MOST)
 
     @property
