@@ -76,6 +76,7 @@ class DataSpec:
     channels: int = 3  # 1 grey or 3 RGB
     groups: tuple[str, ...] = ()  # keep only these groups (empty: all)
     per_group: int | None = None  # at most this many images a group, in order of name
+    held_out: float = 0.0  # share of every group's images kept out of training, for checks and verdicts
     common: str | None = None  # metadata column: keep images whose value of it is in every group
     prompts: str | None = None  # JSON lines of file_name and prompt, in `path` or a file (null: metadata)
     descriptors: str | None = None  # metadata column of style descriptors (null: those in prompts)
