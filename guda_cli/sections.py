@@ -211,7 +211,7 @@ class ScoreSpec:
     grid: str = "strata"  # strata (wide where terms are small) | strata:even | stride:N | all
     draws: int = 2
     weighting: str = "min-snr:5"
-    calibration: int = 200  # training images that verdicts are calibrated on (0: no verdicts)
+    calibration: int = 200  # images that verdicts are calibrated on, held out or trained on (0: no verdicts)
     dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64
     seed: int = 0
 

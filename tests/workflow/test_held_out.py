@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.fixtures import Cli, flip, here, once, record, run
+from guda_cli.data.dataset import from_bytes
+from guda_cli.data.images import pixels_digest
+from guda_cli.workflow.scoring.remembered import unpack
+from tests.workflow.fixtures import Cli, draw, flip, here, once, record, run
 
 SET = ("--set", "data.held_out=0.25")
 
@@ -81,3 +84,22 @@ def test_without_any_nothing_is_asked_of_them(cli: Cli, project: Path) -> None:
     [model] = cli("unlearn", "--group", "amber", "--no-null", "--json").document["models"]
     assert "membership" not in model["check"]
     assert "told apart" not in cli("unlearn", "--group", "amber", "--no-null").stdout
+
+
+def test_verdicts_are_calibrated_on_them_where_there_are_enough(cli: Cli, template: Path, held: Path) -> None:
+    cli("sample", "-n", "1", "--out", "q")
+    many = ("--set", "score.calibration=48")
+    cli("score", "q", "--group", "amber", *many)  # 12 held-out images are too few, and so are 36 others
+    assert not list(here().records("calibration"))
+    half = ("--set", "data.held_out=0.5", "--set", "data.path=" + str(draw(held / "more", images=24)), *many)
+    cli("train", template / "tiny.yaml", *half)
+    cli("unlearn", "--all", "--no-null")
+    cli("score", "q")
+    found = record("calibration")
+    assert found.inputs["held_out"] == list(here().records("dataset"))[-1].outputs["held_out"]
+    told = cli("report", "--json").document["null"]
+    assert told["held_out"] is True
+    assert told["description"] == "48 images held out of training, of known groups"
+    chosen = {query.pixels_digest for query in unpack(here().read_bytes(found.outputs["queries"]))}
+    held_out = from_bytes(here().read_bytes(found.inputs["held_out"]))
+    assert chosen == {pixels_digest(image) for image in held_out.images}

@@ -77,6 +77,7 @@ class DataRef:
     """Digests of what stands around the network; empty where it works on the images themselves."""
     held_out: Mapping[str, str] = field(default_factory=dict)
     """`held_out` and the digest of the images that no training sees; empty where there are none."""
+    held_out_images: int = 0
 
     @staticmethod
     def of(record: ActionRecord) -> DataRef:
@@ -90,6 +91,7 @@ class DataRef:
             tuple(seen["shape"]),
             tuple(seen["notes"]),
             held_out={HELD_OUT: record.outputs[HELD_OUT]} if HELD_OUT in record.outputs else {},
+            held_out_images=seen.get(HELD_OUT, 0),
         )
 
 

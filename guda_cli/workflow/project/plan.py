@@ -47,8 +47,9 @@ class Planner:
     def dataset(self) -> Step:
         """Reading the images."""
         if self.data is not None:
-            images, groups = self.data.images, len(self.data.counts)
-            return Step("dataset", CACHED, f"{images} images in {groups} groups", self.data.key)
+            images, groups, held = self.data.images, len(self.data.counts), self.data.held_out_images
+            what = f"{images} images in {groups} groups" + (f", {held} more held out" if held else "")
+            return Step("dataset", CACHED, what, self.data.key)
         return Step("dataset", TO_DO, "not read yet, or changed since", command="guda train")
 
     def full(self) -> Step:

@@ -282,6 +282,7 @@ class Project:
             "shape": list(dataset.images.shape[1:]),
             "notes": list(dataset.notes),
             "data": to_dict(self.recipe.data),
+            **({HELD_OUT: len(dataset.held_out)} if dataset.held_out else {}),
         }
         record = self.ensure(
             Job(action, lambda: Made({name: to_bytes(part) for name, part in parts.items()}, facts))
