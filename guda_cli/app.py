@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "Draw images from a model.",
     "score": "Rank the groups an image is owed to.",
     "tune": "Choose unlearning settings by the oracle of a few held-out groups.",
+    "check": "Show checks of unlearned models, and how far they are from retrained ones.",
     "report": "Put scores, checks and costs into a table, a CSV or an HTML file.",
     "status": "Show what the current recipe has and lacks, and what that would cost.",
     "doctor": "Check the installation, the store and the data.",

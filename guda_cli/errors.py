@@ -58,6 +58,12 @@ class BusyError(GudaError):
     exit_code = 6
 
 
+class CheckError(GudaError):
+    """A model did not pass its check, and the user asked for that to be an error."""
+
+    exit_code = 7
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The entry of `known` closest in spelling to `word`, or None when nothing comes near."""
     known = list(known)

@@ -76,6 +76,7 @@ class DataSpec:
     channels: int = 3  # 1 grey or 3 RGB
     groups: tuple[str, ...] = ()  # keep only these groups (empty: all)
     per_group: int | None = None  # at most this many images a group, in order of name
+    held_out: float = 0.0  # share of every group's images kept out of training, for checks and verdicts
     common: str | None = None  # metadata column: keep images whose value of it is in every group
     prompts: str | None = None  # JSON lines of file_name and prompt, in `path` or a file (null: metadata)
     descriptors: str | None = None  # metadata column of style descriptors (null: those in prompts)
@@ -212,7 +213,7 @@ class ScoreSpec:
     draws: int = 2
     weighting: str = "min-snr:5"
     most_draws: int = 16  # at most, for a group of which it is not clear whether it stands out
-    calibration: int = 200  # training images that verdicts are calibrated on (0: no verdicts)
+    calibration: int = 200  # images that verdicts are calibrated on, held out or trained on (0: no verdicts)
     dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64
     seed: int = 0
 

@@ -98,6 +98,21 @@ def subset(
     return np.flatnonzero(chosen)
 
 
+def evenly(membership: Mask, count: int, digests: Sequence[str], seed: int = 0) -> Indices:
+    """`count` images, as evenly from the groups as their sizes allow: indices in ascending order.
+
+    In a seeded order of their digests: first one image of each group, then a second, and so on. Groups that
+    have no more leave their share to the others. An image of several groups goes by the one with fewest.
+    """
+    order, had = _shuffled(len(membership), seed, digests), np.zeros(membership.shape[1], dtype=np.int64)
+    turn = np.zeros(len(membership), dtype=np.int64)
+    for i in order:
+        mine = membership[i]
+        turn[i] = had[mine].min()
+        had[mine] += 1
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:count])
+
+
 def _shuffled(n: int, seed: int, digests: Sequence[str] | None) -> Indices:
     """A random order of 0..n-1: of the positions, or of the digests."""
     if digests is None:

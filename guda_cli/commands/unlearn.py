@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
-from guda_cli.errors import UsageError
+from guda_cli.errors import CheckError, UsageError
 from guda_cli.session import GroupOption, Session, command_options
 from guda_cli.unlearning.catalog import help_text as operators_help
 
@@ -64,12 +65,15 @@ def unlearn(
     null: Annotated[
         bool, typer.Option("--null/--no-null", help="Also unlearn random sets of like size, for z-values.")
     ] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with code 7 where a check failed or is doubtful.")
+    ] = False,
 ) -> None:
     """Unlearn groups from the full model; `a+b` unlearns two together.
 
     Every group sees the same images, timesteps and noise in the same order, and every unlearned model is
-    checked: loss on the group up, loss on the rest kept. Interrupted work is resumed; what the store has is
-    reused.
+    checked: loss on the group up, loss on the rest kept; with data.held_out also on images that no training
+    saw. The verdict is passed, doubtful or failed. Interrupted work is resumed; what the store has is reused.
     """
     from guda_cli.workflow.models.requested import to_unlearn, unlearn_all, unlearning_plan
 
@@ -96,8 +100,11 @@ def unlearn(
         return
     records = unlearn_all(project, session.options.device, chosen)
     ran = len(project.ran & {record.key for record in records})
-    _print(session, [project.model(record) for record in records], ran)
+    models = [project.model(record) for record in records]
+    _print(session, models, ran)
     say_done(session, ran, len(records), "unlearn")
+    if strict:
+        _refuse([model for model in models if not _is_null(model)])
 
 
 def _together(project: Project, groups: list[str], count: int, *, dry: bool) -> list[Removal]:
@@ -114,6 +121,22 @@ def _together(project: Project, groups: list[str], count: int, *, dry: bool) -> 
     return chosen
 
 
+def _is_null(model: StoredModel) -> bool:
+    return model.removal is not None and model.removal.is_null
+
+
+def _refuse(models: list[StoredModel]) -> None:
+    """CheckError where one of the models did not pass."""
+    verdicts = [model.check["verdict"] for model in models if model.check]
+    failed, doubtful = verdicts.count("failed"), verdicts.count("doubtful")
+    if failed or doubtful:
+        raise CheckError(
+            f"of {len(verdicts)} checks {failed} failed and {doubtful} are doubtful",
+            why="the table says what each is for; with --strict that ends in an error",
+            fix="guda tune chooses other settings",
+        )
+
+
 def _print(session: Session, made: list[StoredModel], ran: int) -> None:
     rows, models = [], []
     for model in made:
@@ -121,11 +144,13 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
         assert what is not None
         assert check is not None
         removed = seen["images_removed"]
-        verdict = "passed" if check["passed"] else "FAILED: " + check["why"]
+        verdict = check["verdict"]
+        if verdict != "passed":
+            verdict = f"{verdict.upper() if verdict == 'failed' else verdict}: {check['why']}"
         if what.is_null:
             verdict = "null"  # a random set is not expected to be forgotten
         loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
-        rows.append((what.short, removed, *loss, verdict, model.weights[:10]))
+        rows.append((what.short, removed, *loss, _told_apart(check), verdict, model.weights[:10]))
         models.append(
             {
                 "group": what.name,
@@ -138,5 +163,15 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
             }
         )
     session.console.data({"schema": "guda.unlearn/1", "ran": ran, "models": models})
-    columns = ["group", "images", "loss on it", "after", "loss on the rest", "after", "check", "digest"]
+    columns = ["group", "images", "loss on it", "after", "loss on the rest", "after"]
+    columns += ["told apart", "check", "digest"]
+    if not any(model.check and "membership" in model.check for model in made):
+        columns.remove("told apart")
+        rows = [(*row[:-3], *row[-2:]) for row in rows]
     session.console.out(session.console.table(columns, rows))
+
+
+def _told_apart(check: Mapping[str, Any]) -> str:
+    """How well the group's training images are told from held-out ones (area under the curve)."""
+    found = check.get("membership")
+    return f"{found['before']:.2f} → {found['after']:.2f} ± {found['after_se']:.2f}" if found else "–"

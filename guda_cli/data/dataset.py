@@ -27,7 +27,7 @@ class Dataset:
     """N preprocessed images in order of name, and the G groups each belongs to.
 
     Make one with `make_dataset`, which sorts and computes the digest. `digest` does not cover
-    `notes`, nor where the images lie on disk.
+    `notes` and `held_out`, nor where the images lie on disk.
     """
 
     images: Pixels
@@ -46,6 +46,8 @@ class Dataset:
     """Sentences for the user about what was ignored or looks odd."""
     descriptors: tuple[tuple[str, ...] | None, ...] = ()
     """Style descriptors named for each image, None where there are none; of length N."""
+    held_out: Dataset | None = None
+    """Images of the same groups that no training sees (`data.split`), where some were asked for."""
 
     def __post_init__(self) -> None:
         if not self.descriptors:
@@ -105,8 +107,18 @@ def make_dataset(
     )
 
 
+def part(ds: Dataset, rows: Mask) -> Dataset:
+    """The images of `ds` where `rows` [N] is True, with all its groups: some may have no image there."""
+    images, membership = np.ascontiguousarray(ds.images[rows]), ds.membership[rows]
+    kept = np.flatnonzero(rows).tolist()
+    names = tuple(ds.names[i] for i in kept)
+    prompts, descriptors = tuple(ds.prompts[i] for i in kept), tuple(ds.descriptors[i] for i in kept)
+    digest = _digest(images, names, ds.groups, membership, prompts, descriptors)
+    return Dataset(images, names, ds.groups, membership, prompts, digest, descriptors=descriptors)
+
+
 def to_bytes(ds: Dataset) -> bytes:
-    """`ds` as a safetensors file; equal data sets give equal bytes. Notes are left out."""
+    """`ds` as a safetensors file; equal data sets give equal bytes. Notes and `held_out` are left out."""
     from safetensors.numpy import save
 
     text = canonical(

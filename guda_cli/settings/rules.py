@@ -55,6 +55,7 @@ _BOUNDS: dict[str, Bounds] = {
         ),
         POSITIVE,
     ),
+    "data.held_out": Bounds(at_least=0, at_most=0.5),
     "diffusion.num_train_timesteps": Bounds(at_least=2),
     "text.vocabulary": Bounds(at_least=514),  # all bytes, within and at the end of a word, and two marks
     "text.batch_size": Bounds(at_least=2),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guda_cli.attribution.aggregate import group_scores, parse_aggregation, subset, top_instances
+from guda_cli.attribution.aggregate import evenly, group_scores, parse_aggregation, subset, top_instances
 from guda_cli.attribution.rivals import influence
 from guda_cli.attribution.rivals.influence import choose_ridge
 from guda_cli.errors import DataError, UsageError
@@ -125,3 +125,15 @@ def test_no_limit_is_everything() -> None:
     assert subset(members, None, 0).tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(UsageError, match="0 training images"):
         subset(members, 0, 0)
+
+
+def test_evenly_fills_up_from_the_larger_groups() -> None:
+    """Groups of 2, 3 and 20 images: of 12 both small ones whole and 7 of the large one; of 6 two of each."""
+    membership = np.zeros((25, 3), dtype=bool)
+    membership[:2, 0] = membership[2:5, 1] = membership[5:, 2] = True
+    digests = [f"{i:03d}" for i in range(25)]
+    assert membership[evenly(membership, 12, digests)].sum(axis=0).tolist() == [2, 3, 7]
+    assert membership[evenly(membership, 6, digests)].sum(axis=0).tolist() == [2, 2, 2]
+    assert evenly(membership, 99, digests).tolist() == list(range(25))
+    turned = evenly(membership[::-1], 6, digests[::-1])
+    assert sorted(24 - turned) == evenly(membership, 6, digests).tolist()  # by digest, not by place

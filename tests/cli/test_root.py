@@ -19,7 +19,19 @@ from guda_cli.sections import Recipe
 from guda_cli.session import Options, Session, complete_group
 from guda_cli.store import CorruptBlob, LeaseBusy, MissingBlob, Store, StoreError, StoreFull, StoreMissing
 
-COMMANDS = ["train", "unlearn", "sample", "score", "tune", "report", "status", "doctor", "recipes", "store"]
+COMMANDS = [
+    "train",
+    "unlearn",
+    "sample",
+    "score",
+    "tune",
+    "check",
+    "report",
+    "status",
+    "doctor",
+    "recipes",
+    "store",
+]
 
 
 class TestHelp:

@@ -9,6 +9,8 @@ import numpy as np
 from guda_cli.report.answers.content import Check, CostRow, GroupScore, QueryResult, ReportModel, summarise
 
 GROUPS = ("cat", "dog", "<b>&ship")
+HELD_OUT = {"group_before": 0.06, "group_after": 0.08, "rest_before": 0.045, "rest_after": 0.046}
+MEMBERSHIP = {"before": 0.72, "before_se": 0.04, "after": 0.66, "after_se": 0.05}
 HOSTILE = "<script>alert('x')</script>\" onerror=\"x\x1b[31m\u202e\udcff[red].png"
 
 
@@ -51,6 +53,7 @@ def report(queries: tuple[QueryResult, ...] | None = None, **changes: Any) -> Re
         "checks": (
             Check("cat", 0.05, 0.07, 0.04, 0.041, True, ""),
             Check("dog", 0.05, 0.05, 0.04, 0.041, False, "loss did not rise"),
+            Check("<b>&ship", 0.05, 0.07, 0.04, 0.04, False, "told apart", "doubtful", HELD_OUT, MEMBERSHIP),
         ),
         "null": {"random_groups": 5},
         "costs": (

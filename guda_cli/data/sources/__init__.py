@@ -23,8 +23,15 @@ __all__ = ["fingerprint", "read_dataset"]
 def read_dataset(spec: DataSpec, progress: Callable[[int, int | None], None] | None = None) -> Dataset:
     """Read, preprocess and group the images of `spec`; `progress(done, total)` is called now and then.
 
-    DataError, saying what to do, for anything that cannot be used.
+    With `spec.held_out` these are the training images; the others are the result's `held_out`. DataError,
+    saying what to do, for anything that cannot be used.
     """
+    from guda_cli.data.split import hold_out
+
+    return hold_out(_read(spec, progress), spec.held_out)
+
+
+def _read(spec: DataSpec, progress: Callable[[int, int | None], None] | None) -> Dataset:
     kind, path = locate(spec)
     if path is None:
         from guda_cli.data.sources.digits import read_digits

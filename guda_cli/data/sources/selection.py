@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from guda_cli.data.split import taken
 from guda_cli.errors import DataError, unknown
 from guda_cli.phrases import plural
 from guda_cli.sections import DataSpec
@@ -43,12 +44,13 @@ def select(
 ) -> dict[str, frozenset[str]]:
     """The chosen part of name -> groups, sorted by name.
 
-    With `per_group` the first n by name of every group are taken; an image taken for one of its
-    groups counts in all of them. DataError for an unknown group, or when fewer than two are left.
+    With `per_group` the first n by name of every group are taken, and as many more as `held_out` keeps from
+    training; an image taken for one of its groups counts in all of them. DataError for an unknown group, or
+    when fewer than two are left.
     """
     chosen = _keep_groups(labels, spec.groups)
     if spec.per_group is not None:
-        chosen = _first(chosen, spec.per_group, notes)
+        chosen = _first(chosen, taken(spec.per_group, spec.held_out), notes)
     groups = sorted({g for held in chosen.values() for g in held})
     if len(groups) < 2:
         raise DataError(
@@ -69,14 +71,14 @@ def _keep_groups(labels: Mapping[str, frozenset[str]], keep: tuple[str, ...]) ->
 
 
 def _first(labels: dict[str, frozenset[str]], n: int, notes: list[str]) -> dict[str, frozenset[str]]:
-    taken: dict[str, int] = {}
+    counts: dict[str, int] = {}
     chosen: dict[str, frozenset[str]] = {}
     for name, held in labels.items():
-        if any(taken.get(g, 0) < n for g in held):
+        if any(counts.get(g, 0) < n for g in held):
             chosen[name] = held
             for g in held:
-                taken[g] = taken.get(g, 0) + 1
-    over = sum(count > n for count in taken.values())
+                counts[g] = counts.get(g, 0) + 1
+    over = sum(count > n for count in counts.values())
     if over:
         notes.append(
             plural(over, "group has", "groups have") + f" more than {n} images: some are in several groups"

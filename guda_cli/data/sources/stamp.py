@@ -39,6 +39,7 @@ def fingerprint(spec: DataSpec) -> str:
     }
     later = {name: getattr(spec, name) for name in ("common", "prompts", "descriptors")}
     values |= {name: value for name, value in later.items() if value is not None}
+    values |= {"held_out": spec.held_out} if spec.held_out else {}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

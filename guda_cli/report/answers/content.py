@@ -120,7 +120,13 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Check:
-    """Did unlearning one group do its work: denoising loss per pixel, full against unlearned model."""
+    """Did unlearning one group do its work: denoising loss per pixel, full against unlearned model.
+
+    ``verdict`` is ``passed``, ``doubtful`` or ``failed``; where it is not given ``passed`` says which.
+    ``held_out`` has the four losses on images that no training saw, ``membership`` how well (area under the
+    curve, `before` and `after` with `_se`) the loss tells the group's training images from held-out ones;
+    both only where images were held out.
+    """
 
     group: str
     group_before: float
@@ -129,6 +135,13 @@ class Check:
     rest_after: float
     passed: bool
     why: str
+    verdict: str = ""
+    held_out: Mapping[str, float] | None = None
+    membership: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.verdict:
+            object.__setattr__(self, "verdict", "passed" if self.passed else "failed")
 
 
 @dataclass(frozen=True)

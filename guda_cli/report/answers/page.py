@@ -45,42 +45,61 @@ def _head(report: ReportModel) -> str:
 def _checks(checks: Sequence[Check]) -> str:
     if not checks:
         return ""
-    failed = sum(not check.passed for check in checks)
-    verdict = (
-        f"{failed} of {len(checks)} checks failed: do not rely on the scores of these groups."
-        if failed
-        else f"All {len(checks)} models passed."
-    )
+    held = any(check.held_out for check in checks)
     columns = [
         Column("Group"),
         Column("Result"),
-        Column("Loss on the group", True),
-        Column("Change", True),
-        Column("Loss on the rest", True),
-        Column("Change", True),
+        *(_LOSSES if not held else (*_LOSSES, *_HELD_OUT)),
         Column("Why", css="c-why"),
     ]
-    rows = {ok: [_check_row(check) for check in checks if check.passed is ok] for ok in (False, True)}
+    rows = {v: [_check_row(c, held) for c in checks if c.verdict == v] for v in words.VERDICTS}
+    against, passed = rows["failed"] + rows["doubtful"], rows["passed"]
     caption = "Denoising loss per pixel, full model → model without the group"
     intro = (
-        "A model without a group should be worse on that group and as good as before on the rest. " + verdict
-    )
+        "A model without a group should be worse on that group and as good as before on the rest. "
+        f"{words.checks_line(checks)} {words.MEMBERSHIP_NOTE if held else ''}"
+    ).strip()
     if len(checks) <= _MOST_CHECKS:
-        return f"<p>{esc(intro)}</p>" + scrolling(table(caption, columns, rows[False] + rows[True]), caption)
-    shown = scrolling(table(caption, columns, rows[False]), caption) if failed else ""
-    passed = scrolling(table(caption, columns, rows[True]), "Passed checks")
-    return f"<p>{esc(intro)}</p>{shown}{details(f'The {len(rows[True])} that passed', passed)}"
+        return f"<p>{esc(intro)}</p>" + scrolling(table(caption, columns, against + passed), caption)
+    shown = scrolling(table(caption, columns, against), caption) if against else ""
+    folded = scrolling(table(caption, columns, passed), "Passed checks")
+    return f"<p>{esc(intro)}</p>{shown}{details(f'The {len(passed)} that passed', folded)}"
 
 
-def _check_row(check: Check) -> list[str]:
-    result = '<span class="good">passed</span>' if check.passed else '<span class="bad">FAILED</span>'
-    losses_of = ((check.group_before, check.group_after), (check.rest_before, check.rest_after))
-    losses = [
-        cell
-        for before, after in losses_of
-        for cell in (f"{significant(before)} → {significant(after)}", change(before, after))
-    ]
-    return [esc(check.group), result, *losses, esc(check.why)]
+_LOSSES = (
+    Column("Loss on the group", True),
+    Column("Change", True),
+    Column("Loss on the rest", True),
+    Column("Change", True),
+)
+_HELD_OUT = (
+    Column("Held out: group", True),
+    Column("Change", True),
+    Column("Held out: rest", True),
+    Column("Change", True),
+    Column("Told apart", True),
+)
+_RESULTS = {
+    "passed": '<span class="good">passed</span>',
+    "doubtful": '<span class="doubt">doubtful</span>',
+    "failed": '<span class="bad">FAILED</span>',
+}
+
+
+def _check_row(check: Check, held: bool) -> list[str]:
+    sides = ((check.group_before, check.group_after), (check.rest_before, check.rest_after))
+    cells = [cell for side in sides for cell in _losses(*side)]
+    if held and check.held_out is None:
+        cells += ["–"] * len(_HELD_OUT)
+    elif check.held_out is not None:
+        found = check.held_out
+        both = ((found["group_before"], found["group_after"]), (found["rest_before"], found["rest_after"]))
+        cells += [cell for side in both for cell in _losses(*side)] + [esc(words.told_apart(check))]
+    return [esc(check.group), _RESULTS[check.verdict], *cells, esc(check.why)]
+
+
+def _losses(before: float, after: float) -> tuple[str, str]:
+    return f"{significant(before)} → {significant(after)}", change(before, after)
 
 
 def _costs(costs: Sequence[CostRow]) -> str:

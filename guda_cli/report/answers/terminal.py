@@ -177,15 +177,37 @@ def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
 def _checks(checks: Sequence[Check], width: int) -> list[RenderableType]:
     table = ruled("group", "result", right=("group's loss", "rest's loss"))
     table.add_column("why", overflow="fold")
-    for check in sorted(checks, key=lambda c: c.passed):
+    for check in sorted(checks, key=lambda c: words.VERDICTS.index(c.verdict)):
         table.add_row(
             literal(shorten(printable(check.group), max(8, width // 5))),
-            literal("passed", "green") if check.passed else literal("FAILED", "bold red"),
+            literal(*_RESULTS[check.verdict]),
             literal(_loss(check.group_before, check.group_after)),
             literal(_loss(check.rest_before, check.rest_after)),
             literal(check.why),
         )
-    return titled("Checks of the models without a group (loss per pixel, change)", table)
+    parts = titled("Checks of the models without a group (loss per pixel, change)", table)
+    return parts + _held_out(checks, width)
+
+
+_RESULTS = {
+    "passed": ("passed", "green"),
+    "doubtful": ("doubtful", "yellow"),
+    "failed": ("FAILED", "bold red"),
+}
+
+
+def _held_out(checks: Sequence[Check], width: int) -> list[RenderableType]:
+    table = ruled("group", right=("group's loss", "rest's loss", "told apart"))
+    for check in checks:
+        found = check.held_out
+        if found is not None:
+            name = shorten(printable(check.group), max(8, width // 5))
+            losses = [_loss(found[f"{side}_before"], found[f"{side}_after"]) for side in ("group", "rest")]
+            table.add_row(*map(literal, (name, *losses, words.told_apart(check))))
+    if not table.rows:
+        return []
+    title = "The same on images held out of training"
+    return [*titled(title, table), literal(words.MEMBERSHIP_NOTE, "dim")]
 
 
 def _loss(before: float, after: float) -> str:

@@ -9,6 +9,7 @@ from guda_cli.report.answers.content import (
     HIGHER,
     NO_GROUP,
     SIGN,
+    Check,
     CostRow,
     QueryResult,
     ReportModel,
@@ -179,6 +180,34 @@ def elbo_line(query: QueryResult) -> str:
     error = f" ± {number(query.elbo_se, places)}" if query.elbo_se is not None else ""
     bits = f" ({number(query.bits_per_dim, 3)} bits/dim)" if query.bits_per_dim is not None else ""
     return f"ELBO of the full model {number(query.elbo_nats, places)}{error} nats{bits}"
+
+
+VERDICTS = ("failed", "doubtful", "passed")
+"""Of checks, the worst first."""
+
+
+def checks_line(checks: Sequence[Check]) -> str:
+    """How many models without a group failed their check, and how many are doubtful."""
+    failed, doubtful = (sum(c.verdict == verdict for c in checks) for verdict in VERDICTS[:2])
+    if not failed and not doubtful:
+        return f"All {len(checks)} models passed."
+    parts = [f"{failed} of {len(checks)} checks failed: do not rely on the scores of these groups."]
+    parts += [f"{doubtful} of {len(checks)} models are doubtful, for the reasons given."]
+    return " ".join(part for part, n in zip(parts, (failed, doubtful), strict=True) if n)
+
+
+def told_apart(check: Check) -> str:
+    """How well the group's training images are told from held-out ones, before and after; or nothing."""
+    found = check.membership
+    if found is None:
+        return ""
+    return f"{number(found['before'], 2)} → {number(found['after'], 2)} ± {number(found['after_se'], 2)}"
+
+
+MEMBERSHIP_NOTE = (
+    "Told apart: how well the loss tells the group's training images from images of the group that were held "
+    "out (area under the curve; 0.5: not at all, as it would be had the model never seen the group)."
+)
 
 
 def cost_totals(costs: Sequence[CostRow]) -> list[tuple[str, int, int, float | None, float | None]]:

@@ -153,6 +153,7 @@ text-overflow:ellipsis}
 .turned thead td{vertical-align:bottom}
 .good{color:var(--good);font-weight:600}
 .bad{color:var(--bad);font-weight:600}
+.doubt{font-weight:600}
 details{margin:.6rem 0}
 summary{cursor:pointer;font-weight:600}
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;

@@ -17,6 +17,8 @@ TRAIN, REGISTER, UNLEARN, PIPELINE = "train", "register", "unlearn", "pipeline"
 TERM_SIZES, CALIBRATION = "term-sizes", "calibration"
 MODELS = (TRAIN, UNLEARN)
 """Those whose result is known by what was removed."""
+HELD_OUT = "held_out"
+"""The output of a data set, and the input of what looks at it, that holds the images kept from training."""
 VERSIONS = {
     "dataset": 1,
     "train": 1,
@@ -73,6 +75,9 @@ class DataRef:
     notes: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     """Digests of what stands around the network; empty where it works on the images themselves."""
+    held_out: Mapping[str, str] = field(default_factory=dict)
+    """`held_out` and the digest of the images that no training sees; empty where there are none."""
+    held_out_images: int = 0
 
     @staticmethod
     def of(record: ActionRecord) -> DataRef:
@@ -85,6 +90,8 @@ class DataRef:
             seen["images"],
             tuple(seen["shape"]),
             tuple(seen["notes"]),
+            held_out={HELD_OUT: record.outputs[HELD_OUT]} if HELD_OUT in record.outputs else {},
+            held_out_images=seen.get(HELD_OUT, 0),
         )
 
 

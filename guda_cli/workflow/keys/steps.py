@@ -128,7 +128,7 @@ def unlearn(
     if dropout:
         params[dropout] = getattr(recipe.train, dropout)
     params |= text_settings.settings(recipe)
-    inputs = {"dataset": data.blob, **model_blobs(full)}
+    inputs = {"dataset": data.blob, **data.held_out, **model_blobs(full)}  # its check looks at all of these
     options = "--all" if removal.is_null else f"--group {shlex.quote(removal.typed)}"
     removed = min(removal.images(data.counts), data.images)
     forwards = catalog.forwards(recipe.unlearn, removed, data.images)

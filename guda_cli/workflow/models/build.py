@@ -19,8 +19,10 @@ from guda_cli.training import train as training
 from guda_cli.training.loop import Hooks
 from guda_cli.training.run_state import RunState
 from guda_cli.training.scale import Scale
-from guda_cli.unlearning import catalog, check, subsets
+from guda_cli.unlearning import catalog, judgement, subsets
 from guda_cli.unlearning import run as unlearning
+from guda_cli.unlearning.check import Check, Shown
+from guda_cli.unlearning.judgement import CheckResult
 from guda_cli.unlearning.operators.base import Problem
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.keys.removal import Removal
@@ -133,7 +135,7 @@ class Builder:
                 scale=Scale.of(self.project.recipe.train), resume=resume, hooks=hooks,
             )  # fmt: skip
         kept = subsets.stored(trained, models.base, spec.params)
-        verdict = plain(self._check(models, kept, forget).to_dict())
+        verdict = plain(self._check(models, kept, removal, forget).to_dict())
         outputs = {"weights": networks.to_bytes(kept), "check": canonical(verdict)}
         facts = {"images_removed": int(forget.sum()), "check": verdict}
         return Made(outputs, self._facts(resume, hooks) | facts)
@@ -165,21 +167,23 @@ class Builder:
             self._teacher = models.denoiser(models.frozen())
         return self._teacher
 
-    def _check(self, models: Models, kept: Weights, forget: torch.Tensor) -> check.CheckResult:
-        recipe, images = self.project.recipe, self.space.training_images
-        spec, cond, flip = recipe.unlearn, self.space.training_conditions, recipe.train.flip
-        side = check.side_of(spec.steps, spec.batch_size)
-        sides = [check.evaluation_rows(mask, side) for mask in (forget, ~forget)]
-        found = []
-        for changes in ({}, subsets.changes(models.base, kept)):
-            denoiser = models.swapped(changes)
-            losses = [
-                check.losses(denoiser, images, rows, models.batch_size, cond=cond, flip=flip)
-                for rows in sides
-            ]
-            found.append(losses)
-        (group, rest), (group_after, rest_after) = found
-        return check.judge((group, group_after), (rest, rest_after))
+    def _check(self, models: Models, kept: Weights, removal: Removal, forget: torch.Tensor) -> CheckResult:
+        spec, space, flip = self.project.recipe.unlearn, self.space, self.project.recipe.train.flip
+        training = Shown(space.training_images, forget, space.training_conditions, flip)
+        looked = Check(training, self._held_out(removal, flip), spec.steps, spec.batch_size)
+        full, unlearned = (
+            looked.look(models.swapped(changes), models.batch_size)
+            for changes in ({}, subsets.changes(models.base, kept))
+        )
+        return judgement.judge(full, unlearned)
+
+    def _held_out(self, removal: Removal, flip: bool) -> Shown | None:
+        """Images that no training saw, some of the group; a random set of images has none of its own."""
+        data = self.project.held_out()
+        if data is None or removal.is_null:
+            return None
+        members = torch.from_numpy(removal.members(data))
+        return Shown(self.space.taken_in(data), members, self.space.told_with(data), flip)
 
     def _facts(self, resume: RunState | None, hooks: Hooks) -> dict[str, object]:
         facts: dict[str, object] = {"device": self.compute.device.type, "threads": self.compute.threads}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from guda_cli.data.classes import Classes
-from guda_cli.data.dataset import Pixels
+from guda_cli.data.dataset import Dataset, Pixels
 from guda_cli.data.images import to_float
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.schedule import Array, Schedule
@@ -52,6 +52,10 @@ class Space(ABC):
         """What the network is trained on: uint8 pixels [N, C, H, W], or latents. See `denoiser.to_x0`."""
 
     @abstractmethod
+    def taken_in(self, data: Dataset) -> Tensor:
+        """The same of other images: what the network would be trained on, were they training images."""
+
+    @abstractmethod
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """x0 float32 [N, C, H, W] of uint8 images with these pixel digests."""
 
@@ -71,12 +75,16 @@ class Space(ABC):
 
         A class is the image's group, in sorted order. RecipeError when an image is in several groups.
         """
+        return self.parts.training_prompts if self.told == PROMPT else self.told_with(self.project.dataset())
+
+    def told_with(self, data: Dataset) -> Tensor | None:
+        """The same of the images of `data`, which has the groups of the training images."""
         if self.told == PROMPT:
-            return self.parts.training_prompts
+            return self.parts.bank.indices([text or "" for text in data.prompts])
         if self.told != CLASS:
             return None
         check_one_group(self.project.data)
-        return torch.from_numpy(self.project.dataset().membership.argmax(axis=1).astype(np.int64))
+        return torch.from_numpy(data.membership.argmax(axis=1).astype(np.int64))
 
     def conditions(self, names: Sequence[str | None], classes: Classes | None) -> Tensor | None:
         """Conditions int64 [N] by class name or prompt, None the null one; None for unconditional networks.
@@ -130,6 +138,10 @@ class PixelSpace(Space):
         """See `Space`."""
         return torch.from_numpy(self.project.dataset().images)
 
+    def taken_in(self, data: Dataset) -> Tensor:
+        """See `Space`."""
+        return torch.from_numpy(data.images)
+
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`."""
         return torch.from_numpy(to_float(pixels))
@@ -163,6 +175,11 @@ class LatentSpace(Space):
     def training_images(self) -> Tensor:
         """See `Space`."""
         return self.parts.latents
+
+    def taken_in(self, data: Dataset) -> Tensor:
+        """See `Space`."""
+        posterior = self.project.recipe.latent.posterior
+        return self.parts.codec.encode(torch.from_numpy(data.images), posterior=posterior)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`: posterior means, so that an image has one latent. Those of the last call are kept."""

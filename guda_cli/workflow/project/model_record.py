@@ -74,9 +74,11 @@ class StoredModel:
 
     @property
     def check(self) -> dict[str, Any] | None:
-        """What the check of an unlearning found."""
+        """What the check of an unlearning found: see `judgement.CheckResult.to_dict`."""
+        from guda_cli.unlearning.judgement import completed
+
         found: dict[str, Any] | None = self.record.provenance.get("check")
-        return found
+        return None if found is None else completed(found)
 
     @property
     def blobs(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from guda_cli.store import ActionRecord
+from guda_cli.unlearning.judgement import PASSED
 from guda_cli.workflow.keys import operations, part_keys, removal
 from guda_cli.workflow.keys.operations import MODELS, Action
 from guda_cli.workflow.keys.removal import Removal
@@ -46,8 +47,9 @@ class Planner:
     def dataset(self) -> Step:
         """Reading the images."""
         if self.data is not None:
-            images, groups = self.data.images, len(self.data.counts)
-            return Step("dataset", CACHED, f"{images} images in {groups} groups", self.data.key)
+            images, groups, held = self.data.images, len(self.data.counts), self.data.held_out_images
+            what = f"{images} images in {groups} groups" + (f", {held} more held out" if held else "")
+            return Step("dataset", CACHED, what, self.data.key)
         return Step("dataset", TO_DO, "not read yet, or changed since", command="guda train")
 
     def full(self) -> Step:
@@ -96,11 +98,20 @@ class Planner:
         record = self.project.store.lookup(action.key)
         if record is not None:
             seconds = record.provenance.get("wall_seconds")
-            return Step(action.what, CACHED, "", action.key, action.forwards, seconds, action.command)
+            said = self._checked(record)
+            return Step(action.what, CACHED, said, action.key, action.forwards, seconds, action.command)
         seconds = action.forwards * self.rate if self.rate else None
         return Step(
             action.what, TO_DO, self._why(action), action.key, action.forwards, seconds, action.command
         )
+
+    def _checked(self, record: ActionRecord) -> str:
+        """What the check of an unlearned model said; nothing of random sets, which are not judged."""
+        model = self.project.model(record)
+        if model.check is None or (model.removal and model.removal.is_null):
+            return ""
+        verdict = model.check["verdict"]
+        return f"check {verdict}" + ("" if verdict == PASSED else f": {model.check['why']}")
 
     def _records(self, operation: str) -> list[ActionRecord]:
         if operation not in self._known:

@@ -25,7 +25,7 @@ from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
 from guda_cli.training import distributed
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.keys.operations import MODELS, PIPELINE, REGISTER, Action, DataRef
+from guda_cli.workflow.keys.operations import HELD_OUT, MODELS, PIPELINE, REGISTER, Action, DataRef
 from guda_cli.workflow.project.model_record import StoredModel
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Project:
         self.ran: set[str] = set()  # action keys that this process ran
         self._jobs: dict[str, Job] = {}
         self._dataset: Dataset | None = None
+        self._held_out: Dataset | None = None
         self._data: DataRef | None = None
         self._said_gone = False
         self._full: tuple[DataRef, Action] | None = None
@@ -213,7 +214,10 @@ class Project:
 
     @cached_property
     def _spec_document(self) -> str:
-        spec = json.dumps(to_dict(self.recipe.data), sort_keys=True)
+        values = to_dict(self.recipe.data)
+        if not values["held_out"]:  # it came later: older stores know the document by its name without it
+            del values["held_out"]
+        spec = json.dumps(values, sort_keys=True)
         return f"source-{hashlib.sha256(spec.encode()).hexdigest()[:32]}"
 
     @cached_property
@@ -224,24 +228,37 @@ class Project:
 
     def dataset(self) -> Dataset:
         """The images and groups themselves."""
+        if self._dataset is None:
+            self._dataset = self._stored_dataset("data") or self._read_again()
+        return self._dataset
+
+    def held_out(self) -> Dataset | None:
+        """The images that no training sees, of the same groups; None where the recipe keeps none."""
+        if not self.data.held_out:
+            return None
+        if self._held_out is None:
+            self._held_out = self._stored_dataset(HELD_OUT) or self._read_again().held_out
+        return self._held_out
+
+    def _stored_dataset(self, output: str) -> Dataset | None:
         from guda_cli.data.dataset import from_bytes
 
-        if self._dataset is None:
-            record = self.store.lookup(self.data.key)
-            try:
-                if record is not None:
-                    self._dataset = from_bytes(self.store.read_bytes(record.outputs["data"]))
-            except (CorruptBlob, MissingBlob):
-                self.tell_notices()
-                self.console.say("reading the dataset again from its source")
-            if self._dataset is None:
-                self._dataset = self._read_source()
-                if self._store_dataset(self._dataset).blob != self.data.blob:
-                    raise CorruptError(
-                        "the stored dataset is damaged and its source has changed",
-                        fix="guda train trains anew",
-                    )
-        return self._dataset
+        record = self.store.lookup(self.data.key)
+        try:
+            return from_bytes(self.store.read_bytes(record.outputs[output])) if record else None
+        except (CorruptBlob, MissingBlob):
+            self.tell_notices()
+            self.console.say("reading the dataset again from its source")
+            return None
+
+    def _read_again(self) -> Dataset:
+        """From the source, where the store's copy is damaged; CorruptError where that has changed."""
+        found = self._read_source()
+        if self._store_dataset(found).blob != self.data.blob:
+            raise CorruptError(
+                "the stored dataset is damaged and its source has changed", fix="guda train trains anew"
+            )
+        return found
 
     def _read_source(self) -> Dataset:
         from guda_cli.data.sources import read_dataset
@@ -255,15 +272,21 @@ class Project:
     def _store_dataset(self, dataset: Dataset) -> DataRef:
         from guda_cli.data.dataset import to_bytes
 
-        action = Action("dataset", {"digest": dataset.digest}, {}, "dataset")
+        parts = {"data": dataset} | ({HELD_OUT: dataset.held_out} if dataset.held_out else {})
+        params = {name: part.digest for name, part in parts.items()}
+        params["digest"] = params.pop("data")
+        action = Action("dataset", params, {}, "dataset")
         facts = {
             "groups": dataset.counts(),
             "images": len(dataset.names),
             "shape": list(dataset.images.shape[1:]),
             "notes": list(dataset.notes),
             "data": to_dict(self.recipe.data),
+            **({HELD_OUT: len(dataset.held_out)} if dataset.held_out else {}),
         }
-        record = self.ensure(Job(action, lambda: Made({"data": to_bytes(dataset)}, facts)))
+        record = self.ensure(
+            Job(action, lambda: Made({name: to_bytes(part) for name, part in parts.items()}, facts))
+        )
         for name in (self._data_document, self._spec_document):
             self.store.set_document(name, {"key": record.key})
         return DataRef.of(record)

@@ -96,7 +96,7 @@ def build(
         group_sizes={what.name: what.images(project.data.counts) for what in groups},
         queries=found_answers,
         checks=_checks(project, found),
-        null=calibrating.facts(calibration) if calibration else None,
+        null=calibrating.facts(project, calibration) if calibration else None,
         costs=_costs(found, records),
         provenance=_provenance(project, found, last),
         warnings=tuple(_warnings(project, found, skipped, calibration is not None)),

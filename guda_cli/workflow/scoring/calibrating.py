@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from guda_cli.attribution import calibration as calibrations
-from guda_cli.attribution.aggregate import subset
+from guda_cli.attribution.aggregate import evenly
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.data.dataset import Mask
 from guda_cli.data.images import pixels_digest
@@ -23,14 +23,14 @@ from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.answers import LEVEL, STRANGE, Reading, scores_of
-from guda_cli.workflow.scoring.training_queries import training_queries
+from guda_cli.workflow.scoring.training_queries import queries_of
 
 DRAWS = 2  # at most: more draws of a query make its verdict surer, not the calibration dearer
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The training images that verdicts are calibrated on, and the groups of each."""
+    """The images that verdicts are calibrated on, and the groups of each."""
 
     queries: list[Query]
     groups: list[frozenset[str]]
@@ -42,14 +42,21 @@ class Images:
 
 def size(project: Project) -> int:
     """How many images verdicts are calibrated on, about; 0 where they are too few for a verdict."""
-    found = min(project.recipe.score.calibration, project.data.images)
+    there = project.data.held_out_images if held_out(project) else project.data.images
+    found = min(project.recipe.score.calibration, there)
     return found if found >= calibrations.LEAST else 0
 
 
-def images(project: Project) -> Images | None:
-    """`score.calibration` training images, as many of each group; None where they are too few for a verdict.
+def held_out(project: Project) -> bool:
+    """Whether they are images that no training saw, as queries are: where there are enough of them."""
+    return min(project.recipe.score.calibration, project.data.held_out_images) >= calibrations.LEAST
 
-    The choice is seeded and goes by digests. It is kept in the store, so that no query reads all the data.
+
+def images(project: Project) -> Images | None:
+    """`score.calibration` images, as many of each group; None where they are too few for a verdict.
+
+    Held-out images where there are enough, else training images. The choice is seeded and goes by digests. It
+    is kept in the store, so that no query reads all the data.
     """
     if not size(project):
         return None
@@ -70,7 +77,9 @@ def known(project: Project) -> Images | None:
 def _action(project: Project) -> Action:
     told = project.family.told(project.recipe)
     params = {"images": project.recipe.score.calibration, "told": told, "seed": 0}
-    return Action(CALIBRATION, params, {"dataset": project.data.blob}, "images to calibrate on")
+    data = project.data
+    inputs = {"dataset": data.blob, **(data.held_out if held_out(project) else {})}
+    return Action(CALIBRATION, params, inputs, "images to calibrate on")
 
 
 def _parsed(made: Mapping[str, bytes]) -> Images | None:
@@ -80,15 +89,14 @@ def _parsed(made: Mapping[str, bytes]) -> Images | None:
 
 def _made(project: Project) -> Made:
     data, wanted = project.dataset(), project.recipe.score.calibration
+    if held_out(project):
+        data = project.held_out() or data
     every = [pixels_digest(image) for image in data.images]
-    chosen = subset(data.membership, -(-wanted // len(data.groups)), 0, every)
-    if len(chosen) > wanted:
-        all_alike = np.ones((len(chosen), 1), dtype=np.bool_)
-        chosen = chosen[subset(all_alike, wanted, 0, [every[i] for i in chosen])]
+    chosen = evenly(data.membership, wanted, every)
     owners: dict[str, set[str]] = {}  # an image that is there twice is of all its copies' groups
     for i, digest in enumerate(every):
         owners.setdefault(digest, set()).update(data.groups[j] for j in np.flatnonzero(data.membership[i]))
-    queries = list({query.digest: query for query in training_queries(project, chosen.tolist())}.values())
+    queries = list({query.digest: query for query in queries_of(project, data, chosen.tolist())}.values())
     groups = [sorted(owners[query.pixels_digest]) for query in queries]
     return Made({"queries": remembered.pack(queries), "groups": canonical(groups)})
 
@@ -105,12 +113,14 @@ def calibrate(reading: Reading, full: Array, groups: Mapping[Removal, Array], ma
     return Calibration(scores, mask, profiles)
 
 
-def facts(found: Calibration) -> dict[str, Any]:
+def facts(project: Project, found: Calibration) -> dict[str, Any]:
     """What a report says of the verdicts, the false-positive rate of this model among it."""
-    rates = found.rates(LEVEL, STRANGE)
+    rates, held = found.rates(LEVEL, STRANGE), held_out(project)
+    known = "images held out of training, of known groups" if held else "training images of known groups"
     return {
-        "description": f"{len(found)} training images of known groups",
+        "description": f"{len(found)} {known}",
         "images": len(found),
+        "held_out": held,
         "level": LEVEL,
         "wrong_group": round(rates.wrong, 4),
         "own_group": round(rates.own, 4),

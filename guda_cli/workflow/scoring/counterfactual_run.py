@@ -280,8 +280,7 @@ class ScoreRun:
     @cached_property
     def ranking(self) -> Ranking:
         """By what groups are ranked."""
-        calibrated = self.judges and calibrating.size(self.project) > 0
-        counts = self.project.data.counts
+        counts, calibrated = self.project.data.counts, self.calibration is not None
         return choose(self.settings.rank, list(self.found.groups), counts, calibrated=calibrated)
 
     def _more(self, queries: Sequence[Query]) -> More:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from guda_cli.errors import MissingError
 from guda_cli.store import ActionRecord
+from guda_cli.unlearning.judgement import FAILED, PASSED
 from guda_cli.workflow.keys import operations, removal
 from guda_cli.workflow.keys.operations import UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
@@ -189,11 +190,12 @@ def _joint(
 
 
 def warnings(project: Project, found: Counterfactuals) -> list[str]:
-    """What a reader of scores must know of these models: failed checks, one sentence a reason."""
-    failed: dict[str, list[str]] = {}
+    """What a reader of scores must know of these models: failed and doubtful checks, a sentence a reason."""
+    against: dict[tuple[str, str], list[str]] = {}
     for what, models in found.groups.items():
         check = project.model(models[0].record).check
-        if check and not check["passed"]:
-            failed.setdefault(check["why"].partition(" (")[0], []).append(what.name)
-    out = [f"failed check of the model without {', '.join(names)}: {why}" for why, names in failed.items()]
-    return out
+        if check and check["verdict"] != PASSED:
+            reason = check["verdict"], check["why"].partition(" (")[0]
+            against.setdefault(reason, []).append(what.name)
+    ordered = sorted(against.items(), key=lambda item: item[0][0] != FAILED)
+    return [f"{verdict} check of the model without {', '.join(n)}: {why}" for (verdict, why), n in ordered]

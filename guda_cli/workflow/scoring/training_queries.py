@@ -1,4 +1,4 @@
-"""Training images as queries: what sizes of terms are learnt on, and what verdicts are calibrated on."""
+"""Images of the data as queries: what sizes of terms are learnt on, and what verdicts are calibrated on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from guda_cli.data.dataset import Dataset
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import Query
 from guda_cli.families.family import CLASS, PROMPT
@@ -14,7 +15,12 @@ from guda_cli.workflow.project.project import Project
 
 def training_queries(project: Project, indices: Sequence[int]) -> list[Query]:
     """The training images at `indices`, each with the class or the prompt that it was trained with."""
-    data, told = project.dataset(), project.family.told(project.recipe)
+    return queries_of(project, project.dataset(), indices)
+
+
+def queries_of(project: Project, data: Dataset, indices: Sequence[int]) -> list[Query]:
+    """The images of `data` at `indices`, each with the class or the prompt that the model knows it by."""
+    told = project.family.told(project.recipe)
     out = []
     for i in indices:
         pixels, condition = data.images[i], None
