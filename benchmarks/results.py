@@ -67,6 +67,8 @@ PLANS = {
     ),
 }
 WEIGHTINGS = ("min-snr:5", "min-snr:1", "min-snr:0.1", "min-snr:0.03", "uniform", "elbo")
+UNJUDGED = ("--set", "score.calibration=0")  # rankings are compared, no verdicts
+PAPER = ("--grid", "stride:10", "--draws", "1")  # the paper's own: it never visits t = T
 LISTS = ("operators", "compared", "curve")  # options that are names between commas
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 METRICS += ("corr", "corr:true", "lds")  # shown where some method has them
@@ -105,15 +107,16 @@ class Bench:
         self.guda("train", self.recipe, *self.sets)
         self.guda("sample", "-n", str(self.queries), "--out", "queries")
         self.guda("train", "--each-group", "--seeds", self.seeds)
-        scored = self.guda("score", "queries", "--method", "logo")
+        scored = self.guda("score", "queries", "--method", "logo", *UNJUDGED)
         if self.subsets:
             first = self.seeds.split(",")[0]
             self.guda("train", "--subsets", str(self.subsets), "--seeds", first)
-            self.guda("score", "queries", "--method", "subsets")
+            self.guda("score", "queries", "--method", "subsets", *UNJUDGED)
         groups = sorted(entry["group"] for entry in scored[0]["scores"])
         tuned = {operator: self.tune(operator) for operator in self.operators}
-        self.guda("unlearn", "--all", "--no-null")  # the null is for z-values, not for ranking
-        self.guda("score", "queries", "--method", f"guda,{METHODS}")
+        self.guda("unlearn", "--all")
+        self.guda("score", "queries", "--method", f"guda,{METHODS}", *UNJUDGED)
+        self.guda("score", "queries", "--method", "logo,guda", *PAPER, *UNJUDGED)
         left_out = {name for found in tuned.values() for name in found["groups"]}
         judged = [name for name in groups if name not in left_out]
         for operator in self.compared:
@@ -124,8 +127,10 @@ class Bench:
             self.variant(judged, *chosen_sets(tuned[operator]))
         own = PLANS[self.recipe].weighting
         weightings = (own, *(name for name in WEIGHTINGS if name != own))
-        report = ("report", "--against", "logo", "--weighting", ",".join(weightings))
+        report = ("report", "--against", "logo", "--weighting", ",".join(weightings), "--grid", "strata")
+        paper = ("report", "--against", "logo", "--weighting", "elbo", "--grid", PAPER[1])
         return {
+            "paper": self.guda(*paper)[0],
             "agreement": self.guda(*report, "--html", "agreement.html")[0],
             "centred": self.guda(*report, "--center")[0],
             "tuned": tuned,
@@ -145,8 +150,8 @@ class Bench:
         """Unlearn and score the judged groups with other settings."""
         options = [part for item in sets for part in ("--set", item)]
         options += [part for name in groups for part in ("--group", name)]
-        self.guda("unlearn", "--no-null", *options)
-        self.guda("score", "queries", "--method", "guda", *options)
+        self.guda("unlearn", *options)
+        self.guda("score", "queries", "--method", "guda", *options, *UNJUDGED)
 
 
 def chosen_sets(found: dict[str, Any]) -> list[str]:
@@ -171,6 +176,10 @@ def markdown(bench: Bench, found: dict[str, Any], script: str) -> str:
     for table in report["tables"]:
         notes = "\n".join(f"- {note}" for note in table["notes"])
         parts += [f"## {table['weighting']}", _reliability(table), agreement_table(table), notes]
+    for table in found["paper"]["tables"]:
+        notes = "\n".join(f"- {note}" for note in table["notes"])
+        head = f"## {table['weighting']} on the paper's grid ({found['paper']['grid']})"
+        parts += [head, _reliability(table), agreement_table(table), notes]
     parts += ["## Cost", cost_table(report["tables"][0])]
     if report.get("bands"):
         parts += ["## Where the oracle knows itself", bands_table(report["bands"])]

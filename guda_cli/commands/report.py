@@ -80,6 +80,9 @@ def report(
             "noise: what they had been, had these groups never been seen.",
         ),
     ] = False,
+    grid: Annotated[
+        str, typer.Option("--grid", help="What was scored on this grid [the one used last].")
+    ] = "",
     rank: Annotated[
         str,
         typer.Option(
@@ -113,13 +116,13 @@ def report(
             raise UsageError(f"--against {against}: the oracle is logo", fix="--against logo")
         if request:
             raise UsageError("--gallery does not go with --against")
-        found = _agreement(project, chosen, method, center, seeds)
+        found = _agreement(project, chosen, method, center, seeds, grid)
         _show_agreement(session.console, found, html, csv, latex)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
             raise UsageError(f"{option} goes with --against logo")
-    model = _scores(project, method or "guda", chosen, instances, request, rank)
+    model = _scores(project, method or "guda", chosen, instances, request, rank, grid)
     _show_scores(session.console, model, html, csv, top)
 
 
@@ -132,7 +135,13 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
 
 
 def _scores(
-    project: Project, method: str, weighting: str, instances: int, gallery: Request | None, rank: str
+    project: Project,
+    method: str,
+    weighting: str,
+    instances: int,
+    gallery: Request | None,
+    rank: str,
+    grid: str,
 ) -> ReportModel:
     from guda_cli.workflow.scoring.dispatch import parse_methods
 
@@ -141,7 +150,7 @@ def _scores(
         raise UsageError("one method a report", fix="--against logo compares several")
     from guda_cli.workflow.reporting.answers_report import of_method
 
-    return of_method(project, names[0], weighting, instances=instances, gallery=gallery, rank=rank)
+    return of_method(project, names[0], weighting, instances=instances, gallery=gallery, rank=rank, grid=grid)
 
 
 def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
@@ -162,12 +171,16 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
         _print(console, terminal.render(model, top, width_of(sys.stdout)))
 
 
-def _agreement(project: Project, weighting: str, method: str | None, center: bool, seeds: str | None) -> Any:
+def _agreement(
+    project: Project, weighting: str, method: str | None, center: bool, seeds: str | None, grid: str
+) -> Any:
     from guda_cli.workflow.reporting.agreement_report import build, check_weightings
 
     methods = [part.strip() for part in method.split(",")] if method else []
     chosen = parse_seeds(seeds) if seeds else ()
-    return build(project, check_weightings(weighting), methods=methods, centred=center, seeds=chosen)
+    return build(
+        project, check_weightings(weighting), methods=methods, centred=center, seeds=chosen, grid=grid
+    )
 
 
 def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, latex: bool) -> None:

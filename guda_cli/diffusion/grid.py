@@ -78,6 +78,11 @@ def name_of(grid_spec: Mapping[str, Any]) -> str:
     return f"{STRIDE}:{grid_spec['stride']}" if kind == STRIDE else kind
 
 
+def typed(grid_spec: Mapping[str, Any], name: str) -> bool:
+    """Whether the grid of a description is the one typed as `name`; any is where nothing is typed."""
+    return not name or name_of(grid_spec) == name.removeprefix("grid:")
+
+
 def build(grid_spec: Mapping[str, Any], T: int) -> Grid:
     """The grid of `spec` for a process of T steps.
 

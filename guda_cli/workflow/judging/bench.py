@@ -103,8 +103,12 @@ class Bench:
         ]
 
 
-def open_bench(project: Project, *, centred: bool = False, seeds: Sequence[int] = ()) -> Bench:
+def open_bench(
+    project: Project, *, centred: bool = False, seeds: Sequence[int] = (), grid: str = ""
+) -> Bench:
     """The bench of the current recipe: images scored under every model of the oracle, on its last grid.
+
+    `grid` asks for the last of that kind.
 
     MissingError when there is no oracle, or no image scored with it.
     """
@@ -112,9 +116,11 @@ def open_bench(project: Project, *, centred: bool = False, seeds: Sequence[int] 
     records = [
         r
         for r in project.store.records("score")
-        if r.params["method"] == LOGO.method and r.inputs["full"] == found.full.outputs["weights"]
+        if r.params["method"] == LOGO.method
+        and r.inputs["full"] == found.full.outputs["weights"]
+        and grids.typed(r.params["grid"], grid)
     ]
-    command = "guda score IMAGES --method logo"
+    command = "guda score IMAGES --method logo" + (f" --grid {grid}" if grid else "")
     if not records:
         raise MissingError("the oracle has scored no image yet", fix=command)
     last = records[-1].params

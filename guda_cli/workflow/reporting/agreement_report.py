@@ -43,13 +43,15 @@ def build(
     methods: Sequence[str] = (),
     centred: bool = False,
     seeds: Sequence[int] = (),
+    grid: str = "",
 ) -> AgreementReport:
-    """Everything scored under the current full model, against the oracle.
+    """Everything scored under the current full model on one grid (the last, or the last `grid`), against the
+    oracle.
 
     `methods` restricts the rows (`guda`, `similarity`, ...: the first word of their names). Raises
     MissingError without an oracle or images that it scored.
     """
-    bench = open_bench(project, centred=centred, seeds=seeds)
+    bench = open_bench(project, centred=centred, seeds=seeds, grid=grid)
     found = find_rivals(bench)
     rivals = _asked(found.rivals, methods)
     logo = spent(model.record for what in bench.columns for model in bench.found.groups[what])

@@ -37,13 +37,14 @@ def of_method(
     instances: int = 0,
     gallery: Request | None = None,
     rank: str = AUTO,
+    grid: str = "",
 ) -> ReportModel:
     """Everything scored by one method of `guda score`, of whatever kind; errors as `build`.
 
     UsageError for a gallery of a method that makes no models.
     """
     if method in KINDS:
-        return build(project, method, weighting, gallery, rank)
+        return build(project, method, weighting, gallery, rank, grid)
     if gallery:
         raise UsageError(
             "--gallery needs models without the groups", why=f"{method} makes none", fix="--method guda"
@@ -54,7 +55,12 @@ def of_method(
 
 
 def build(
-    project: Project, method: str, weighting: str, gallery: Request | None = None, rank: str = AUTO
+    project: Project,
+    method: str,
+    weighting: str,
+    gallery: Request | None = None,
+    rank: str = AUTO,
+    grid: str = "",
 ) -> ReportModel:
     """Everything scored under `method`'s current models, on the grid used last; and a `gallery` where asked.
 
@@ -63,15 +69,17 @@ def build(
     chosen = weightings.parse(weighting)
     found = counterfactuals.find(project, method)
     records = [r for r in project.store.records("score") if _belongs(r, found)]
+    records = [r for r in records if grids.typed(r.params["grid"], grid)]
     if not records:
-        raise MissingError("no image has been scored with the current models", fix="guda score IMAGE")
+        again = f" --grid {grid}" if grid else ""
+        raise MissingError("no image has been scored with the current models", fix=f"guda score IMAGE{again}")
     last = records[-1].params
     records = [
         r for r in records if r.params["grid"] == last["grid"] and r.params["compute"] == last["compute"]
     ]
     schedule = project.model(found.full).schedule
-    grid = grids.build(last["grid"], schedule.T)
-    reading = answers.Reading(grid, schedule, chosen, dict(project.data.counts), project.family.latent)
+    built = grids.build(last["grid"], schedule.T)
+    reading = answers.Reading(built, schedule, chosen, dict(project.data.counts), project.family.latent)
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     groups, calibration = found.mean(cells), _calibration(project, found, reading, last)
     looks, names = looks_like(project, queries), [what.name for what in groups]
@@ -88,8 +96,8 @@ def build(
         weighting=chosen.name,
         weighting_unit=reading.unit,
         grid=grids.name_of(last["grid"]),
-        timesteps=grid.timesteps.shape[1],
-        draws=grid.timesteps.shape[0],
+        timesteps=built.timesteps.shape[1],
+        draws=built.timesteps.shape[0],
         seed=int(last["grid"]["seed"]),
         created=now(),
         groups=tuple(names),

@@ -204,7 +204,7 @@ class ScoreRun:
             missing = wanted * mine.grid.rows * len(self.found.records())
         else:
             missing = sum(mine.missing([query.digest for query in known.queries]).values())
-        state, why = TO_DO if missing else CACHED, f"{wanted} training images"
+        state, why = TO_DO if missing else CACHED, f"{wanted} images of known groups"
         return [Step("calibrating the verdicts", state, why, "", float(missing), command="guda score")]
 
     def _plan_sizes(self) -> list[Step]:
