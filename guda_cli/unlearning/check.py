@@ -114,17 +114,19 @@ def image_losses(
 ) -> Array:
     """One number an image [len(rows)], comparable between images: mean log loss over LEVELS timesteps.
 
-    The logarithm lets every level count alike. Timesteps are the same for all, noise is drawn by place.
+    The logarithm lets every level count alike. Timesteps and noise are the same for all: with noise of their
+    own some would have the harder draws.
     """
     T = denoiser.schedule.T
     total = torch.zeros(len(rows), dtype=torch.float64)
     for level in range(LEVELS):
         t = torch.full((len(rows),), max(1, round((level + 0.5) * T / LEVELS)))
-        noise = torch.randn(len(rows), *images.shape[1:], generator=generator("guda.check/1", "told", level))
+        noise = torch.randn(1, *images.shape[1:], generator=generator("guda.check/1", "told", level))
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
             given = None if cond is None else cond[rows[part]]
-            found = _errors(denoiser, to_x0(images[rows[part]]), t[part], noise[part], given)
+            x0 = to_x0(images[rows[part]])
+            found = _errors(denoiser, x0, t[part], noise.expand_as(x0), given)
             total[part] += found.log() / LEVELS
     return total.numpy()
 

@@ -18,11 +18,13 @@ class Auc:
 
     value: float
     se: float
+    chance: float
+    """Its standard deviation where nothing can be told (Mann and Whitney 1947)."""
 
     @property
     def beyond(self) -> bool:
-        """Whether it differs from 0.5 by more than one in a hundred does by chance."""
-        return abs(self.value - 0.5) > 2.58 * self.se
+        """Whether one in a thousand at most lies as far from 0.5 by chance: there are many groups."""
+        return abs(self.value - 0.5) > 3.29 * self.chance
 
 
 def auc(members: Array, others: Array) -> Auc:
@@ -36,12 +38,13 @@ def auc(members: Array, others: Array) -> Auc:
     if min(n, m) < LEAST:
         raise ValueError(f"{n} and {m} values tell nothing")
     if not (np.isfinite(members).all() and np.isfinite(others).all()):
-        return Auc(float("nan"), float("nan"))
+        return Auc(float("nan"), float("nan"), float("nan"))
     ordered = np.sort(others)
     above = m - np.searchsorted(ordered, members, side="right")
     level = m - np.searchsorted(ordered, members, side="left") - above
     won = float(above.sum() + 0.5 * level.sum())
-    return Auc(won / (n * m), hanley_mcneil((won + 0.5) / (n * m + 1), n, m))
+    chance = float(np.sqrt((n + m + 1) / (12 * n * m)))
+    return Auc(won / (n * m), hanley_mcneil((won + 0.5) / (n * m + 1), n, m), chance)
 
 
 def hanley_mcneil(area: float, n: int, m: int) -> float:

@@ -27,11 +27,13 @@ def test_the_error_is_that_of_random_samples() -> None:
     found = [auc(rng.exponential(size=40), rng.exponential(size=20)) for _ in range(400)]
     assert np.mean([one.value for one in found]) == pytest.approx(0.5, abs=0.015)
     assert np.std([one.value for one in found]) == pytest.approx(np.mean([one.se for one in found]), rel=0.1)
-    assert np.mean([one.beyond for one in found]) < 0.04
+    assert np.std([one.value for one in found]) == pytest.approx(found[0].chance, rel=0.1)
+    assert found[0].chance == pytest.approx((61 / (12 * 800)) ** 0.5)
+    assert np.mean([one.beyond for one in found]) < 0.01
 
 
 def test_complete_separation_still_has_an_error() -> None:
-    found = auc(np.arange(5.0), np.arange(5.0) + 10)
+    found = auc(np.arange(20.0), np.arange(20.0) + 20)
     assert found.value == 1.0
     assert 0.0 < found.se < 0.1
     assert found.beyond
@@ -41,5 +43,5 @@ def test_what_cannot_be_said() -> None:
     with pytest.raises(ValueError, match="1 and 3 values"):
         auc(np.array([1.0]), np.array([1.0, 2.0, 3.0]))
     assert not auc(np.array([1.0, np.nan]), np.array([1.0, 2.0])).beyond
-    assert not Auc(0.62, 0.05).beyond
-    assert Auc(0.37, 0.05).beyond
+    assert not Auc(0.66, 0.01, 0.05).beyond
+    assert Auc(0.33, 0.01, 0.05).beyond
