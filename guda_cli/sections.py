@@ -230,6 +230,7 @@ class AttributionSpec:
     query_rise: float = 1.0  # unlearn-query: relative rise of the query's loss that its step aims at
     damping: float = 0.01  # of its Fisher diagonal, in means of it
     damping_by_layer: bool = False  # each tensor by its own mean, instead of all by one
+    ekfac_damping: float = 0.1  # of its curvature, in means of each layer's eigenvalues
     mucs_steps: int = 50  # mucs: at most, a query
     mucs_lr: float = 1e-3
     encoder: str = "pixels"  # of similarity: pixels, or a CLIP or DINO model's folder or hub id

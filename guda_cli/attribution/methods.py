@@ -142,6 +142,23 @@ METHODS = (
         **{**_INFLUENCE, "settings": (*_INFLUENCE["settings"], *_DAS)},
     ),
     Method(
+        "ekfac",
+        IMAGES,
+        "ekfac",
+        "gradients of the denoising loss were compared through its curvature (EK-FAC influence)",
+        (
+            "grad L(q)^T (G + damping)^-1 grad L(i), G the loss's Gauss-Newton matrix by EK-FAC "
+            "(Mlodozeniec et al. 2025)",
+            "gradients of a subset, eigenbases of every layer",
+        ),
+        "guda_cli.attribution.rivals.ekfac:Ekfac",
+        settings=(
+            *_SUBSET, Setting("projection", bounds=AT_LEAST_1), _SEED,
+            Setting("ekfac_damping", bounds=POSITIVE),
+        ),
+        mirrors=True,
+    ),
+    Method(
         "unlearn-query",
         IMAGES,
         "unlearn-query",
