@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,16 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.errors import MissingError, UsageError
-from guda_cli.report.answers.content import Check, CostRow, ReportModel, summarise
+from guda_cli.report.answers.content import Check, CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
+from guda_cli.workflow.reporting.regeneration import Request as Redraw
+from guda_cli.workflow.reporting.regeneration import build as build_regeneration
+from guda_cli.workflow.reporting.regeneration import drawer
 from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
@@ -28,27 +31,34 @@ TOO_FEW = "there are too few training images, or score.calibration is 0"
 
 
 def of_method(
-    project: Project, method: str, weighting: str, *, instances: int = 0, gallery: Request | None = None
-) -> ReportModel:
+    project: Project, method: str, weighting: str, *, instances: int = 0, gallery: Request | None = None,
+    regeneration: Redraw | None = None,
+) -> ReportModel:  # fmt: skip
     """Everything scored by one method of `guda score`, of whatever kind; errors as `build`.
 
     UsageError for a gallery of a method that makes no models.
     """
     if method in KINDS:
-        return build(project, method, weighting, gallery)
+        return build(project, method, weighting, gallery, regeneration)
     if gallery:
         raise UsageError(
             "--gallery needs models without the groups", why=f"{method} makes none", fix="--method guda"
         )
     from guda_cli.workflow.reporting import instances_report
 
-    return instances_report.build(project, method, instances)
+    return instances_report.build(project, method, instances, regeneration)
 
 
-def build(project: Project, method: str, weighting: str, gallery: Request | None = None) -> ReportModel:
-    """Everything scored under `method`'s current models, on the grid used last; and a `gallery` where asked.
+def build(
+    project: Project,
+    method: str,
+    weighting: str,
+    gallery: Request | None = None,
+    regeneration: Redraw | None = None,
+) -> ReportModel:
+    """Everything scored under `method`'s current models, on the grid used last.
 
-    Raises MissingError when there is no model or no scored image.
+    A `gallery` and a `regeneration` where asked. MissingError when there is no model or no scored image.
     """
     chosen = weightings.parse(weighting)
     found = counterfactuals.find(project, method)
@@ -88,8 +98,23 @@ def build(project: Project, method: str, weighting: str, gallery: Request | None
         warnings=tuple(_warnings(project, found, skipped, calibration is not None)),
         gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
         sentence=methods.find(method).sentence,
+        regeneration=_regeneration(project, found, queries, found_answers, regeneration),
         **summarise(found_answers, names)._asdict(),
     )
+
+
+def _regeneration(
+    project: Project,
+    found: Counterfactuals,
+    queries: list[Query],
+    known: Sequence[QueryResult],
+    request: Redraw | None,
+) -> Regeneration | None:
+    """By the method's own models, unless others are asked for."""
+    if request is None:
+        return None
+    draws = drawer(project, request.by) if request.by else found
+    return build_regeneration(project, draws, queries, known, request)
 
 
 def _belongs(record: ActionRecord, found: Counterfactuals) -> bool:
