@@ -14,7 +14,7 @@ from typing import Any
 
 from guda_cli import plugins
 from guda_cli.errors import RecipeError, UsageError, unknown
-from guda_cli.sections import AT_LEAST_1, POSITIVE, AttributionSpec, Setting
+from guda_cli.sections import AT_LEAST_1, POSITIVE, AttributionSpec, Bounds, Setting
 
 GROUP = "guda.methods"
 COUNTERFACTUAL, IMAGES, GROUPS = "counterfactual", "images", "groups"
@@ -108,6 +108,23 @@ METHODS = (
         "guda_cli.attribution.rivals.similarity:Similarity",
         settings=(Setting("encoder"),),
         of_model=False,
+    ),
+    Method(
+        "nda",
+        IMAGES,
+        "nda",
+        "patches of the noised image were answered with training images' as the best denoiser would",
+        (
+            "weight of image i's patches in the optimal denoiser's answer to the patches of q, noised "
+            "(Zhao et al. 2025)",
+            "nothing, no network is run",
+        ),
+        "guda_cli.attribution.rivals.nda:Nda",
+        settings=(
+            *_SUBSET, _SEED, Setting("nda_patch", bounds=AT_LEAST_1),
+            Setting("nda_t_max", bounds=Bounds(above=0.0, at_most=1.0)),
+        ),
+        mirrors=True,
     ),
     Method(
         "trak",
