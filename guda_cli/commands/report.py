@@ -158,6 +158,9 @@ def _redraw(session: Session, images: int | None, top: int, by: str | None) -> R
     if by not in (None, "guda", "logo"):
         raise UsageError(f"--regeneration-by {by}", why="guda and logo make models without a group")
     if images is None:
+        if by or top > 1:
+            option = "--regeneration-by" if by else "--regeneration-top"
+            raise UsageError(f"{option} goes with --regeneration", fix="--regeneration 32")
         return None
     return Request(images, top, by or "", session.options.device)
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from guda_cli.attribution.picture_changes import levels
+from guda_cli.attribution.rivals import similarity
 from tests.cli.test_gallery import drawings, no_torch, pixels, plain_copy
 from tests.workflow.fixtures import GROUPS, QUERIES, Cli, cli, here, one_thread, project, template
 
@@ -87,6 +89,21 @@ def test_a_method_without_models_is_judged_by_those_there_are(cli: Cli, project:
     assert cli("report", "--regeneration", 1, "--regeneration-by", "logo", "--json").document["regeneration"]
 
 
+def test_an_encoder_of_the_recipe_is_a_third_measure(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Halves:
+        def embed(self, images: np.ndarray) -> np.ndarray:
+            means = images.reshape(len(images), 2, -1).mean(2) + 1
+            return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    monkeypatch.setattr(similarity, "load_encoder", lambda name, training, device: Halves())
+    args = ("report", "--regeneration", 2, "--set", "attribution.encoder=mine", "--json")
+    found = cli(*args).document["regeneration"]
+    assert [change["measure"] for change in found["changes"]] == ["pixels", "structure", "embedding"]
+    assert all(row["changes"]["embedding"]["top"] > 0 for row in found["images"])
+
+
 def test_images_that_guda_did_not_draw_are_left_out(cli: Cli, project: Path) -> None:
     cli("score", "--", plain_copy("q/00000.png", "a-user's.png", 3))
     found: dict[str, Any] = cli("report", "--regeneration", 99, "--json").document["regeneration"]
@@ -99,6 +116,7 @@ def test_images_that_guda_did_not_draw_are_left_out(cli: Cli, project: Path) -> 
     [
         (["--regeneration", "2", "--against", "logo"], "does not go with --against"),
         (["--regeneration", "2", "--regeneration-by", "das"], "guda and logo"),
+        (["--regeneration-top", "2"], "goes with --regeneration"),
         (["--regeneration", "2", "--regeneration-by", "logo"], "no leave-one-group-out model"),
     ],
 )
