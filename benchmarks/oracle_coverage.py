@@ -4,9 +4,9 @@
 
 Of a store with models retrained without each group (`guda train --each-group --seeds 2,3`) and groups
 unlearned with several seeds (`guda unlearn --all --seeds 0,1,2`): the share of the 95 % intervals of `guda
-score` that hold the score of each oracle seed, for one unlearning seed (Monte-Carlo error only) and for all (the
-spread between seeds too), over all groups, and for the group that the oracle has first; and the slope of the
-oracle's scores on guda's, which says how much of a group's weight unlearning leaves in the model.
+score` that hold the score of each oracle seed, for one unlearning seed (Monte-Carlo error only) and for all
+(the spread between seeds too), over all groups, and for the group that the oracle has first; and the slope of
+the oracle's scores on guda's, which says how much of a group's weight unlearning leaves in the model.
 """
 
 from __future__ import annotations

@@ -233,8 +233,11 @@ class AttributionSpec:
     query_rise: float = 1.0  # unlearn-query: relative rise of the query's loss that its step aims at
     damping: float = 0.01  # of its Fisher diagonal, in means of it
     damping_by_layer: bool = False  # each tensor by its own mean, instead of all by one
+    ekfac_damping: float = 0.1  # of its curvature, in means of each layer's eigenvalues
     mucs_steps: int = 50  # mucs: at most, a query
     mucs_lr: float = 1e-3
+    nda_patch: int | None = None  # nda: pixels a side, odd (null: 7 of 32, at least 3)
+    nda_t_max: float = 0.5  # nda: its timesteps lie below this share of T
     encoder: str = "pixels"  # of similarity: pixels, or a CLIP or DINO model's folder or hub id
     seed: int = 0
     options: Options = ()  # settings that only a method of another package has, beside these in a recipe

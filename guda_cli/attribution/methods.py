@@ -14,7 +14,7 @@ from typing import Any
 
 from guda_cli import plugins
 from guda_cli.errors import RecipeError, UsageError, unknown
-from guda_cli.sections import AT_LEAST_1, POSITIVE, AttributionSpec, Setting
+from guda_cli.sections import AT_LEAST_1, POSITIVE, AttributionSpec, Bounds, Setting
 
 GROUP = "guda.methods"
 COUNTERFACTUAL, IMAGES, GROUPS = "counterfactual", "images", "groups"
@@ -110,6 +110,23 @@ METHODS = (
         of_model=False,
     ),
     Method(
+        "nda",
+        IMAGES,
+        "nda",
+        "patches of the noised image were answered with training images' as the best denoiser would",
+        (
+            "weight of image i's patches in the optimal denoiser's answer to the patches of q, noised "
+            "(Zhao et al. 2025)",
+            "nothing, no network is run",
+        ),
+        "guda_cli.attribution.rivals.nda:Nda",
+        settings=(
+            *_SUBSET, _SEED, Setting("nda_patch", bounds=AT_LEAST_1),
+            Setting("nda_t_max", bounds=Bounds(above=0.0, at_most=1.0)),
+        ),
+        mirrors=True,
+    ),
+    Method(
         "trak",
         help="trak",
         sentence="gradients of the denoising loss were compared (TRAK)",
@@ -140,6 +157,23 @@ METHODS = (
         ),
         engine="guda_cli.attribution.rivals.influence:Das",
         **{**_INFLUENCE, "settings": (*_INFLUENCE["settings"], *_DAS)},
+    ),
+    Method(
+        "ekfac",
+        IMAGES,
+        "ekfac",
+        "gradients of the denoising loss were compared through its curvature (EK-FAC influence)",
+        (
+            "grad L(q)^T (G + damping)^-1 grad L(i), G the loss's Gauss-Newton matrix by EK-FAC "
+            "(Mlodozeniec et al. 2025)",
+            "gradients of a subset, eigenbases of every layer",
+        ),
+        "guda_cli.attribution.rivals.ekfac:Ekfac",
+        settings=(
+            *_SUBSET, Setting("projection", bounds=AT_LEAST_1), _SEED,
+            Setting("ekfac_damping", bounds=POSITIVE),
+        ),
+        mirrors=True,
     ),
     Method(
         "unlearn-query",

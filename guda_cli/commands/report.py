@@ -19,7 +19,9 @@ from guda_cli.session import Session, command_options
 if TYPE_CHECKING:
     from guda_cli.report.answers.content import ReportModel
     from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.reporting.answers_report import Shown
     from guda_cli.workflow.reporting.gallery import Request
+    from guda_cli.workflow.reporting.regeneration import Request as Redraw
 
 
 @command_options(recipe=True, device=True)
@@ -97,9 +99,33 @@ def report(
         int | None,
         typer.Option("--gallery-top", metavar="K", min=1, help="--gallery of so many groups an image [3]."),
     ] = None,
+    regeneration: Annotated[
+        int | None,
+        typer.Option(
+            "--regeneration",
+            metavar="N",
+            min=1,
+            help="Draw the first N images again without their highest groups, and without others: which "
+            "changes them more?",
+        ),
+    ] = None,
+    regeneration_top: Annotated[
+        int,
+        typer.Option(
+            "--regeneration-top", metavar="K", min=1, help="--regeneration without the K highest at once."
+        ),
+    ] = 1,
+    regeneration_by: Annotated[
+        str | None,
+        typer.Option(
+            "--regeneration-by",
+            metavar="guda|logo",
+            help="Whose models draw [the method's own; for methods without, logo's where there are any].",
+        ),
+    ] = None,
 ) -> None:
     """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model
-    but for --gallery.
+    but for --gallery and --regeneration.
 
     With --against logo: how well each method agrees with retraining.
     """
@@ -109,20 +135,25 @@ def report(
         session = with_sets(session, f"attribution.aggregate={aggregate}")
     asked = gallery or gallery_images or gallery_top
     request = _gallery(session, gallery_images or 8, gallery_top or 3, html) if asked else None
+    redraw = _redraw(session, regeneration, regeneration_top, regeneration_by)
     project = open_project(session)
     chosen = weighting or project.recipe.score.weighting
     if against is not None:
         if against != "logo":
             raise UsageError(f"--against {against}: the oracle is logo", fix="--against logo")
-        if request:
-            raise UsageError("--gallery does not go with --against")
+        if request or redraw:
+            name = "--gallery" if request else "--regeneration"
+            raise UsageError(f"{name} does not go with --against")
         found = _agreement(project, chosen, method, center, seeds, grid)
         _show_agreement(session.console, found, html, csv, latex)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
             raise UsageError(f"{option} goes with --against logo")
-    model = _scores(project, method or "guda", chosen, instances, request, rank, grid)
+    from guda_cli.workflow.reporting.answers_report import Shown
+
+    shown = Shown(rank, grid, request, redraw)
+    model = _scores(project, method or "guda", chosen, instances, shown)
     _show_scores(session.console, model, html, csv, top)
 
 
@@ -134,15 +165,20 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
     return Request(images, top, session.options.device)
 
 
-def _scores(
-    project: Project,
-    method: str,
-    weighting: str,
-    instances: int,
-    gallery: Request | None,
-    rank: str,
-    grid: str,
-) -> ReportModel:
+def _redraw(session: Session, images: int | None, top: int, by: str | None) -> Redraw | None:
+    from guda_cli.workflow.reporting.regeneration import Request
+
+    if by not in (None, "guda", "logo"):
+        raise UsageError(f"--regeneration-by {by}", why="guda and logo make models without a group")
+    if images is None:
+        if by or top > 1:
+            option = "--regeneration-by" if by else "--regeneration-top"
+            raise UsageError(f"{option} goes with --regeneration", fix="--regeneration 32")
+        return None
+    return Request(images, top, by or "", session.options.device)
+
+
+def _scores(project: Project, method: str, weighting: str, instances: int, shown: Shown) -> ReportModel:
     from guda_cli.workflow.scoring.dispatch import parse_methods
 
     [*names] = parse_methods(method, instances=instances)
@@ -150,7 +186,7 @@ def _scores(
         raise UsageError("one method a report", fix="--against logo compares several")
     from guda_cli.workflow.reporting.answers_report import of_method
 
-    return of_method(project, names[0], weighting, instances=instances, gallery=gallery, rank=rank, grid=grid)
+    return of_method(project, names[0], weighting, shown, instances=instances)
 
 
 def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
@@ -161,6 +197,8 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
         console.warn(text)
     for text in model.gallery.notes if model.gallery else ():
         console.say(f"gallery: {text}")
+    for text in model.regeneration.notes if model.regeneration else ():
+        console.say(f"regeneration: {text}")
     if html is not None:
         write(html, pages.render(model, top=top), fix="--html FILE")
         console.say(f"report: {html}")

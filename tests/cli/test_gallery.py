@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from guda_cli.attribution.picture_changes import levels
 from guda_cli.workflow.models import drawing
-from guda_cli.workflow.reporting.gallery import difference
 from tests.cli.test_class_conditional import plain, work
 from tests.workflow import processes
 from tests.workflow.fixtures import QUERIES, Cli, cli, flip, here, one_thread, project, record, template
@@ -89,7 +89,7 @@ def test_pictures_are_those_of_guda_sample(cli: Cli, project: Path) -> None:
         group = without["group"]
         cli("sample", "-n", QUERIES, "--without", group, "--out", f"w-{group}")
         other = pixels(f"w-{group}/without-{group}-{i:05d}.png")
-        assert difference(pixels(row["image"]), other) == pytest.approx(without["difference"], abs=0.1)
+        assert levels(pixels(row["image"]), other) == pytest.approx(without["difference"], abs=0.1)
 
 
 def test_settings_of_the_image_not_of_the_recipe(cli: Cli, project: Path) -> None:

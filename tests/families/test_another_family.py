@@ -51,8 +51,8 @@ def test_every_command_works_with_it(cli: Cli, home: Path) -> None:
     [bound] = cli("score", images[0], "--weighting", "elbo", "--grid", "all", "--json").documents
     assert np.isfinite(bound["elbo"]["nats"])
     assert "every term was in the store" in cli("score", *images).stderr
-    methods = "guda,similarity,trak,d-trak,das,unlearn-query,mucs,random"
-    assert len(cli("score", "q", "--method", methods, "--json").documents) == 4 * 8
+    methods = "guda,similarity,nda,trak,d-trak,das,ekfac,unlearn-query,mucs,random"
+    assert len(cli("score", "q", "--method", methods, "--json").documents) == 4 * 10
     cli("train", "--each-group", "--seeds", "2")
     cli("score", "q", "--method", "logo")
     [table] = cli("report", "--against", "logo", "--json").document["tables"]

@@ -13,7 +13,7 @@ from tests.text_to_image.fixtures import GROUPS, THINGS, cli, one_thread, prompt
 from tests.workflow.fixtures import Cli, flip, here, record, scores, terms
 
 __all__ = ["cli", "one_thread", "studio"]
-RIVALS = ("similarity", "trak", "d-trak", "das", "unlearn-query", "mucs")
+RIVALS = ("similarity", "nda", "trak", "d-trak", "das", "ekfac", "unlearn-query", "mucs")
 
 
 def plain(source: Path, out: Path) -> Path:
@@ -167,7 +167,7 @@ class TestSampling:
 class TestBench:
     def test_every_method_runs_and_meets_the_oracle(self, studio: Path, cli: Cli) -> None:
         methods = ",".join(("guda", "logo", *RIVALS, "random"))
-        assert len(cli("score", "q", "--method", methods, "--json").documents) == 6 * 9
+        assert len(cli("score", "q", "--method", methods, "--json").documents) == 6 * 11
         report = cli("report", "--against", "logo", "--json").documents[0]
         [table] = report["tables"]
         kinds = {row["kind"] for row in table["rows"]}

@@ -240,7 +240,7 @@ class TestMendingAndMore:
         assert {d.get("class") for d in one} == {None}
         assert {d["class"] for d in other} == {"cyan"}
         for a, b in zip(one, other, strict=True):
-            assert (a["scores"] == b["scores"]) == (a["method"] == "similarity"), a["method"]
+            assert (a["scores"] == b["scores"]) == (a["method"] in ("similarity", "nda")), a["method"]
 
 
 def params_of(operation: str, method: str) -> list[dict[str, object]]:

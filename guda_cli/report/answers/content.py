@@ -118,6 +118,50 @@ class Gallery:
     notes: tuple[str, ...] = ()
 
 
+class Change(NamedTuple):
+    """How much pictures change by one measure, means over images: ``top`` and ``others`` as `Regenerated`.
+
+    ``low`` to ``high`` is the 95 % interval of the paired ``difference``, None with one image; ``share`` of
+    the images change more without their highest groups.
+    """
+
+    measure: str
+    unit: str
+    top: float
+    others: float
+    difference: float
+    low: float | None
+    high: float | None
+    share: float
+
+
+class Regenerated(NamedTuple):
+    """One image drawn from its own noise without its highest ``groups``, and without ``others``.
+
+    ``changes`` by measure: without the groups, and the mean over the others.
+    """
+
+    image: str
+    digest: str
+    groups: tuple[str, ...]
+    others: tuple[str, ...]
+    changes: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Regeneration:
+    """Do pictures change more without their ``top`` highest groups than without as many others?
+
+    ``by`` is the method whose models drew; ``notes`` say what is left out and why.
+    """
+
+    top: int
+    by: str
+    rows: tuple[Regenerated, ...]
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Check:
     """Did unlearning one group do its work: denoising loss per pixel, full against unlearned model.
@@ -180,9 +224,9 @@ class ReportModel:
     or what another method's scores are, such as ``similarity score``. ``counterfactual`` says whether models
     without the groups were compared; ``weighting``, ``grid`` and ``draws`` may be empty otherwise.
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
-    of which there are ``matrix_counts[row]``. ``gallery`` is there where it was asked for. ``sentence`` says
-    how the method finds out, as the end of a sentence; ``ranked`` by what groups are ranked, where it is not
-    the score.
+    of which there are ``matrix_counts[row]``. ``gallery`` and ``regeneration`` are there where they were
+    asked for. ``sentence`` says how the method finds out, as the end of a sentence; ``ranked`` by what groups
+    are ranked, where it is not the score.
     """
 
     title: str
@@ -211,6 +255,7 @@ class ReportModel:
     gallery: Gallery | None = None
     sentence: str = ""
     ranked: str = ""
+    regeneration: Regeneration | None = None
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Any
 from guda_cli.jsonable import plain
 from guda_cli.report.answers import columns
 from guda_cli.report.answers.columns import Kind, View
-from guda_cli.report.answers.content import Gallery, QueryResult, ReportModel
+from guda_cli.report.answers.content import Gallery, QueryResult, Regeneration, ReportModel
 from guda_cli.report.answers.words import sign
 from guda_cli.report.pieces.csv_cells import csv_cell, csv_line
 
@@ -112,6 +112,7 @@ def to_json(report: ReportModel) -> dict[str, Any]:
             "warnings": report.warnings,
             "provenance": report.provenance,
             **(_gallery_documents(report.gallery) if report.gallery else {}),
+            **({"regeneration": _regeneration(report.regeneration)} if report.regeneration else {}),
         }
     )
     assert isinstance(document, dict)
@@ -136,3 +137,23 @@ def _gallery_documents(gallery: Gallery) -> dict[str, Any]:
         for row in gallery.rows
     ]
     return {"gallery": rows, "gallery_notes": gallery.notes}
+
+
+def _regeneration(found: Regeneration) -> dict[str, Any]:
+    rows = [
+        {
+            "image": row.image,
+            "digest": row.digest,
+            "groups": row.groups,
+            "others": row.others,
+            "changes": {name: {"top": top, "others": rest} for name, (top, rest) in row.changes.items()},
+        }
+        for row in found.rows
+    ]
+    return {
+        "top": found.top,
+        "by": found.by,
+        "changes": [change._asdict() for change in found.changes],
+        "images": rows,
+        "notes": found.notes,
+    }

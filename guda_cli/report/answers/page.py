@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from guda_cli.report.answers import words
 from guda_cli.report.answers.content import Check, CostRow, ReportModel
-from guda_cli.report.answers.page_gallery import GALLERY_CSS, gallery_section
+from guda_cli.report.answers.page_gallery import GALLERY_CSS, gallery_section, regeneration_section
 from guda_cli.report.answers.page_sections import matrix_section, means_section, queries_section
 from guda_cli.report.pieces.markup import Column, esc, scrolling, table
 from guda_cli.report.pieces.skeleton import details, document, facts_list, pairs, recipe, warnings_note
@@ -21,6 +21,7 @@ def render(report: ReportModel, *, top: int = 5, expanded: int = 200) -> str:
     sections = [
         ("queries", "Images", queries_section(report, top, expanded)),
         ("gallery", "Had it never seen …", gallery_section(report)),
+        ("regeneration", "Drawn without the groups", regeneration_section(report)),
         ("means", "Mean score per group", means_section(report)),
         ("matrix", "Groups against groups", matrix_section(report)),
         ("checks", "Were the groups unlearned?", _checks(report.checks)),

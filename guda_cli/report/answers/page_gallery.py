@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from guda_cli.report.answers import words
 from guda_cli.report.answers.content import Counterpart, GalleryRow, Pixels, ReportModel
-from guda_cli.report.pieces.markup import esc, picture
+from guda_cli.report.pieces.markup import Column, esc, picture, scrolling, table
 from guda_cli.report.pieces.text import Scale, number, scale_for, shorten
 
 GALLERY_CSS = """
@@ -48,6 +49,18 @@ def gallery_section(report: ReportModel) -> str:
         "of levels from 0 to 255." + (_ORACLE if report.method == "logo" else "")
     )
     return f"<p>{esc(intro)}</p>{''.join(_row(row) for row in report.gallery.rows)}{notes}"
+
+
+def regeneration_section(report: ReportModel) -> str:
+    """How much pictures change without their highest groups, beside others; empty where not asked for."""
+    found = report.regeneration
+    if found is None:
+        return ""
+    notes = "".join(f'<p class="muted small">{esc(_sentence(note))}</p>' for note in found.notes)
+    columns = [Column("Change"), *(Column(head.capitalize(), True) for head in words.REGENERATION_HEADS)]
+    rows = [[esc(cell) for cell in words.regeneration_cells(change)] for change in found.changes]
+    shown = scrolling(table("Mean over the images", columns, rows), "Mean over the images") if rows else ""
+    return f"<p>{esc(words.regeneration_line(found))}</p>{shown}{notes}"
 
 
 def _row(row: GalleryRow) -> str:

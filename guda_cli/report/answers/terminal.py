@@ -9,7 +9,14 @@ import numpy as np
 
 from guda_cli.report.answers import columns, words
 from guda_cli.report.answers.columns import Kind, ScoreColumn, View
-from guda_cli.report.answers.content import NO_GROUP, Check, CostRow, QueryResult, ReportModel
+from guda_cli.report.answers.content import (
+    NO_GROUP,
+    Check,
+    CostRow,
+    QueryResult,
+    Regeneration,
+    ReportModel,
+)
 from guda_cli.report.pieces.rich_pieces import bar, literal, number_column, ruled, text_column, titled
 from guda_cli.report.pieces.text import (
     Scale,
@@ -43,6 +50,8 @@ def render(
     if len(report.queries) > 1:
         parts += _means(report, console_width)
         parts += _matrix(report, console_width)
+    if report.regeneration:
+        parts += _regeneration(report.regeneration)
     if report.checks:
         parts += _checks(report.checks, console_width)
     if report.costs:
@@ -172,6 +181,14 @@ def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
     title = f"Mean score {scale.label}".rstrip()
     across = "the group removed" if report.counterfactual else "group"
     return titled(f"{title}: rows by what the image looks like, columns by {across}", table)
+
+
+def _regeneration(found: Regeneration) -> list[RenderableType]:
+    table = ruled("change", right=words.REGENERATION_HEADS)
+    for one in found.changes:
+        table.add_row(*map(literal, words.regeneration_cells(one)))
+    parts = titled("Drawn without the groups", table) if found.changes else [literal("")]
+    return [*parts, literal(words.regeneration_line(found), "dim")]
 
 
 def _checks(checks: Sequence[Check], width: int) -> list[RenderableType]:

@@ -9,12 +9,14 @@ from guda_cli.report.answers.content import (
     HIGHER,
     NO_GROUP,
     SIGN,
+    Change,
     Check,
     CostRow,
     QueryResult,
+    Regeneration,
     ReportModel,
 )
-from guda_cli.report.pieces.text import flatten, number, printable
+from guda_cli.report.pieces.text import flatten, number, printable, significant
 
 FORWARD_NOTE = (
     "A forward-equivalent is one pass of one image through the network; a backward pass counts as two. "
@@ -230,3 +232,32 @@ def _total(rows: Sequence[CostRow]) -> tuple[int, int, float | None, float | Non
     seconds = [row.seconds for row in rows if row.seconds is not None]
     forwards = [row.forwards for row in rows if row.forwards is not None]
     return run, len(rows) - run, sum(seconds) if seconds else None, sum(forwards) if forwards else None
+
+
+def regeneration_line(found: Regeneration) -> str:
+    """What was drawn and compared, in one sentence."""
+    groups = "the highest group" if found.top == 1 else f"the {found.top} highest groups"
+    other = "single other groups" if found.top == 1 else f"{found.top} other groups"
+    made = "retrained" if found.by == "logo" else "unlearned"
+    images = f"{len(found.rows):,} image{'' if len(found.rows) == 1 else 's'}"
+    return (
+        f"{images} drawn again from the same noise by models {made} without {groups}, and without {other}: "
+        "how far the pictures are from the full model's, and how much further without the highest (95 % "
+        "interval over the images)."
+    )
+
+
+def regeneration_cells(change: Change) -> tuple[str, str, str, str, str]:
+    """Measure, change without the named groups, without others, the difference, share of the images."""
+    low, high = significant(change.low), significant(change.high)
+    within = "" if change.low is None else f" ({low} to {high})"
+    return (
+        f"{change.measure} ({change.unit})",
+        significant(change.top),
+        significant(change.others),
+        significant(change.difference) + within,
+        f"{change.share:.0%}",
+    )
+
+
+REGENERATION_HEADS = ("without the highest", "without others", "difference", "more in")

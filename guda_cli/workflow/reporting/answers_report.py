@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from guda_cli.attribution import methods
@@ -12,13 +12,16 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.errors import MissingError, UsageError
-from guda_cli.report.answers.content import Check, CostRow, ReportModel, summarise
+from guda_cli.report.answers.content import Check, CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
+from guda_cli.workflow.reporting.regeneration import Request as Redraw
+from guda_cli.workflow.reporting.regeneration import build as build_regeneration
+from guda_cli.workflow.reporting.regeneration import drawer
 from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
@@ -29,43 +32,42 @@ from guda_cli.workflow.scoring.stored_scores import StoredScores
 TOO_FEW = "there are too few training images, or score.calibration is 0"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a report is asked for beside the scores: its order, the grid, and pictures drawn for it."""
+
+    rank: str = AUTO
+    grid: str = ""
+    gallery: Request | None = None
+    regeneration: Redraw | None = None
+
+
 def of_method(
-    project: Project,
-    method: str,
-    weighting: str,
-    *,
-    instances: int = 0,
-    gallery: Request | None = None,
-    rank: str = AUTO,
-    grid: str = "",
+    project: Project, method: str, weighting: str, shown: Shown | None = None, *, instances: int = 0
 ) -> ReportModel:
     """Everything scored by one method of `guda score`, of whatever kind; errors as `build`.
 
     UsageError for a gallery of a method that makes no models.
     """
     if method in KINDS:
-        return build(project, method, weighting, gallery, rank, grid)
-    if gallery:
+        return build(project, method, weighting, shown)
+    shown = shown or Shown()
+    if shown.gallery:
         raise UsageError(
             "--gallery needs models without the groups", why=f"{method} makes none", fix="--method guda"
         )
     from guda_cli.workflow.reporting import instances_report
 
-    return instances_report.build(project, method, instances)
+    return instances_report.build(project, method, instances, shown.regeneration)
 
 
-def build(
-    project: Project,
-    method: str,
-    weighting: str,
-    gallery: Request | None = None,
-    rank: str = AUTO,
-    grid: str = "",
-) -> ReportModel:
-    """Everything scored under `method`'s current models, on the grid used last; and a `gallery` where asked.
+def build(project: Project, method: str, weighting: str, shown: Shown | None = None) -> ReportModel:
+    """Everything scored under `method`'s current models, on the grid used last, or as `shown` says.
 
-    Raises MissingError when there is no model or no scored image.
+    MissingError when there is no model or no scored image.
     """
+    shown = shown or Shown()
+    grid = shown.grid
     chosen = weightings.parse(weighting)
     found = counterfactuals.find(project, method)
     records = [r for r in project.store.records("score") if _belongs(r, found)]
@@ -83,7 +85,7 @@ def build(
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
     groups, calibration = found.mean(cells), _calibration(project, found, reading, last)
     looks, names = looks_like(project, queries), [what.name for what in groups]
-    ranking = choose(rank, list(groups), project.data.counts, calibrated=calibration is not None)
+    ranking = choose(shown.rank, list(groups), project.data.counts, calibrated=calibration is not None)
     scores = StoredScores(project, found, reading, last, queries).scores(cells)
     found_answers = tuple(
         answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration, ranking)
@@ -108,11 +110,28 @@ def build(
         costs=_costs(found, records),
         provenance=_provenance(project, found, last),
         warnings=tuple(_warnings(project, found, skipped, calibration is not None)),
-        gallery=build_gallery(project, found, queries, found_answers, gallery) if gallery else None,
+        gallery=build_gallery(project, found, queries, found_answers, shown.gallery)
+        if shown.gallery
+        else None,
         sentence=methods.find(method).sentence,
         ranked=ranking.words,
+        regeneration=_regeneration(project, found, queries, found_answers, shown.regeneration),
         **summarise(found_answers, names)._asdict(),
     )
+
+
+def _regeneration(
+    project: Project,
+    found: Counterfactuals,
+    queries: list[Query],
+    known: Sequence[QueryResult],
+    request: Redraw | None,
+) -> Regeneration | None:
+    """By the method's own models, unless others are asked for."""
+    if request is None:
+        return None
+    draws = drawer(project, request.by) if request.by else found
+    return build_regeneration(project, draws, queries, known, request)
 
 
 def _belongs(record: ActionRecord, found: Counterfactuals) -> bool:

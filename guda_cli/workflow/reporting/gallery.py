@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from guda_cli.attribution.picture_changes import levels
 from guda_cli.data.classes import Classes
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.origins import Origin
@@ -45,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class Plan:
     """What to draw for one image; `redrawn` from its own noise."""
 
     query: Query
@@ -65,7 +64,7 @@ def build(
 
     Of a group with models of several seeds the first one draws.
     """
-    chooser = _Chooser(project, found.full)
+    chooser = Chooser(project, found.full)
     plans = chooser.plans(queries, answers, request.images)
     models = {
         entry.group: found.named(entry.group)[0].record
@@ -77,12 +76,12 @@ def build(
     for group, record in models.items():
         users = (p for p in plans if group in [e.group for e in p.answer.scores[: request.top]])
         wanted += [(group, record, plan) for plan in users]
-    pictures = _pictures(project, found.full, wanted, request.device)
-    rows = tuple(_row(plan, pictures, request.top) for plan in plans)
+    drawn = pictures(project, found.full, wanted, request.device)
+    rows = tuple(_row(plan, drawn, request.top) for plan in plans)
     return Gallery(rows, chooser.notes(full=len(plans) == request.images))
 
 
-class _Chooser:
+class Chooser:
     """Decides what can be drawn for an image, and counts what cannot."""
 
     def __init__(self, project: Project, full: ActionRecord) -> None:
@@ -91,18 +90,20 @@ class _Chooser:
         self.prompts = project.family.prompts
         self.left_out: Counter[str] = Counter()
 
-    def plans(self, queries: Sequence[Query], answers: Sequence[QueryResult], most: int) -> list[_Plan]:
-        """The first `most` images that something can be drawn for."""
-        out: list[_Plan] = []
+    def plans(
+        self, queries: Sequence[Query], answers: Sequence[QueryResult], most: int, *, own: bool = False
+    ) -> list[Plan]:
+        """The first `most` images that something can be drawn for; with `own` from their own noise only."""
+        out: list[Plan] = []
         for query, answer in zip(queries, answers, strict=True):
             if len(out) == most:
                 break
-            own = self._own(query.origin)
-            settings = own or self._alike(query)
+            again = self._own(query.origin)
+            settings = again or (None if own else self._alike(query))
             if settings is None:
-                self.left_out[self._why(query)] += 1
+                self.left_out[self._why(query, own)] += 1
             else:
-                out.append(_Plan(query, answer, settings, own is not None))
+                out.append(Plan(query, answer, settings, again is not None))
         return out
 
     def notes(self, full: bool) -> tuple[str, ...]:
@@ -148,8 +149,8 @@ class _Chooser:
             indices=(index,),
         )
 
-    def _why(self, query: Query) -> str:
-        conditional = self.prompts or self.classes is not None
+    def _why(self, query: Query, own: bool) -> str:
+        conditional = not own and (self.prompts or self.classes is not None)
         if query.origin is None:
             why = _UNKNOWN
         else:
@@ -157,10 +158,10 @@ class _Chooser:
         return why + (_NO_CONDITION if conditional else "")
 
 
-def _pictures(
+def pictures(
     project: Project,
     full: ActionRecord,
-    wanted: Sequence[tuple[str, ActionRecord, _Plan]],
+    wanted: Sequence[tuple[str, ActionRecord, Plan]],
     device: str,
 ) -> dict[tuple[str, str], Pixels]:
     """Pixels by group ("" for the full model) and digest of the image."""
@@ -178,14 +179,14 @@ def _pictures(
     return out
 
 
-def _row(plan: _Plan, pictures: dict[tuple[str, str], Pixels], top: int) -> GalleryRow:
+def _row(plan: Plan, pictures: dict[tuple[str, str], Pixels], top: int) -> GalleryRow:
     query, settings = plan.query, plan.settings
     drawn = pictures["", query.digest]
-    off = difference(query.pixels, drawn)
+    off = levels(query.pixels, drawn)
     counterparts = []
     for rank, entry in enumerate(plan.answer.scores[:top], 1):
         pixels = pictures[entry.group, query.digest]
-        counterparts.append(Counterpart(entry.group, rank, entry.score, pixels, difference(drawn, pixels)))
+        counterparts.append(Counterpart(entry.group, rank, entry.score, pixels, levels(drawn, pixels)))
     noise: dict[str, Any] = {
         "seed": settings.seed,
         "index": settings.indices[0],
@@ -205,8 +206,3 @@ def _row(plan: _Plan, pictures: dict[tuple[str, str], Pixels], top: int) -> Gall
         noise,
         settings.condition_of(0),
     )
-
-
-def difference(one: Pixels, other: Pixels) -> float:
-    """Mean absolute difference of two uint8 images, in levels of 0 to 255."""
-    return float(np.abs(one.astype(np.int16) - other.astype(np.int16)).mean())

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from guda_cli.data.queries import Query
 from guda_cli.errors import MissingError
-from guda_cli.report.answers.content import CostRow, ReportModel, summarise
+from guda_cli.report.answers.content import CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.project import Project, now, provenance
+from guda_cli.workflow.reporting import regeneration
 from guda_cli.workflow.scoring import instance_settings, remembered
 from guda_cli.workflow.scoring.conditions import Given
 from guda_cli.workflow.scoring.instance_run import InstanceRun, make_run
 
 
-def build(project: Project, method: str, instances: int) -> ReportModel:
-    """Everything scored by `method` with the recipe's settings; MissingError when nothing was."""
+def build(
+    project: Project, method: str, instances: int, redraw: regeneration.Request | None = None
+) -> ReportModel:
+    """Everything scored by `method` with the recipe's settings; MissingError when nothing was.
+
+    With `redraw` also what models without the groups draw in the images' place.
+    """
     chosen = instance_settings.settings(method, project.recipe.attribution)
     run = make_run(project, chosen, "auto", given=Given(), instances=instances)
     records = [r for r in project.store.records("score") if _belongs(r, run)]
@@ -26,7 +34,8 @@ def build(project: Project, method: str, instances: int) -> ReportModel:
             f"no image has been scored by {method} with these settings",
             fix=f"guda score IMAGE --method {method}",
         )
-    answers = run.read(sorted(queries.values(), key=lambda query: query.name))
+    ordered = sorted(queries.values(), key=lambda query: query.name)
+    answers = run.read(ordered)
     groups = [what.name for what in run.removals]
     prepared = run.known_preparation()
     costs = [_cost("prepare", run.settings.name, prepared)] if prepared else []
@@ -55,8 +64,20 @@ def build(project: Project, method: str, instances: int) -> ReportModel:
         },
         counterfactual=False,
         sentence=chosen.row.sentence,
+        regeneration=_regeneration(project, ordered, answers, redraw),
         **summarise(answers, groups)._asdict(),
     )
+
+
+def _regeneration(
+    project: Project,
+    queries: list[Query],
+    answers: Sequence[QueryResult],
+    request: regeneration.Request | None,
+) -> Regeneration | None:
+    if request is None:
+        return None
+    return regeneration.build(project, regeneration.drawer(project, request.by), queries, answers, request)
 
 
 def _belongs(record: ActionRecord, run: InstanceRun) -> bool:
