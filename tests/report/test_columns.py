@@ -28,15 +28,18 @@ SURE = GroupScore("dog", 0.25, 0.1, 0.05, 0.45)
 JUDGED = GroupScore("cow", 0.25, z=2.0, p=0.01, stands_out=True)
 
 
+LAST = ("draws", "spread", "retrained", "retrained_low", "retrained_high")
+
+
 def names(view: View, *entries: GroupScore) -> list[str]:
     return [column.name for column in columns.pick(view, entries)]
 
 
 def test_columns_of_each_view() -> None:
     judged = ["rank", "group", "score", "se", "low", "high", "z", "p", "stands_out"]
-    csv_names = ["query", "digest", "looks_like", *judged, "weighting", "method", "draws", "spread"]
+    csv_names = ["query", "digest", "looks_like", *judged, "weighting", "method", *LAST]
     assert [column.name for column in columns.pick(View.CSV)] == csv_names
-    assert [column.name for column in columns.pick(View.JSON)] == [*judged, "draws", "spread"]
+    assert [column.name for column in columns.pick(View.JSON)] == [*judged, *LAST]
     every = (SURE, JUDGED)
     assert names(View.TABLE, *every) == ["rank", "group", "score", "se", "interval", "z"]
     for view in (View.LIST, View.NARROW):
@@ -92,11 +95,11 @@ def test_cells_by_hand() -> None:
         ["", "dog", "+0.250", "0.100", "–", ""],
     ]
     assert [cells[-1] for cells in text[View.NARROW]] == ["◀", ""]
-    assert text[View.CARD] == [["cow", "+0.250", "2.0"], ["dog", "+0.250 ± 0.100", "–"]]
+    assert text[View.CARD] == [["cow", "+0.250", "2.0", "–"], ["dog", "+0.250 ± 0.100", "–", "–"]]
     assert ["".join(cells) for cells in text[View.LINE]] == ["cow* +0.25, z 2.0", "dog +0.25 ± 0.1"]
     assert [column.datum(first) for column in columns.pick(View.CSV)] == [
         *("x.png", "ab" * 32, "cat", 1, "cow", 0.25),
-        *(None, None, None, 2.0, 0.01, True, "elbo", "guda", None, None),
+        *(None, None, None, 2.0, 0.01, True, "elbo", "guda", *[None] * len(LAST)),
     ]
 
 

@@ -23,8 +23,9 @@ class GroupScore:
 
     ``se``, ``low`` and ``high`` are the Monte-Carlo standard error and 95 % interval, None for methods
     without Monte-Carlo error; ``z``, ``p`` and ``stands_out`` compare with what groups score on calibration
-    images that are not theirs, and are None where there are none. ``draws`` are the noises a timestep,
-    ``spread`` the deviation between models of several seeds, which the interval then covers too.
+    images that are not theirs, and are None where there are none. ``draws`` are the noises a timestep;
+    ``spread`` is the deviation between models of several seeds, which the interval then covers too.
+    ``retrained`` is what one more retraining would say, with its interval, where some groups' is known.
     """
 
     group: str
@@ -37,6 +38,9 @@ class GroupScore:
     stands_out: bool | None = None
     draws: int | None = None
     spread: float | None = None
+    retrained: float | None = None
+    retrained_low: float | None = None
+    retrained_high: float | None = None
 
 
 class InstanceScore(NamedTuple):
@@ -255,6 +259,7 @@ class ReportModel:
     gallery: Gallery | None = None
     sentence: str = ""
     ranked: str = ""
+    retraining: Mapping[str, Any] | None = None
     regeneration: Regeneration | None = None
 
 

@@ -101,6 +101,7 @@ def to_json(report: ReportModel) -> dict[str, Any]:
             "seed": report.seed,
             "groups": [{"name": g, "size": report.group_sizes.get(g)} for g in report.groups],
             "null": report.null,
+            "retraining": report.retraining,
             "queries": [query_document(query) for query in report.queries],
             "mean_scores": [{"group": g, "mean": mean, "se": se} for g, mean, se in report.mean_scores],
             "matrix": [

@@ -32,6 +32,7 @@ def queries_section(report: ReportModel, top: int, expanded: int) -> str:
     if report.null is not None:
         intro += "Pale bars do not stand out. "
     intro += words.null_line(report)
+    intro += f" {words.retraining_line(report)}".rstrip()
     cards = "".join(_card(query, top, report.counterfactual) for query in report.queries[:expanded])
     rest = report.queries[expanded:]
     more = _compact(rest, words.score_name(report.counterfactual)) if rest else ""

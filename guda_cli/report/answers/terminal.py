@@ -142,7 +142,9 @@ def _queries(report: ReportModel, top: int, width: int, most: int) -> list[Rende
         parts.append(literal(f"{len(report.queries) - most:,} more images: --html, --csv or --json.", "dim"))
     if width < _WIDE and report.null is not None:
         parts.append(literal(f"◀ the group stands out; none: {NO_GROUP}.", "dim"))
-    return [*parts, literal(words.null_line(report), "dim")]
+    parts.append(literal(words.null_line(report), "dim"))
+    foretold = words.retraining_line(report)
+    return [*parts, literal(foretold, "dim")] if foretold else parts
 
 
 def _means(report: ReportModel, width: int) -> list[RenderableType]:

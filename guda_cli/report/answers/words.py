@@ -26,9 +26,9 @@ UNLIKE = "unlike the training data"
 _LIMITS = (
     "This is an estimate of what the model would be without a group. It does not prove that anything was "
     "deleted, nor that an image was copied.",
-    "Errors and intervals are Monte-Carlo errors of the paired difference (over noise draws and timesteps). "
-    "They do not cover the randomness of training: a model trained with another seed can rank groups "
-    "differently.",
+    "Errors and intervals are Monte-Carlo errors of the paired difference (over noise draws and timesteps); "
+    "with several seeds of unlearning also of what lies between them. Retraining with another seed can say "
+    "otherwise: only where some groups were retrained does a report foretell what.",
     "The ranking depends on the weighting over timesteps named above.",
 )
 _OTHER_LIMITS = (
@@ -171,6 +171,19 @@ def null_line(report: ReportModel) -> str:
         f"the others, {null['wrong_group']:.1%} had a wrong group named, {null['own_group']:.0%} their own, "
         f"and {null['unlike']:.1%} were called {UNLIKE}. z counts deviations of what the group scores on "
         "others' images."
+    )
+
+
+def retraining_line(report: ReportModel) -> str:
+    """How the intervals for retraining were found, or nothing."""
+    known = report.retraining
+    if known is None:
+        return ""
+    return (
+        f"What one more retraining would say is foretold from {known['images']} images under the models "
+        f"retrained without {known['groups']} groups: {known['slope']:.2f} times the score and "
+        f"{known['shift']:+.3g}, give or take what such models differ by. Each group in turn was left out to "
+        "find how far off that is."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from guda_cli.attribution import methods
@@ -17,6 +17,7 @@ from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
+from guda_cli.workflow.reporting import retrained
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
 from guda_cli.workflow.reporting.regeneration import Request as Redraw
@@ -87,9 +88,9 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
     looks, names = looks_like(project, queries), [what.name for what in groups]
     ranking = choose(shown.rank, list(groups), project.data.counts, calibrated=calibration is not None)
     scores = StoredScores(project, found, reading, last, queries).scores(cells)
-    found_answers = tuple(
-        answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration, ranking)
-    )
+    line = retrained.known(project, found, reading, last, queries, scores)
+    made = answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration, ranking)
+    found_answers = retrained.foretold(made, line)
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -115,6 +116,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         else None,
         sentence=methods.find(method).sentence,
         ranked=ranking.words,
+        retraining=asdict(line) if line else None,
         regeneration=_regeneration(project, found, queries, found_answers, shown.regeneration),
         **summarise(found_answers, names)._asdict(),
     )
