@@ -30,6 +30,7 @@ from guda_cli.sections import TrainSpec, UnlearnSpec
 from guda_cli.training.loop import Hooks
 from guda_cli.training.train import train
 from guda_cli.unlearning import check
+from guda_cli.unlearning.judgement import Losses, Sides, judge
 from guda_cli.unlearning.operators.base import Problem
 from guda_cli.unlearning.run import unlearn
 from guda_cli.workflow.keys.operations import VERSIONS
@@ -113,7 +114,8 @@ def unlearning_numbers() -> dict[str, Any]:
     before, after = (
         check.losses(UNetDenoiser(network(w).eval(), SCHEDULE), images(), rows) for w in (start, weights)
     )
-    judged = check.judge((before, after), (before, before)).to_dict()
+    found = [Losses(Sides(values, before)) for values in (before, after)]
+    judged = judge(*found).to_dict()
     return {
         "losses": told,
         "moved": summary(weights, start),

@@ -95,7 +95,7 @@ def test_cells_by_hand() -> None:
         ["", "dog", "+0.250", "0.100", "–", ""],
     ]
     assert [cells[-1] for cells in text[View.NARROW]] == ["◀", ""]
-    assert text[View.CARD] == [["cow", "+0.250", "2.0", "–"], ["dog", "+0.250 ± 0.100", "–", "–"]]
+    assert text[View.CARD] == [["cow", "+0.250", "2.0"], ["dog", "+0.250 ± 0.100", "–"]]
     assert ["".join(cells) for cells in text[View.LINE]] == ["cow* +0.25, z 2.0", "dog +0.25 ± 0.1"]
     assert [column.datum(first) for column in columns.pick(View.CSV)] == [
         *("x.png", "ab" * 32, "cat", 1, "cow", 0.25),

@@ -101,11 +101,6 @@ def have_z(entries: Iterable[GroupScore]) -> bool:
     return any(entry.z is not None for entry in entries)
 
 
-def have_retrained(entries: Iterable[GroupScore]) -> bool:
-    """Is it known of any of these what retraining would say?"""
-    return any(entry.retrained is not None for entry in entries)
-
-
 def _on(*views: View, text: Text) -> dict[View, Text]:
     return dict.fromkeys(views, text)
 
@@ -149,13 +144,6 @@ def _said_error(line: Line, scale: Scale) -> str:
 
 def _interval(line: Line, scale: Scale) -> str:
     low, high = line.entry.low, line.entry.high
-    if finite(low) is None and finite(high) is None:
-        return UNKNOWN
-    return f"{scale.show(low, sign=True)} … {scale.show(high, sign=True)}"
-
-
-def _retrained(line: Line, scale: Scale) -> str:
-    low, high = line.entry.retrained_low, line.entry.retrained_high
     if finite(low) is None and finite(high) is None:
         return UNKNOWN
     return f"{scale.show(low, sign=True)} … {scale.show(high, sign=True)}"
@@ -267,7 +255,6 @@ COLUMNS: tuple[ScoreColumn, ...] = (
     ScoreColumn("retrained", value=lambda line: line.entry.retrained, data=_DATA),
     ScoreColumn("retrained_low", value=lambda line: line.entry.retrained_low, data=_DATA),
     ScoreColumn("retrained_high", value=lambda line: line.entry.retrained_high, data=_DATA),
-    ScoreColumn("retraining", "retraining, 95 %", cells=_on(View.CARD, text=_retrained), when=have_retrained),
 )
 
 

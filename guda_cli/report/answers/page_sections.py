@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guda_cli.intervals import Z95
+from guda_cli.intervals import student95
 from guda_cli.report.answers import columns, words
 from guda_cli.report.answers.columns import Kind, Line, ScoreColumn, View
-from guda_cli.report.answers.content import GroupScore, InstanceScore, QueryResult, ReportModel
+from guda_cli.report.answers.content import GroupMean, GroupScore, InstanceScore, QueryResult, ReportModel
 from guda_cli.report.pieces.css import heat_class
 from guda_cli.report.pieces.markup import Column, bar, esc, scrolling, span, table, thumbnail
 from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, scale_for, shorten
@@ -41,14 +41,16 @@ def queries_section(report: ReportModel, top: int, expanded: int) -> str:
 
 def _card(query: QueryResult, top: int, counterfactual: bool) -> str:
     looks = f" · looks like {esc(query.looks_like)}" if query.looks_like else ""
-    elbo = words.elbo_line(query)
+    elbo, foretold = words.elbo_line(query), words.foretold_line(query)
     return (
         f'<article class="card"><header>{thumbnail(query.pixels, query.name, most=_THUMB, css="thumb")}'
         f"<div><h3>{esc(words.caption(query))}</h3>"
         f'<p class="muted small"><code title="{esc(query.digest)}">{esc(query.digest[:12])}</code>{looks}</p>'
         f'<p class="answer">{esc(words.query_answer(query))}</p>'
         + (f'<p class="muted small">{esc(elbo)}</p>' if elbo else "")
-        + f"</div></header>{_bars(query, top, counterfactual)}{_instances(query.instances)}</article>"
+        + f"</div></header>{_bars(query, top, counterfactual)}"
+        + (f'<p class="muted small">{esc(foretold)}</p>' if foretold else "")
+        + f"{_instances(query.instances)}</article>"
     )
 
 
@@ -130,7 +132,7 @@ def means_section(report: ReportModel) -> str:
     known = [m for m in report.mean_scores if finite(m.mean) is not None]
     if not known or len(report.queries) < 2:
         return ""
-    entries = [_as_score(m.group, m.mean, m.se) for m in sorted(known, key=lambda m: -m.mean)]
+    entries = [_as_score(m, len(report.queries)) for m in sorted(known, key=lambda m: -m.mean)]
     shared, scale = span(entries), columns.scale_of(entries)
     heads = [
         Column("Group", css="c-group"),
@@ -145,10 +147,11 @@ def means_section(report: ReportModel) -> str:
     return f'<div class="card">{table(caption, heads, rows, css="bars wide")}</div>'
 
 
-def _as_score(group: str, mean: float, se: float | None) -> GroupScore:
-    if se is None:
-        return GroupScore(group, mean)
-    return GroupScore(group, mean, se, mean - Z95 * se, mean + Z95 * se)
+def _as_score(found: GroupMean, images: int) -> GroupScore:
+    if found.se is None:
+        return GroupScore(found.group, found.mean)
+    reach = student95(images - 1) * found.se
+    return GroupScore(found.group, found.mean, found.se, found.mean - reach, found.mean + reach)
 
 
 def matrix_section(report: ReportModel) -> str:

@@ -187,6 +187,15 @@ def retraining_line(report: ReportModel) -> str:
     )
 
 
+def foretold_line(query: QueryResult) -> str:
+    """What one more retraining would say of the image's first group, or nothing."""
+    first = query.scores[0] if query.scores else None
+    if first is None or first.retrained_low is None or first.retrained_high is None:
+        return ""
+    low, high = first.retrained_low, first.retrained_high
+    return f"One more retraining would say of {printable(first.group)}: {low:+,.4g} … {high:+,.4g}."
+
+
 def elbo_line(query: QueryResult) -> str:
     """The image's own ELBO under the full model, or nothing."""
     if query.elbo_nats is None:
