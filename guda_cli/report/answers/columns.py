@@ -139,7 +139,10 @@ def _error(line: Line, scale: Scale) -> str:
 
 
 def _said_error(line: Line, scale: Scale) -> str:
-    return "" if line.entry.se is None else f" ± {line.entry.se:.2g}"
+    se = line.entry.se
+    if se is None:
+        return ""
+    return f" ± {se:,.0f}" if se >= 100 else f" ± {se:.2g}"
 
 
 def _interval(line: Line, scale: Scale) -> str:

@@ -157,6 +157,11 @@ def method_facts(report: ReportModel) -> list[tuple[str, str]]:
     return [(name, printable(value)) for name, value in facts if value]
 
 
+def percent(share: float, places: int = 0) -> str:
+    """A share as a person writes it."""
+    return f"{100 * share:.{places}f} %"
+
+
 def null_line(report: ReportModel) -> str:
     """What verdicts compare with, and how often they are wrong on this model."""
     null = report.null
@@ -165,12 +170,12 @@ def null_line(report: ReportModel) -> str:
         return f"No verdicts: {why}."
     if "wrong_group" not in null:  # of a report made elsewhere
         return "Verdicts compare with: " + "; ".join(f"{k}: {v}" for k, v in flatten(null)) + "."
+    wrong, own = percent(null["wrong_group"], 1), percent(null["own_group"])
     return (
-        f"A group stands out where its score is one that at most {null['level']:.0%} of images have of any "
-        f"group that is not theirs. Calibrated on {printable(null['description'])}; of those, each judged by "
-        f"the others, {null['wrong_group']:.1%} had a wrong group named, {null['own_group']:.0%} their own, "
-        f"and {null['unlike']:.1%} were called {UNLIKE}. z counts deviations of what the group scores on "
-        "others' images."
+        f"A group stands out where its score is one that at most {percent(null['level'])} of images have of "
+        f"any group that is not theirs. Calibrated on {printable(null['description'])}; of those, each judged "
+        f"by the others, {wrong} had a wrong group named, {own} their own, and {percent(null['unlike'], 1)} "
+        f"were called {UNLIKE}. z counts deviations of what the group scores on others' images."
     )
 
 
@@ -278,7 +283,7 @@ def regeneration_cells(change: Change) -> tuple[str, str, str, str, str]:
         significant(change.top),
         significant(change.others),
         significant(change.difference) + within,
-        f"{change.share:.0%}",
+        percent(change.share),
     )
 
 
