@@ -5,17 +5,24 @@
     python benchmarks/results.py cifar10-small --set data.path=cifar10.tar
     python benchmarks/results.py emoji-styles --set data.path=emoji-styles.tar
 
+    python benchmarks/results.py cifar10-gpu --set data.path=cifar10.tar --minutes 9
+
 Runs guda's commands in a work folder (--work, default results-RECIPE) and goes on where it was interrupted:
 what the folder's store has is not computed again. Takes hours on two cores, most of it for the oracle.
+With --minutes it stops when they are over, says what is done and what is left, and ends with exit code 75:
+the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +31,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
 _RATES = "unlearn.lr=2e-4,3e-4,5e-4,1e-3,2e-3"
-SPACES = {
-    "retrack": (_RATES, "unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2,0.4"),
-    "finetune": (_RATES,),
-    "neggrad": (_RATES, "unlearn.forget_weight=0.1,0.3"),
-    "erasediff": (_RATES, "unlearn.erase_rate=0.02,0.05"),
-    "siss": (_RATES, "unlearn.superfactor=0.1,0.3"),
+SPACES = {  # tuned beside the rate
+    "retrack": ("unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2,0.4"),
+    "neggrad": ("unlearn.forget_weight=0.1,0.3",),
+    "erasediff": ("unlearn.erase_rate=0.02,0.05",),
+    "siss": ("unlearn.superfactor=0.1,0.3",),
 }
 TRIALS = {"retrack": 9}  # 5 for the others
 
@@ -46,6 +52,7 @@ class Plan:
     queries: int = 256
     weighting: str = "min-snr:5"  # the recipe's
     seeds: str = "2,3"  # of the oracle, as many as make it reliable
+    rates: str = _RATES  # tuned
 
 
 PLANS = {
@@ -56,6 +63,14 @@ PLANS = {
         "cifar10.tar",
         weighting="min-snr:0.03",
         seeds="2,3,4",
+    ),
+    "cifar10-gpu": Plan(
+        ("unlearn.steps=1400", "unlearn.batch_size=128"),
+        "cifar10.tar",
+        compared="neggrad,erasediff,siss",
+        curve="50,100,200,400,700,1400",
+        queries=512,
+        rates="unlearn.lr=5e-5,1e-4,2e-4,3e-4,5e-4",  # its training's is a third of the other recipes'
     ),
     "emoji-styles": Plan(
         ("unlearn.steps=150", "unlearn.batch_size=32"),
@@ -72,6 +87,52 @@ PAPER = ("--grid", "stride:10", "--draws", "1")  # the paper's own: it never vis
 LISTS = ("operators", "compared", "curve")  # options that are names between commas
 METRICS = ("top1", "mrr", "ndcg@3", "ndcg@5", "spearman", "kendall", "rbo", "wpra")
 METRICS += ("corr", "corr:true", "lds")  # shown where some method has them
+GO_ON = 75  # exit code: time was up (EX_TEMPFAIL)
+GRACE = 45.0  # seconds that a command has to save its state
+
+
+class TimeUp(Exception):  # noqa: N818
+    """The time given is over, between two commands or within one."""
+
+
+def until(command: Sequence[str], cwd: Path, end: float = math.inf) -> tuple[int, str]:
+    """Exit code and output of `command`.
+
+    At the monotonic time `end` it gets a Ctrl-C; TimeUp once it has ended, unless it was done after all.
+    """
+    left = None if math.isinf(end) else end - time.monotonic()
+    if left is not None and left <= 0:
+        raise TimeUp
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            out = child.communicate(timeout=left)[0]
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGINT)
+            try:
+                out = child.communicate(timeout=GRACE)[0]
+            except subprocess.TimeoutExpired:
+                child.kill()  # the store survives it; what was done since the last saved state is lost
+                child.wait()
+                raise TimeUp from None
+            if child.returncode:
+                raise TimeUp from None
+    return child.returncode, out
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """What a command with --json printed."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def progress(steps: Iterable[dict[str, Any]]) -> str:
+    """What is done and what is left of the steps of plans (`guda.plan/1`), each named once."""
+    once = {(step["what"], step["key"]): step for step in steps}.values()
+    left = [step for step in once if step["status"] != "cached"]
+    seconds = [step["seconds"] for step in left]
+    cost = "" if not left or None in seconds else f", about {sum(seconds) / 60:.0f} minutes"
+    done = [f"  done: {step['what']}" for step in once if step["status"] == "cached"]
+    lines = [f"  left: {step['what']} ({step['why']})" for step in left]
+    return "\n".join([f"{len(done)} steps done, {len(left)} left{cost}", *done, *lines])
 
 
 @dataclass
@@ -87,19 +148,26 @@ class Bench:
     compared: Sequence[str]
     curve: Sequence[str]
     subsets: int = 0
+    end: float = math.inf  # monotonic time at which it stops
     commands: list[str] = field(default_factory=list)
 
-    def guda(self, *args: str, record: bool = True) -> list[dict[str, Any]]:
-        """Run a guda command with --json; its documents."""
+    def guda(self, *args: str) -> list[dict[str, Any]]:
+        """Run a guda command with --json; its documents. TimeUp at `end`."""
         shown = "guda " + " ".join(shlex.quote(arg) for arg in args)
-        if record:
-            self.commands.append(shown)
+        self.commands.append(shown)
         print(f"+ {shown}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "guda_cli", *args, "--json"]
-        done = subprocess.run(command, cwd=self.work, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise SystemExit(f"{shown}: exit code {done.returncode}")
-        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        code, out = until([sys.executable, "-m", "guda_cli", *args, "--json"], self.work, self.end)
+        if code:
+            raise SystemExit(f"{shown}: exit code {code}")
+        return documents(out)
+
+    def left(self) -> str:
+        """Where it stopped, and what the store has and lacks of data, models, unlearned models and oracle."""
+        guda = (sys.executable, "-m", "guda_cli")
+        oracle = ("train", "--each-group", "--seeds", self.seeds, "--dry-run")
+        plans = [until([*guda, *args, "--json"], self.work)[1] for args in (("status",), oracle)]
+        steps = [step for plan in plans for document in documents(plan) for step in document.get("steps", ())]
+        return f"time is up in: {self.commands[-1]}\n{progress(steps)}"
 
     def run(self) -> dict[str, Any]:
         """All steps; what is reported."""
@@ -138,10 +206,11 @@ class Bench:
 
     def tune(self, operator: str) -> dict[str, Any]:
         """The trials of one operator on the held-out groups."""
+        plan = PLANS[self.recipe]
         trials = ("--trials", str(TRIALS.get(operator, 5)), "-n", "192", "--seeds", self.seeds)
         space = [
             part
-            for item in (*PLANS[self.recipe].lengths, *SPACES.get(operator, (_RATES,)))
+            for item in (*plan.lengths, plan.rates, *SPACES.get(operator, ()))
             for part in ("--space", item)
         ]
         return self.guda("tune", "--operator", operator, *trials, *space)[0]
@@ -310,6 +379,7 @@ def main() -> None:
     parser.add_argument("--compared", type=_names, help="operators compared with the recipe's settings")
     parser.add_argument("--curve", type=_names, help="unlearning steps compared")
     parser.add_argument("--subsets", type=int, default=0, help="random halves of the groups trained without")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, with exit code 75")
     parser.add_argument("--out", type=Path, help="default docs/results/RECIPE.md")
     plan = PLANS[parser.parse_known_args()[0].recipe]
     parser.set_defaults(queries=plan.queries, seeds=plan.seeds)
@@ -319,7 +389,12 @@ def main() -> None:
     work = given.work or Path(f"results-{given.recipe}")
     lists = [getattr(given, name) for name in LISTS]
     bench = Bench(given.recipe, work, sets, given.queries, given.seeds, *lists, given.subsets)
-    found = bench.run()
+    bench.end = time.monotonic() + 60 * given.minutes
+    try:
+        found = bench.run()
+    except TimeUp:
+        print(bench.left())
+        sys.exit(GO_ON)
     script = f"python benchmarks/results.py {given.recipe}"
     script += f" --set data.path={plan.archive}" if plan.archive else ""
     for name in ("queries", "seeds", "subsets", *LISTS):

@@ -144,7 +144,15 @@ def test_nonsense_is_refused(text: str, said: str) -> None:
 
 class TestShipped:
     def test_all_are_there(self) -> None:
-        plain = ["digits", "digits-class", "fashion-mnist", "cifar10-small", "cifar10", "folder"]
+        plain = [
+            "digits",
+            "digits-class",
+            "fashion-mnist",
+            "cifar10-small",
+            "cifar10-gpu",
+            "cifar10",
+            "folder",
+        ]
         assert {*plain, "emoji-styles", "paintings", "unlearncanvas-sd15"} == set(SHIPPED)
         assert SHIPPED[0] == "digits"
 

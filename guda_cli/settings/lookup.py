@@ -17,6 +17,7 @@ ORDER = (
     "fashion-mnist",
     "cifar10-small",
     "emoji-styles",
+    "cifar10-gpu",
     "cifar10",
     "folder",
     "paintings",

@@ -21,7 +21,7 @@ def test_ls_names_every_recipe(guda, documents) -> None:
 def test_ls_says_which_need_a_path(guda, documents) -> None:
     [document] = documents(guda("recipes", "ls", "--json", code=0).stdout)
     needs = {row["name"] for row in document["recipes"] if row["needs_path"]}
-    assert needs == {"cifar10-small", "cifar10"}
+    assert needs == {"cifar10-small", "cifar10-gpu", "cifar10"}
 
 
 @pytest.mark.parametrize("name", shipped())

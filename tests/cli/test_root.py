@@ -237,7 +237,7 @@ class TestCompletion:
         assert self.complete(guda, "guda s") == ["sample", "score", "status", "store"]
 
     def test_recipes(self, guda) -> None:
-        assert self.complete(guda, "guda recipes show c") == ["cifar10-small", "cifar10"]
+        assert self.complete(guda, "guda recipes show c") == ["cifar10-small", "cifar10-gpu", "cifar10"]
 
     def test_keys_without_a_store(self, guda) -> None:
         assert self.complete(guda, "guda store show ") == []

@@ -1,0 +1,96 @@
+"""The script that makes the pages of results: it stops when its time is up, and says what is left."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from guda_cli.settings import lookup
+
+ROOT = Path(__file__).parents[1]
+WAITS = "import sys, time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('kept')\n    "
+STUBBORN = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_script", ROOT / "benchmarks" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def step(what: str, status: str, seconds: float | None = None) -> dict[str, Any]:
+    return {"what": what, "key": what, "status": status, "why": "not made yet", "seconds": seconds}
+
+
+def test_every_plan_has_a_shipped_recipe(script: ModuleType) -> None:
+    assert set(script.PLANS) <= set(lookup.shipped())
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10-small", "cifar10-gpu", "emoji-styles"])
+def test_plans_agree_with_their_recipes(script: ModuleType, name: str, tmp_path: Path) -> None:
+    recipe, plan = lookup.load(name, cwd=tmp_path)[0], script.PLANS[name]
+    own = {f"unlearn.steps={recipe.unlearn.steps}", f"unlearn.batch_size={recipe.unlearn.batch_size}"}
+    assert set(plan.lengths) == own
+    assert plan.weighting == recipe.score.weighting
+
+
+class TestUntil:
+    def run(self, script: ModuleType, code: str, cwd: Path, seconds: float) -> tuple[int, str]:
+        found: tuple[int, str] = script.until([sys.executable, "-c", code], cwd, time.monotonic() + seconds)
+        return found
+
+    def test_code_and_output(self, script: ModuleType, tmp_path: Path) -> None:
+        code = "print('out'); raise SystemExit(4)"
+        assert self.run(script, code, tmp_path, 60) == (4, "out\n")
+        assert self.run(script, code, tmp_path, math.inf) == (4, "out\n")
+
+    def test_nothing_is_started_after_the_end(self, script: ModuleType, tmp_path: Path) -> None:
+        with pytest.raises(script.TimeUp):
+            self.run(script, "open('started', 'w')", tmp_path, -1)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_command_is_interrupted_and_waited_for(self, script: ModuleType, tmp_path: Path) -> None:
+        with pytest.raises(script.TimeUp):
+            self.run(script, WAITS + "open('saved', 'w'); sys.exit(130)", tmp_path, 2)
+        assert (tmp_path / "saved").exists()
+
+    def test_what_was_done_after_all_counts(self, script: ModuleType, tmp_path: Path) -> None:
+        assert self.run(script, WAITS + "sys.exit(0)", tmp_path, 2) == (0, "kept\n")
+
+    def test_a_command_that_does_not_end_is_killed(
+        self, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(script, "GRACE", 0.2)
+        began = time.monotonic()
+        with pytest.raises(script.TimeUp):
+            self.run(script, STUBBORN, tmp_path, 2)
+        assert time.monotonic() - began < 30
+
+
+class TestProgress:
+    def test_done_and_left(self, script: ModuleType) -> None:
+        steps = [step("full model", "cached", 9.0), step("a", "to do", 60.0), step("b", "waits", 60.0)]
+        assert script.progress([*steps, steps[0]]).splitlines() == [
+            "1 steps done, 2 left, about 2 minutes",
+            "  done: full model",
+            "  left: a (not made yet)",
+            "  left: b (not made yet)",
+        ]
+
+    def test_no_time_where_it_is_not_known(self, script: ModuleType) -> None:
+        assert script.progress([step("a", "to do")]).startswith("0 steps done, 1 left\n")
+
+    def test_all_done(self, script: ModuleType) -> None:
+        assert script.progress([step("a", "cached", 1.0)]).startswith("1 steps done, 0 left\n")
