@@ -172,8 +172,8 @@ def null_line(report: ReportModel) -> str:
         return "Verdicts compare with: " + "; ".join(f"{k}: {v}" for k, v in flatten(null)) + "."
     wrong, own = percent(null["wrong_group"], 1), percent(null["own_group"])
     return (
-        f"A group stands out where its score is one that at most {percent(null['level'])} of images have of "
-        f"any group that is not theirs. Calibrated on {printable(null['description'])}; of those, each judged "
+        f"A group stands out where its score is one that at most {percent(null['level'])} of images have "
+        f"of any group that is not theirs. Calibrated on {printable(null['description'])}; of those, each judged "
         f"by the others, {wrong} had a wrong group named, {own} their own, and {percent(null['unlike'], 1)} "
         f"were called {UNLIKE}. z counts deviations of what the group scores on others' images."
     )
