@@ -171,11 +171,12 @@ def null_line(report: ReportModel) -> str:
     if "wrong_group" not in null:  # of a report made elsewhere
         return "Verdicts compare with: " + "; ".join(f"{k}: {v}" for k, v in flatten(null)) + "."
     wrong, own = percent(null["wrong_group"], 1), percent(null["own_group"])
+    level, unlike = percent(null["level"]), percent(null["unlike"], 1)
     return (
-        f"A group stands out where its score is one that at most {percent(null['level'])} of images have "
-        f"of any group that is not theirs. Calibrated on {printable(null['description'])}; of those, each judged "
-        f"by the others, {wrong} had a wrong group named, {own} their own, and {percent(null['unlike'], 1)} "
-        f"were called {UNLIKE}. z counts deviations of what the group scores on others' images."
+        f"A group stands out where its score is one that at most {level} of images have of any group that is "
+        f"not theirs. Calibrated on {printable(null['description'])}; of those, each judged by the others, "
+        f"{wrong} had a wrong group named, {own} their own, and {unlike} were called {UNLIKE}. z counts "
+        "deviations of what the group scores on others' images."
     )
 
 
