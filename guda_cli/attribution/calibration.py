@@ -6,8 +6,8 @@ what groups score on images that are *not* theirs. Training images of other grou
 scores need no further model.
 
 Conformal prediction (Vovk et al. 2005): if a query's scores are exchangeable with those of the calibration
-images, the p-value of the largest is uniform, whatever its distribution. Where an image is unlike the
-training data that premise fails, and `unlike` says so.
+images, the p-value of the largest is uniform, whatever its distribution; its tail is smoothed here. Where an
+image is unlike the training data that premise fails, and `unlike` says so.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 
 USUAL = 0.9  # quantile of a group's scores on others' images that makes groups comparable
+TAIL = 0.25  # of the calibration images, by which p-values beyond are smoothed
 BANDS = 4  # of noise levels in a profile: few, so that each is known well
 FOLDS = 5
 SHRINK = 0.3
@@ -69,10 +70,30 @@ class Calibration:
         others = (~self.members[:, tested]).sum(axis=1)
         return float(tested.sum() / others[others > 0].mean()) if others.any() else 1.0
 
+    @cached_property
+    def _tail(self) -> tuple[float, float, float]:
+        """Where the upper tail of `largest` begins, its share, and its mean excess.
+
+        It is smoothed by an exponential (a generalised Pareto tail of shape 0): the threshold is then half as
+        much at the mercy of single images, and of the noise they were scored with, as an order statistic.
+        """
+        n = len(self.largest)
+        k = max(1, int(np.ceil(TAIL * n)))
+        start = float(self.largest[max(0, n - k - 1)])
+        return start, k / n, max(float(np.mean(self.largest[n - k :]) - start), 1e-12)
+
     def p_values(self, scores: Array) -> Array:
-        """P-values [Q, G] of scores [Q, G], family-wise: of so high a score of any group not its own."""
-        above = len(self.largest) - np.searchsorted(self.largest, scores / self.scales, side="left")
-        p = np.minimum(1.0, self.factor * (1.0 + above) / (1.0 + len(self.largest)))
+        """P-values [Q, G] of scores [Q, G], family-wise: of so high a score of any group not its own.
+
+        At least 1 / (n + 1): rarer than anything that was seen is not known.
+        """
+        n, (start, share, excess) = len(self.largest), self._tail
+        found = scores / self.scales
+        above = n - np.searchsorted(self.largest, found, side="left")
+        with np.errstate(over="ignore", invalid="ignore"):
+            tail = share * np.exp(-(found - start) / excess)
+            p = np.where(found > start, np.minimum(tail, share), (1.0 + above) / (1.0 + n))
+        p = np.clip(self.factor * p, 1.0 / (1.0 + n), 1.0)
         return np.where(np.isfinite(self.scales), p, np.nan)
 
     @cached_property
@@ -91,11 +112,12 @@ class Calibration:
 
     def threshold(self, level: float) -> Array:
         """The score [G] from which on a group's p-value is at most `level`; infinite where none is."""
-        n = len(self.largest)
-        rank = int(np.floor(level / self.factor * (n + 1.0))) - 1  # so many of the largest may be as high
-        if rank < 0:
+        n, (start, share, excess) = len(self.largest), self._tail
+        if level < 1.0 / (1.0 + n):
             return np.full(self.scores.shape[1], np.inf)
-        return np.asarray(np.nextafter(self.largest[n - 1 - rank], np.inf) * self.scales)
+        if level >= self.factor * share:
+            raise ValueError(f"the level {level:g} is not in the tail")
+        return np.asarray((start + excess * np.log(self.factor * share / level)) * self.scales)
 
     def unlike(self, profiles: Array) -> Array:
         """P-values [Q] of profiles [Q, B] lying as far from the training images' as they do.

@@ -28,18 +28,22 @@ def test_p_values_by_hand() -> None:
     found = made(scores, members)
     np.testing.assert_allclose(found.scales, [3.7, 3.7])
     np.testing.assert_allclose(found.largest * 3.7, [1, 1, 2, 2, 3, 3, 4, 4])
-    # of 8 two are as high as 4; the query itself counts as one of nine. Twice that, as each of the 8 was
-    # looked at for one other group, and a query is for two
-    asked = np.array([[4.0, 5.0], [3.9, 0.0]])
-    np.testing.assert_allclose(found.p_values(asked), [[6 / 9, 2 / 9], [6 / 9, 1.0]])
+    # Of 8 the upper quarter are 2 of 4, above a tail that begins at 3: mean excess 1, so e^-1 of a quarter are
+    # as high as 4. Twice that, as each of the 8 was looked at for one other group, and a query is for two.
+    # Of 0 and more are all; rarer than 1 in 9 is not known.
+    asked = np.array([[4.0, 5.0], [3.5, 0.0], [9.0, 2.0]])
+    tail = [[0.5 * np.exp(-1), 0.5 * np.exp(-2)], [0.5 * np.exp(-0.5), 1.0], [0.0, 1.0]]
+    np.testing.assert_allclose(found.p_values(asked), np.maximum(tail, 1 / 9))
 
 
 def test_the_threshold_is_where_p_reaches_the_level() -> None:
     rng = np.random.default_rng(0)
     found = made(rng.normal(size=(60, 3)), alternating(60, 3))
     edge = found.threshold(0.05)
-    assert (found.p_values(edge[None]) <= 0.05).all()
+    assert (found.p_values(edge[None] + 1e-9) <= 0.05).all()
     assert (found.p_values(edge[None] - 1e-6) > 0.05).all()
+    with pytest.raises(ValueError, match="tail"):
+        found.threshold(0.9)
     assert np.isinf(made(rng.normal(size=(10, 2)), alternating(10, 2)).threshold(0.05)).all()
 
 
