@@ -28,9 +28,9 @@ def test_p_values_by_hand() -> None:
     found = made(scores, members)
     np.testing.assert_allclose(found.scales, [3.7, 3.7])
     np.testing.assert_allclose(found.largest * 3.7, [1, 1, 2, 2, 3, 3, 4, 4])
-    # Of 8 the upper quarter are 2 of 4, above a tail that begins at 3: mean excess 1, so e^-1 of a quarter are
-    # as high as 4. Twice that, as each of the 8 was looked at for one other group, and a query is for two.
-    # Of 0 and more are all; rarer than 1 in 9 is not known.
+    # Of 8 the upper quarter are 2 of 4, above a tail that begins at 3: mean excess 1, so e^-1 of a quarter
+    # are as high as 4. Twice that, as each of the 8 was looked at for one other group, and a query is for
+    # two. Of 0 and more are all; rarer than 1 in 9 is not known.
     asked = np.array([[4.0, 5.0], [3.5, 0.0], [9.0, 2.0]])
     tail = [[0.5 * np.exp(-1), 0.5 * np.exp(-2)], [0.5 * np.exp(-0.5), 1.0], [0.0, 1.0]]
     np.testing.assert_allclose(found.p_values(asked), np.maximum(tail, 1 / 9))
