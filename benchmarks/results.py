@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -98,7 +97,7 @@ class TimeUp(Exception):  # noqa: N818
 def until(command: Sequence[str], cwd: Path, end: float = math.inf) -> tuple[int, str]:
     """Exit code and output of `command`.
 
-    At the monotonic time `end` it gets a Ctrl-C; TimeUp once it has ended, unless it was done after all.
+    At the monotonic time `end` it gets a SIGTERM; TimeUp once it has ended, unless it was done after all.
     """
     left = None if math.isinf(end) else end - time.monotonic()
     if left is not None and left <= 0:
@@ -107,7 +106,7 @@ def until(command: Sequence[str], cwd: Path, end: float = math.inf) -> tuple[int
         try:
             out = child.communicate(timeout=left)[0]
         except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGINT)
+            child.terminate()  # to guda the same as Ctrl-C, which what runs in the background ignores
             try:
                 out = child.communicate(timeout=GRACE)[0]
             except subprocess.TimeoutExpired:
@@ -129,7 +128,7 @@ def progress(steps: Iterable[dict[str, Any]]) -> str:
     once = {(step["what"], step["key"]): step for step in steps}.values()
     left = [step for step in once if step["status"] != "cached"]
     seconds = [step["seconds"] for step in left]
-    cost = "" if not left or None in seconds else f", about {sum(seconds) / 60:.0f} minutes"
+    cost = "" if not left or None in seconds else f", about {sum(seconds) / 60:.0f} min"
     done = [f"  done: {step['what']}" for step in once if step["status"] == "cached"]
     lines = [f"  left: {step['what']} ({step['why']})" for step in left]
     return "\n".join([f"{len(done)} steps done, {len(left)} left{cost}", *done, *lines])

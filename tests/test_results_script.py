@@ -15,8 +15,16 @@ import pytest
 from guda_cli.settings import lookup
 
 ROOT = Path(__file__).parents[1]
-WAITS = "import sys, time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('kept')\n    "
-STUBBORN = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"
+WAITS = """
+import sys, time
+from guda_cli import failures
+failures.terminate_like_interrupt()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("kept")
+    """
+STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +91,7 @@ class TestProgress:
     def test_done_and_left(self, script: ModuleType) -> None:
         steps = [step("full model", "cached", 9.0), step("a", "to do", 60.0), step("b", "waits", 60.0)]
         assert script.progress([*steps, steps[0]]).splitlines() == [
-            "1 steps done, 2 left, about 2 minutes",
+            "1 steps done, 2 left, about 2 min",
             "  done: full model",
             "  left: a (not made yet)",
             "  left: b (not made yet)",
