@@ -97,7 +97,7 @@ def _score(options: argparse.Namespace, draws: str, seed: str) -> dict[str, dict
 
 def _row(kind: str, draws: str, by_seed: list[dict[str, dict[str, Any]]], owners: dict[str, str]) -> str:
     names = [name for name in by_seed[0] if Path(name).parent.name == kind]
-    answers = [[tuple(found[name]["answer"]) for found in by_seed] for name in names]
+    answers = [[tuple(sorted(found[name]["answer"])) for found in by_seed] for name in names]
     first = [own[0] for own in answers]
     named = sum(bool(answer) for answer in first)
     most = 1.0 if named == len(names) else float(beta.ppf(0.975, named + 1, len(names) - named))
