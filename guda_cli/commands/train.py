@@ -31,7 +31,7 @@ def train(
     ] = None,
     each_group: Annotated[bool, typer.Option("--each-group", help="Train once without each group.")] = False,
     null: Annotated[
-        bool, typer.Option("--null", help="Also train without random sets, for z-values of `logo`.")
+        bool, typer.Option("--null", help="Also train without unlearn.null_groups random sets: a control.")
     ] = False,
     seeds: Annotated[
         str | None,

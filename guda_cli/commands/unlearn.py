@@ -63,7 +63,8 @@ def unlearn(
         ),
     ] = None,
     null: Annotated[
-        bool, typer.Option("--null/--no-null", help="Also unlearn random sets of like size, for z-values.")
+        bool,
+        typer.Option("--null/--no-null", help="Also unlearn unlearn.null_groups random sets: a control."),
     ] = True,
     strict: Annotated[
         bool, typer.Option("--strict", help="End with code 7 where a check failed or is doubtful.")
