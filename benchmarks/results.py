@@ -124,14 +124,14 @@ def documents(text: str) -> list[dict[str, Any]]:
 
 
 def progress(steps: Iterable[dict[str, Any]]) -> str:
-    """What is done and what is left of the steps of plans (`guda.plan/1`), each named once."""
+    """What is done and left of the steps of plans (`guda.plan/1`), each named once; they count no scores."""
     once = {(step["what"], step["key"]): step for step in steps}.values()
     left = [step for step in once if step["status"] != "cached"]
     seconds = [step["seconds"] for step in left]
     cost = "" if not left or None in seconds else f", about {sum(seconds) / 60:.0f} min"
     done = [f"  done: {step['what']}" for step in once if step["status"] == "cached"]
     lines = [f"  left: {step['what']} ({step['why']})" for step in left]
-    return "\n".join([f"{len(done)} steps done, {len(left)} left{cost}", *done, *lines])
+    return "\n".join([f"data and models: {len(done)} done, {len(left)} left{cost}", *done, *lines])
 
 
 @dataclass

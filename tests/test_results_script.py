@@ -91,14 +91,14 @@ class TestProgress:
     def test_done_and_left(self, script: ModuleType) -> None:
         steps = [step("full model", "cached", 9.0), step("a", "to do", 60.0), step("b", "waits", 60.0)]
         assert script.progress([*steps, steps[0]]).splitlines() == [
-            "1 steps done, 2 left, about 2 min",
+            "data and models: 1 done, 2 left, about 2 min",
             "  done: full model",
             "  left: a (not made yet)",
             "  left: b (not made yet)",
         ]
 
     def test_no_time_where_it_is_not_known(self, script: ModuleType) -> None:
-        assert script.progress([step("a", "to do")]).startswith("0 steps done, 1 left\n")
+        assert script.progress([step("a", "to do")]).startswith("data and models: 0 done, 1 left\n")
 
     def test_all_done(self, script: ModuleType) -> None:
-        assert script.progress([step("a", "cached", 1.0)]).startswith("1 steps done, 0 left\n")
+        assert script.progress([step("a", "cached", 1.0)]).startswith("data and models: 1 done, 0 left\n")
