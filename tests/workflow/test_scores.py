@@ -115,3 +115,11 @@ def test_a_report_gives_the_numbers_of_the_scores(cli: Cli, project: Path) -> No
     assert scores(cli("report", "--json").document["queries"]) == scored
     other = scores(cli("score", "q", "--json", "--weighting", "elbo").documents)
     assert scores(cli("report", "--json", "--weighting", "elbo").document["queries"]) == other
+
+
+def test_bits_are_those_of_the_256_levels(cli: Cli, project: Path) -> None:
+    """A level is 2 / 255 of the scale of the density: log2(127.5) = 6.994 bits more."""
+    [found] = cli("score", "q/00000.png", "--weighting", "elbo", "--json").documents
+    elbo = found["elbo"]
+    of_density = -elbo["nats"] / (64 * math.log(2.0))
+    assert elbo["bits_per_dim"] == pytest.approx(of_density + 6.9943534, rel=1e-6)

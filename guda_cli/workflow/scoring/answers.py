@@ -157,5 +157,6 @@ def _with_elbo(reading: Reading, found: QueryResult, terms: float, se: float) ->
     negative = (
         terms + float(reading.schedule.prior_term(x0)[0]) + reading.schedule.decoder_constant(dimensions)
     )
-    bits = negative / (dimensions * math.log(2.0))
+    # of the 256 levels, as the literature has it: a level is 2 / 255 of the scale that the density is of
+    bits = negative / (dimensions * math.log(2.0)) + math.log2(127.5)
     return replace(found, elbo_nats=-negative, bits_per_dim=bits, elbo_se=se)
