@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-METHODS = "similarity,trak,d-trak,das,unlearn-query,mucs"
+METHODS = "similarity,nda,trak,d-trak,das,ekfac,unlearn-query,mucs"
 _RATES = "unlearn.lr=2e-4,3e-4,5e-4,1e-3,2e-3"
 SPACES = {  # tuned beside the rate
     "retrack": ("unlearn.forget_weight=0.3,1.0", "unlearn.t_min=0.0,0.2,0.4"),
