@@ -70,7 +70,7 @@ def _terms(project: Any, found: Any, jobs: LazyJobs, options: argparse.Namespace
     rows = np.random.default_rng(0).choice(len(data), options.images, replace=False)
     queries = training_queries(project, rows.tolist())
     grid = grids.build(grids.spec("all", 0, options.noises, 77), schedule.T)
-    engine = Engine(jobs.models(found.full), grid, 77, jobs.compute)
+    engine = Engine(jobs.models(found.full), 77, jobs.compute)
     full = engine.terms(found.full, queries, grid)
     models = [models[0].record for models in list(found.groups.values())[: options.groups]]
     return np.stack([engine.terms(record, queries, grid) - full for record in models], axis=1)

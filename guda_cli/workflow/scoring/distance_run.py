@@ -91,7 +91,7 @@ class DistanceRun:
         return drawing.settings_for(classes, plain, known, None)
 
     def _drawn(self, record: ActionRecord) -> list[Query]:
-        settings, jobs = self.settings, self.runs[0].jobs
+        settings, jobs = self.settings, self.runs[0].model_terms.jobs
         found = drawing.sample(self.project, self.full, record, settings, self.device, jobs)
         out = []
         for i, pixels in enumerate(drawing.pixels_of(self.project, found)):

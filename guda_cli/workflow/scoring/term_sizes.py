@@ -78,7 +78,7 @@ def _made(project: Project, full: ActionRecord, jobs: LazyJobs) -> Made:
     grid = grids.every(at, 1, {}, unbiased=False)
     every = [pixels_digest(image) for image in data.images]
     chosen = subset(np.ones((len(data), 1), dtype=np.bool_), IMAGES, 0, every)
-    engine = Engine(jobs.models(full), grid, 0, jobs.compute)
+    engine = Engine(jobs.models(full), 0, jobs.compute)
     terms = engine.terms(full, training_queries(project, chosen.tolist()), grid)[:, 0]
     weight = np.where(np.isfinite(schedule.elbo_weight), schedule.elbo_weight, 1.0)[at]
     errors = np.sqrt(np.mean((terms / weight) ** 2, axis=0))

@@ -22,8 +22,8 @@ from guda_cli.workflow.project.compute import Compute
 class Engine:
     """Computes ELBO terms and maps of queries under any model, one model at a time."""
 
-    def __init__(self, models: Models, grid: Grid, seed: int, compute: Compute) -> None:
-        self.models, self.grid, self.seed, self.compute = models, grid, seed, compute
+    def __init__(self, models: Models, seed: int, compute: Compute) -> None:
+        self.models, self.seed, self.compute = models, seed, compute
 
     def terms(self, record: ActionRecord, queries: Sequence[Query], grid: Grid) -> Array:
         """-ELBO terms in nats [queries, draws, n] of `grid`, a layer of the whole, under a record's model."""
@@ -51,26 +51,28 @@ class Engine:
         return self.models.space.x0(np.stack([query.pixels for query in queries]), digests)
 
     def maps(
-        self, query: Query, models: dict[str, tuple[ActionRecord, ...]], multiplier: Array
+        self, query: Query, models: dict[str, tuple[ActionRecord, ...]], grid: Grid, multiplier: Array
     ) -> dict[str, Array]:
         """Per-pixel delta-ELBO [H, W] of one query for each name, mean over its models; "" is the full."""
         found = {
-            name: np.mean([self._map(query, record, multiplier) for record in records], axis=0)
+            name: np.mean([self._map(query, record, grid, multiplier) for record in records], axis=0)
             for name, records in models.items()
         }
         full = found.pop("")
         return {name: self.models.space.spread(value - full) for name, value in found.items()}
 
-    def _map(self, query: Query, record: ActionRecord, multiplier: Array) -> Array:
-        maps = [self._map_under(query, told, record, multiplier) for told in query.conditions]
+    def _map(self, query: Query, record: ActionRecord, grid: Grid, multiplier: Array) -> Array:
+        maps = [self._map_under(query, told, record, grid, multiplier) for told in query.conditions]
         return np.asarray(np.mean(maps, axis=0))
 
-    def _map_under(self, query: Query, told: str | None, record: ActionRecord, multiplier: Array) -> Array:
+    def _map_under(
+        self, query: Query, told: str | None, record: ActionRecord, grid: Grid, multiplier: Array
+    ) -> Array:
         return elbo.weighted_map(
             self._use(record),
             self._x0([query])[0],
             query.pixels_digest,
-            self.grid,
+            grid,
             multiplier,
             seed=self.seed,
             batch_size=self.models.batch_size,
