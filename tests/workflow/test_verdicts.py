@@ -68,3 +68,11 @@ def test_calibration_images_are_in_the_store_with_their_groups(cli: Cli, project
     groups = json.loads(here().read_bytes(record.outputs["groups"]))
     assert len(groups) == 44
     assert {name for own in groups for name in own} == set(GROUPS)
+
+
+def test_images_that_cannot_be_read_cost_nothing(cli: Cli, project: Path) -> None:
+    Path("broken.png").write_bytes(b"no image")
+    before = {record.key for record in here().records()}, {t["table"] for t in here().tables()}
+    done = cli("score", "broken.png", "--seed", 9, *JUDGED, code=3)
+    assert "1 of 1 images could not be read" in done.stderr
+    assert ({record.key for record in here().records()}, {t["table"] for t in here().tables()}) == before
