@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from guda_cli.settings import lookup
+from tests.scripts import load
 
 ROOT = Path(__file__).parents[1]
 WAITS = """
@@ -29,13 +29,7 @@ STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results_script", ROOT / "benchmarks" / "results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("results")
 
 
 def step(what: str, status: str, seconds: float | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ image is unlike the training data that premise fails, and `unlike` says so.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,14 +46,26 @@ class Calibration:
         return len(self.scores)
 
     @cached_property
+    def _of_others(self) -> Array:
+        """The scores [n, G], NaN where the image is the group's own."""
+        return np.where(self.members, np.nan, self.scores)
+
+    def _folds(self) -> Iterator[Mask]:
+        """Which images [n] are in each of FOLDS parts."""
+        fold_of = np.arange(len(self)) % FOLDS
+        for fold in range(FOLDS):
+            mine: Mask = fold_of == fold
+            yield mine
+
+    @cached_property
     def scales(self) -> Array:
         """What each group usually scores at most on images of others [G]; NaN where all images are its own.
 
         Large groups score higher on everything: removing them takes more of the model away.
         """
-        others = np.where(self.members, np.nan, self.scores)
+        columns = self._of_others.T
         with np.errstate(invalid="ignore"):
-            found = np.array([np.nanquantile(c, USUAL) if np.isfinite(c).any() else np.nan for c in others.T])
+            found = np.array([np.nanquantile(c, USUAL) if np.isfinite(c).any() else np.nan for c in columns])
         floor = 1e-12 + 0.05 * np.nanmedian(np.abs(found)) if np.isfinite(found).any() else np.nan
         return np.where(np.isfinite(found), np.maximum(found, floor), np.nan)
 
@@ -99,7 +112,7 @@ class Calibration:
     @cached_property
     def others(self) -> tuple[Array, Array]:
         """Mean and deviation [G] of what each group scores on images of others; NaN where there are none."""
-        others = np.where(self.members, np.nan, self.scores)
+        others = self._of_others
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a group of all images has no others
             mean, sd = np.nanmean(others, axis=0), np.nanstd(others, axis=0, ddof=1)
@@ -133,23 +146,20 @@ class Calibration:
     @cached_property
     def _distances(self) -> Array:
         out = np.empty(len(self))
-        for fold in range(FOLDS):
-            mine = np.arange(len(self)) % FOLDS == fold
+        for mine in self._folds():
             out[mine] = _distance(self.profiles[~mine], self.profiles[mine])
         return out
 
     def rates(self, level: float, strange: float) -> Rates:
         """How often the verdicts name a wrong group, or the own one, judged on images not calibrated on."""
-        wrong, own, odd = [], [], []
-        for fold in range(FOLDS):
-            mine = np.arange(len(self)) % FOLDS == fold
+        wrong, own, odd = (np.zeros(len(self), dtype=np.bool_) for _ in range(3))
+        for mine in self._folds():
             rest = Calibration(self.scores[~mine], self.members[~mine], self.profiles[~mine])
-            out = rest.p_values(self.scores[mine]) <= level
             usual = rest.unlike(self.profiles[mine]) > strange
-            out &= usual[:, None]
-            wrong += (out & ~self.members[mine]).any(axis=1).tolist()
-            own += (out & self.members[mine]).any(axis=1).tolist()
-            odd += (~usual).tolist()
+            named: Mask = (rest.p_values(self.scores[mine]) <= level) & usual[:, None]
+            wrong[mine] = (named & ~self.members[mine]).any(axis=1)
+            own[mine] = (named & self.members[mine]).any(axis=1)
+            odd[mine] = ~usual
         return Rates(len(self), float(np.mean(wrong)), float(np.mean(own)), float(np.mean(odd)))
 
 

@@ -113,18 +113,11 @@ def open_bench(
     MissingError when there is no oracle, or no image scored with it.
     """
     found = counterfactuals.find(project, LOGO.method, seeds=seeds)
-    records = [
-        r
-        for r in project.store.records("score")
-        if r.params["method"] == LOGO.method
-        and r.inputs["full"] == found.full.outputs["weights"]
-        and grids.typed(r.params["grid"], grid)
-    ]
+    records = remembered.alike(project, found, grid)
     command = "guda score IMAGES --method logo" + (f" --grid {grid}" if grid else "")
     if not records:
         raise MissingError("the oracle has scored no image yet", fix=command)
     last = records[-1].params
-    records = [r for r in records if all(r.params[k] == last[k] for k in ("grid", "compute"))]
     out = tuned_groups(project, found.full)
     seen = {group for what in removal.of_groups(out, project.data.counts) for group in what.groups}
     columns = [what for what in found.groups if not seen & {*what.groups}]

@@ -26,12 +26,9 @@ class CounterfactualKind:
     """Before a removal's name, in a plan."""
     step: str
     """In a table of costs."""
-    null: str
-    """How the random groups of its null were treated."""
     all_command: str
-    null_command: str
     one_command: str
-    """The commands that make them: for all groups, for the null, and before each group's name."""
+    """The commands that make them: for all groups, and before each group's name."""
     seeded: bool
     """Whether there may be several of each, trained with seeds of their own."""
     needs_full: bool
@@ -54,16 +51,16 @@ def _retrain(project: Project, full: ActionRecord | None, what: Removal, seed: i
 
 
 GUDA = CounterfactualKind(
-    "guda", UNLEARN, "unlearned", "unlearn", "unlearn", "unlearned with the same operator",
-    "guda unlearn --all", "guda unlearn --all", "guda unlearn --group", False, True, _unlearn,
+    "guda", UNLEARN, "unlearned", "unlearn", "unlearn",
+    "guda unlearn --all", "guda unlearn --group", False, True, _unlearn,
 )  # fmt: skip
 LOGO = CounterfactualKind(
-    "logo", TRAIN, "leave-one-group-out", "model without", "retrain", "left out of training",
-    "guda train --each-group", "guda train --null", "guda train --without", True, False, _retrain,
+    "logo", TRAIN, "leave-one-group-out", "model without", "retrain",
+    "guda train --each-group", "guda train --without", True, False, _retrain,
 )  # fmt: skip
 SUBSETS = CounterfactualKind(
-    "subsets", TRAIN, "retrained", "model without", "retrain", "left out of training",
-    "guda train --subsets 16", "guda train --null", "guda train --without", True, False, _retrain,
+    "subsets", TRAIN, "retrained", "model without", "retrain",
+    "guda train --subsets 16", "guda train --without", True, False, _retrain,
 )  # fmt: skip
 KINDS = {kind.method: kind for kind in (GUDA, LOGO, SUBSETS)}
 

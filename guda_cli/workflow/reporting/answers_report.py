@@ -68,18 +68,13 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
     MissingError when there is no model or no scored image.
     """
     shown = shown or Shown()
-    grid = shown.grid
     chosen = weightings.parse(weighting)
     found = counterfactuals.find(project, method)
-    records = [r for r in project.store.records("score") if _belongs(r, found)]
-    records = [r for r in records if grids.typed(r.params["grid"], grid)]
+    records = remembered.alike(project, found, shown.grid)
     if not records:
-        again = f" --grid {grid}" if grid else ""
+        again = f" --grid {shown.grid}" if shown.grid else ""
         raise MissingError("no image has been scored with the current models", fix=f"guda score IMAGE{again}")
     last = records[-1].params
-    records = [
-        r for r in records if r.params["grid"] == last["grid"] and r.params["compute"] == last["compute"]
-    ]
     schedule = project.model(found.full).schedule
     built = grids.build(last["grid"], schedule.T)
     reading = answers.Reading(built, schedule, chosen, dict(project.data.counts), project.family.latent)
@@ -136,10 +131,6 @@ def _regeneration(
     return build_regeneration(project, draws, queries, known, request)
 
 
-def _belongs(record: ActionRecord, found: Counterfactuals) -> bool:
-    return record.params["method"] == found.method and record.inputs["full"] == found.full.outputs["weights"]
-
-
 def _scored(project: Project, records: list[ActionRecord]) -> list[Query]:
     """Each image once, under the name it was last scored by, in order of name."""
     queries: dict[str, Query] = {}
@@ -185,9 +176,7 @@ def _calibration(
     cells = tables.stored(known.queries)
     if cells is None:
         return None
-    groups = found.mean(cells)
-    mine = replace(reading, grid=tables.grid)
-    return calibrating.calibrate(mine, cells[""], groups, known.members(groups))
+    return calibrating.calibrate(replace(reading, grid=tables.grid), cells, found, known)
 
 
 def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:

@@ -56,6 +56,13 @@ def scores_of(
     return {what: score_of(reading, full, terms) for what, terms in groups.items()}
 
 
+def first_scores(reading: Reading, cells: Mapping[str, Array], found: Counterfactuals) -> Scores:
+    """The scores of all groups from terms [queries, draws, n] by the models' labels, "" is the full one's."""
+    estimates = scores_of(reading, cells[""], found.mean(cells))
+    scores = Scores.of(list(estimates.values()), reading.grid.draws)
+    return replace(scores, spread=between_seeds(reading, cells, found), seeds=max(1, len(found.seeds)))
+
+
 def between_seeds(reading: Reading, cells: Mapping[str, Array], found: Counterfactuals) -> Array | None:
     """Deviation [Q, G] between the scores of models of several seeds; None where each has one.
 

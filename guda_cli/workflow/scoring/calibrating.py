@@ -23,6 +23,7 @@ from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.answers import LEVEL, STRANGE, Reading, scores_of
+from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.training_queries import queries_of
 
 DRAWS = 2  # at most: more draws of a query make its verdict surer, not the calibration dearer
@@ -106,11 +107,14 @@ def grid_of(grid_spec: Mapping[str, Any]) -> dict[str, Any]:
     return grids.with_draws(grid_spec, min(int(grid_spec["draws"]), DRAWS))
 
 
-def calibrate(reading: Reading, full: Array, groups: Mapping[Removal, Array], mask: Mask) -> Calibration:
-    """From terms [n, draws, n_t] of the calibration images under the full model and without each group."""
+def calibrate(
+    reading: Reading, cells: Mapping[str, Array], found: Counterfactuals, known: Images
+) -> Calibration:
+    """From terms [n, draws, n_t] of the images `known` under every model of `found`, by label."""
+    full, groups = cells[""], found.mean(cells)
     scores = np.stack([estimate.value for estimate in scores_of(reading, full, groups).values()], axis=1)
     profiles = calibrations.profiles(full, reading.grid, reading.schedule.elbo_weight)
-    return Calibration(scores, mask, profiles)
+    return Calibration(scores, known.members(groups), profiles)
 
 
 def facts(project: Project, found: Calibration) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,16 +239,10 @@ class ScoreRun:
             remembered.remember(self.project, self.found, self.grid_spec, tables.compute, queries, facts)
         self.images += len(queries)
         looks, full = looks_like(self.project, queries), cells[""]
-        found = answers.scores_of(self.reading, full, self.found.mean(cells))
-        scores = replace(
-            Scores.of(list(found.values()), self.reading.grid.draws),
-            spread=answers.between_seeds(self.reading, cells, self.found),
-            seeds=max(1, len(self.found.seeds)),
-        )
+        scores = answers.first_scores(self.reading, cells, self.found)
         scores = self._refined(queries, full, scores, calibration, bar)
-        return answers.assemble(
-            self.reading, queries, full, list(found), scores, looks, calibration, self.ranking
-        )
+        groups = list(self.found.groups)
+        return answers.assemble(self.reading, queries, full, groups, scores, looks, calibration, self.ranking)
 
     def _refined(
         self,
@@ -284,13 +278,10 @@ class ScoreRun:
 
         def more(j: int, rows: Sequence[int], draws: int) -> Estimate:
             grid_spec, chosen = grids.with_draws(self.grid_spec, draws), [queries[i] for i in rows]
-            models = {model.label: model.record for model in self.found.groups[groups[j]]}
-            reading = self._reading(grid_spec)
-            bar.total += len(chosen) * reading.grid.rows * (1 + len(models))
-            records = {"": self.found.full, **models}
+            reading, records = self._reading(grid_spec), self.found.records_of(groups[j])
+            bar.total += len(chosen) * reading.grid.rows * len(records)
             cells = self.model_terms.of(grid_spec, chosen, bar.advance, records)[1]
-            without = np.mean([cells[name] for name in models], axis=0)
-            return answers.score_of(reading, cells[""], without)
+            return answers.score_of(reading, cells[""], self.found.mean_of(groups[j], cells))
 
         return more
 
@@ -310,5 +301,4 @@ class ScoreRun:
                 parts.append(self.model_terms.of(grid_spec, part, bar.advance)[1])
         self.calibrated, self.model_terms.forwards = self.model_terms.forwards - before, before
         cells = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        groups = self.found.mean(cells)
-        return calibrating.calibrate(reading, cells[""], groups, known.members(groups))
+        return calibrating.calibrate(reading, cells, self.found, known)

@@ -62,13 +62,18 @@ class Counterfactuals:
         """Every model's record by its label; the full model's is empty."""
         return {"": self.full} | {model.label: model.record for model in self.models()}
 
+    def records_of(self, what: Removal) -> dict[str, ActionRecord]:
+        """The same of the full model and those without one group."""
+        return {"": self.full} | {model.label: model.record for model in self.groups[what]}
+
     def mean(self, cells: Mapping[str, Array]) -> dict[Removal, Array]:
         """Terms without each group, averaged over the seeds, from those of every model by label."""
-        out = {}
-        for what, models in self.groups.items():
-            parts = [cells[model.label] for model in models]
-            out[what] = parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0]) / len(parts)
-        return out
+        return {what: self.mean_of(what, cells) for what in self.groups}
+
+    def mean_of(self, what: Removal, cells: Mapping[str, Array]) -> Array:
+        """The same of one group."""
+        parts = [cells[model.label] for model in self.groups[what]]
+        return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0]) / len(parts)
 
     def named(self, name: str) -> tuple[Counterfactual, ...]:
         """The models without the group or groups of that name."""

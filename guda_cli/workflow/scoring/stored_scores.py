@@ -35,12 +35,7 @@ class StoredScores:
 
     def scores(self, cells: Mapping[str, Array]) -> Scores:
         """From terms [queries, draws, n] by the models' labels, and what the tables hold beyond them."""
-        first = answers.scores_of(self.reading, cells[""], self.found.mean(cells))
-        known = replace(
-            Scores.of(list(first.values()), self.reading.grid.draws),
-            spread=answers.between_seeds(self.reading, cells, self.found),
-            seeds=max(1, len(self.found.seeds)),
-        )
+        known = answers.first_scores(self.reading, cells, self.found)
         return refine(known, self._deeper, self._more, MOST)
 
     @property
@@ -48,9 +43,9 @@ class StoredScores:
         return list(self.found.groups)
 
     def _tables(self, j: int, draws: int) -> Tables:
-        models = {model.label: model.record for model in self.found.groups[self._groups[j]]}
+        records = self.found.records_of(self._groups[j])
         grid_spec, T = grids.with_draws(self.last["grid"], draws), self.reading.schedule.T
-        return Tables(self.project, {"": self.found.full, **models}, grid_spec, self.last["compute"], T)
+        return Tables(self.project, records, grid_spec, self.last["compute"], T)
 
     def _deeper(self, scores: Scores) -> Mask:
         """Of which scores the tables hold twice the draws."""
@@ -67,6 +62,5 @@ class StoredScores:
         cells = tables.stored([self.queries[i] for i in rows])
         if cells is None:  # a segment turned out damaged
             return None
-        full = cells.pop("")
         reading = replace(self.reading, grid=tables.grid)
-        return answers.score_of(reading, full, np.mean(list(cells.values()), axis=0))
+        return answers.score_of(reading, cells[""], self.found.mean_of(self._groups[j], cells))
