@@ -7,7 +7,7 @@ scores need no further model.
 
 Conformal prediction (Vovk et al. 2005): if a query's scores are exchangeable with those of the calibration
 images, the p-value of the largest is uniform, whatever its distribution; its tail is smoothed here. Where an
-image is unlike the training data that premise fails, and `unlike` says so.
+image is unlike the training data that premise fails (`unlikeness`).
 """
 
 from __future__ import annotations
@@ -20,39 +20,36 @@ from functools import cached_property
 import numpy as np
 
 from guda_cli.data.dataset import Mask
-from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 
 USUAL = 0.9  # quantile of a group's scores on others' images that makes groups comparable
 TAIL = 0.25  # of the calibration images, by which p-values beyond are smoothed
-BANDS = 4  # of noise levels in a profile: few, so that each is known well
 FOLDS = 5
-SHRINK = 0.3
 LEAST = 40  # images below which no verdict is given: p-values of 5 % need 19, an outlier among them more
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores [n, G] of n images, whether each is of the group [n, G], and their profiles [n, B].
+    """Scores [n, G] of n images, whether each is of the group [n, G], and which are unlike the others [n].
 
-    A profile is what the full model alone makes of an image: see `profiles`.
+    As queries that are unlike the data get no verdict, those among these images are not compared with.
     """
 
     scores: Array
     members: Mask
-    profiles: Array
+    strange: Mask
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @cached_property
     def _of_others(self) -> Array:
-        """The scores [n, G], NaN where the image is the group's own."""
-        return np.where(self.members, np.nan, self.scores)
+        """The scores [n, G], NaN where the image is the group's own, or unlike the others."""
+        return np.where(self.members | self.strange[:, None], np.nan, self.scores)
 
     def _folds(self) -> Iterator[Mask]:
         """Which images [n] are in each of FOLDS parts."""
-        fold_of = np.arange(len(self)) % FOLDS
+        fold_of = np.random.default_rng(0).permutation(len(self)) % FOLDS  # whatever order groups come in
         for fold in range(FOLDS):
             mine: Mask = fold_of == fold
             yield mine
@@ -72,7 +69,7 @@ class Calibration:
     @cached_property
     def largest(self) -> Array:
         """The largest score that another's group has, of each image, in `scales`; sorted [n]."""
-        others = np.where(self.members, -np.inf, self.scores / self.scales)
+        others = self._of_others / self.scales
         found = np.where(np.isnan(others), -np.inf, others).max(axis=1)
         return np.sort(found[np.isfinite(found)])
 
@@ -132,35 +129,15 @@ class Calibration:
             raise ValueError(f"the level {level:g} is not in the tail")
         return np.asarray((start + excess * np.log(self.factor * share / level)) * self.scales)
 
-    def unlike(self, profiles: Array) -> Array:
-        """P-values [Q] of profiles [Q, B] lying as far from the training images' as they do.
-
-        The distance is Mahalanobis'; a training image's own is taken from the images of other folds.
-        """
-        if self.profiles.shape[1] == 0:
-            return np.ones(len(profiles))
-        known = np.sort(self._distances)
-        above = len(known) - np.searchsorted(known, _distance(self.profiles, profiles), side="left")
-        return np.asarray((1.0 + above) / (1.0 + len(known)))
-
-    @cached_property
-    def _distances(self) -> Array:
-        out = np.empty(len(self))
-        for mine in self._folds():
-            out[mine] = _distance(self.profiles[~mine], self.profiles[mine])
-        return out
-
-    def rates(self, level: float, strange: float) -> Rates:
+    def rates(self, level: float) -> Rates:
         """How often the verdicts name a wrong group, or the own one, judged on images not calibrated on."""
-        wrong, own, odd = (np.zeros(len(self), dtype=np.bool_) for _ in range(3))
+        wrong, own = (np.zeros(len(self), dtype=np.bool_) for _ in range(2))
         for mine in self._folds():
-            rest = Calibration(self.scores[~mine], self.members[~mine], self.profiles[~mine])
-            usual = rest.unlike(self.profiles[mine]) > strange
-            named: Mask = (rest.p_values(self.scores[mine]) <= level) & usual[:, None]
+            rest = Calibration(self.scores[~mine], self.members[~mine], self.strange[~mine])
+            named: Mask = (rest.p_values(self.scores[mine]) <= level) & ~self.strange[mine, None]
             wrong[mine] = (named & ~self.members[mine]).any(axis=1)
             own[mine] = (named & self.members[mine]).any(axis=1)
-            odd[mine] = ~usual
-        return Rates(len(self), float(np.mean(wrong)), float(np.mean(own)), float(np.mean(odd)))
+        return Rates(len(self), float(np.mean(wrong)), float(np.mean(own)), float(np.mean(self.strange)))
 
 
 @dataclass(frozen=True)
@@ -171,27 +148,3 @@ class Rates:
     wrong: float
     own: float
     unlike: float
-
-
-def profiles(terms: Array, grid: Grid, weight: Array) -> Array:
-    """What the full model makes of images, apart from all groups: log errors in bands of strata [N, B].
-
-    `terms` [N, draws, n] are the full model's in nats, `weight` [T + 1] the ELBO's. An image of another kind
-    has errors at some noise levels that training images do not have, higher or lower.
-    """
-    known = (np.isfinite(weight) & (weight > 0))[grid.timesteps]
-    errors = np.where(known, terms / np.where(known, weight[grid.timesteps], 1.0), 0.0)
-    out = []
-    for band in np.array_split(np.arange(terms.shape[2]), BANDS):
-        if known[:, band].any():
-            out.append(errors[:, :, band].sum(axis=(1, 2)) / known[:, band].sum())
-    found: Array = np.log(np.maximum(np.stack(out, axis=1), 1e-12))
-    return found
-
-
-def _distance(known: Array, asked: Array) -> Array:
-    """Mahalanobis distances [Q] of `asked` [Q, B] from `known` [n, B], the covariance shrunk a little."""
-    centre, spread = known.mean(axis=0), np.atleast_2d(np.cov(known, rowvar=False))
-    spread = (1.0 - SHRINK) * spread + SHRINK * np.diag(np.diag(spread)) + 1e-12 * np.eye(len(spread))
-    away = asked - centre
-    return np.asarray(np.sqrt(np.einsum("qb,qb->q", away @ np.linalg.inv(spread), away)))

@@ -22,6 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from guda_cli.attribution import unlikeness
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.attribution.delta_elbo import delta_elbo
 from guda_cli.diffusion import elbo, grid, sampling, strata, weighting
@@ -196,13 +197,14 @@ def verdict_numbers() -> dict[str, Any]:
     found = delta_elbo(wave, 0.5 * wave + 0.1, g, weighting.parse("uniform").multiplier(SCHEDULE))
     members = np.eye(3, dtype=bool)[np.arange(60) % 3]
     scores = np.sin(np.arange(180).reshape(60, 3) ** 1.2) + 2.0 * members
-    profile = np.cos(np.arange(120).reshape(60, 2) ** 1.1)
-    known, asked = Calibration(scores, members, profile), np.array([[0.2, 0.9, 1.6]])
+    features = np.cos(np.arange(180).reshape(60, 3) ** 1.1) + members
+    space, asked = unlikeness.fit(features, members), np.array([[0.2, 0.9, 1.6]])
+    known = Calibration(scores, members, np.zeros(60, dtype=bool))
     return {
         "layout": [edges, repeats],
         "intervals": [found.value.tolist(), found.se.tolist(), found.df.tolist(), found.reach.tolist()],
         "verdicts": [known.p_values(asked).tolist(), known.z(asked).tolist(), known.threshold(0.05).tolist()],
-        "unlike": known.unlike(np.array([[0.1, 0.2], [3.0, -2.0]])).tolist(),
+        "unlike": [space.distances(asked).tolist(), unlikeness.left_out(features, members).tolist()],
     }
 
 
@@ -228,7 +230,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Compute]] = {
     "elbo-table": (("elbo-table",), table_numbers),
     "sample": (("sample",), sample_numbers),
     "score": (("score",), score_numbers),
-    "verdict": (("calibration", "term-sizes"), verdict_numbers),
+    "verdict": (("calibration", "term-sizes", "familiar", "distances"), verdict_numbers),
     "end-to-end": (("train", "unlearn", "elbo-table", "score"), chain_numbers),
 }
 

@@ -38,7 +38,7 @@ def test_values_by_hand() -> None:
     known = Calibration(
         np.array([[9.0, 0.0], [9.0, 2.0], [1.0, 9.0], [3.0, 9.0]]),
         np.array([[True, False], [True, False], [False, True], [False, True]]),
-        np.zeros((4, 0)),
+        np.zeros(4, dtype=bool),
     )
     given = scores(np.array([[4.0, 3.0]]))
     by_z = Ranking(Z, (100, 10)).values(given, known)
@@ -54,7 +54,7 @@ def test_a_group_ten_times_as_large_is_first_for_its_own_images_only() -> None:
     rng = np.random.default_rng(0)
     size, members = np.array([10.0, 1.0]), np.eye(2, dtype=bool)[np.arange(800) % 2]
     value = size * (1.0 + rng.normal(size=(800, 2)) + 5.0 * members)
-    known = Calibration(value[:400], members[:400], np.zeros((400, 0)))
+    known = Calibration(value[:400], members[:400], np.zeros(400, dtype=bool))
     queries, own = scores(value[400:]), members[400:].argmax(axis=1)
     assert (queries.value.argmax(axis=1) == own)[own == 1].mean() < 0.5
     by_z = choose("auto", [LARGE, SMALL], COUNTS, calibrated=True).values(queries, known)

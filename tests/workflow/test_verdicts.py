@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.workflow.fixtures import GROUPS, MODELS, QUERIES, ROWS, Cli, here
+import numpy as np
+
+from guda_cli.workflow.scoring.strangers import FORWARDS
+from tests.workflow.fixtures import GROUPS, IMAGES, MODELS, QUERIES, ROWS, Cli, flip, here, save
 
 JUDGED = ["--set", "score.calibration=44"]
-CALIBRATED = 44 * MODELS * ROWS
+LOOKED = len(GROUPS) * IMAGES * FORWARDS  # all training images, calibrated on or not
+CALIBRATED = 44 * MODELS * ROWS + LOOKED
 
 
 def test_they_are_calibrated_once_for_all_images(cli: Cli, project: Path) -> None:
-    planned = cli("score", "q", "--dry-run", "--json", *JUDGED).document["steps"][-1]
-    assert (planned["what"], planned["forwards"]) == ("calibrating the verdicts", CALIBRATED)
+    planned = cli("score", "q", "--dry-run", "--json", *JUDGED).document["steps"][-3:]
+    assert [(step["what"], step["forwards"]) for step in planned] == [
+        ("calibrating the verdicts", CALIBRATED - LOOKED),
+        ("look of the training images", LOOKED),
+        ("comparing images with them", QUERIES * FORWARDS),
+    ]
     done = cli("score", "q", "--json", *JUDGED, "--set", "score.most_draws=2")
     assert f"({CALIBRATED:,} more forwards calibrated the verdicts, once for all images)" in done.stderr
     for document in done.documents:
@@ -27,8 +35,8 @@ def test_they_are_calibrated_once_for_all_images(cli: Cli, project: Path) -> Non
     again = cli("score", "q", "--json", *JUDGED, "--set", "score.most_draws=2")
     assert "every term was in the store, no model was run" in again.stderr
     assert again.documents == done.documents
-    planned = cli("score", "q", "--dry-run", "--json", *JUDGED).document["steps"][-1]
-    assert (planned["status"], planned["forwards"]) == ("cached", 0)
+    planned = cli("score", "q", "--dry-run", "--json", *JUDGED).document["steps"][-3:]
+    assert [(step["status"], step["forwards"]) for step in planned] == 3 * [("cached", 0)]
 
 
 def test_the_report_says_how_often_they_are_wrong(cli: Cli, project: Path) -> None:
@@ -76,3 +84,31 @@ def test_images_that_cannot_be_read_cost_nothing(cli: Cli, project: Path) -> Non
     done = cli("score", "broken.png", "--seed", 9, *JUDGED, code=3)
     assert "1 of 1 images could not be read" in done.stderr
     assert ({record.key for record in here().records()}, {t["table"] for t in here().tables()}) == before
+
+
+def test_an_image_of_another_kind_gets_no_verdict(cli: Cli, template: Path, project: Path) -> None:
+    """Flat white: no training image is bright in more than one quarter."""
+    save(Path("white.png"), np.full((8, 8), 255))
+    own = str(template / "images" / GROUPS[0] / "00.png")
+    white, one = cli("score", "white.png", own, "--json", *JUDGED).documents
+    assert (white["unlike"], white["answer"], one["unlike"]) == (True, [], False)
+    assert not any(entry["stands_out"] for entry in white["scores"])
+    shown = " ".join(cli("score", "white.png", *JUDGED).stdout.split())
+    assert "unlike the training data" in shown
+    again = cli("report", "--json", *JUDGED).document["queries"]
+    assert {q["image"]: q["unlike"] for q in again} == {own: False, "white.png": True}
+
+
+def test_the_look_of_the_training_images_is_made_again_where_damaged(cli: Cli, project: Path) -> None:
+    """Without it there are no verdicts: so in stores of versions that told strangers otherwise."""
+    first = cli("score", "q", "--json", *JUDGED)
+    [record] = here().records("familiar")
+    flip(here(), record.outputs["space"])
+    assert "guda score IMAGE makes it again" in cli("report", *JUDGED, code=5).stderr
+    found = cli("report", "--json", *JUDGED).document
+    assert found["null"] is None
+    assert any("the verdicts are not calibrated (guda score IMAGE)" in text for text in found["warnings"])
+    again = cli("score", "q", "--json", *JUDGED)
+    assert f"({LOOKED:,} more forwards calibrated the verdicts, once for all images)" in again.stderr
+    assert again.documents == first.documents
+    cli("store", "verify")

@@ -25,7 +25,17 @@ from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
 from guda_cli.training import distributed
 from guda_cli.workflow.keys import steps
-from guda_cli.workflow.keys.operations import HELD_OUT, MODELS, PIPELINE, REGISTER, Action, DataRef
+from guda_cli.workflow.keys.operations import (
+    CALIBRATION,
+    FAMILIAR,
+    HELD_OUT,
+    MODELS,
+    PIPELINE,
+    REGISTER,
+    TERM_SIZES,
+    Action,
+    DataRef,
+)
 from guda_cli.workflow.project.model_record import StoredModel
 
 if TYPE_CHECKING:
@@ -154,7 +164,9 @@ class Project:
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
                 why=str(err),
-                fix=f"{again}, then guda unlearn --all, rebuild what is missing",
+                fix="guda score IMAGE makes it again"
+                if record.operation in (TERM_SIZES, CALIBRATION, FAMILIAR)
+                else f"{again}, then guda unlearn --all, rebuild what is missing",
             ) from None
 
     def model(self, record: ActionRecord) -> StoredModel:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from guda_cli.attribution import methods
-from guda_cli.attribution.calibration import Calibration
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -29,6 +28,7 @@ from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
 from guda_cli.workflow.scoring.ranking import AUTO, choose
 from guda_cli.workflow.scoring.stored_scores import StoredScores
+from guda_cli.workflow.scoring.strangers import Strangers
 
 TOO_FEW = "there are too few training images, or score.calibration is 0"
 
@@ -79,12 +79,12 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
     built = grids.build(last["grid"], schedule.T)
     reading = answers.Reading(built, schedule, chosen, dict(project.data.counts), project.family.latent)
     queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
-    groups, calibration = found.mean(cells), _calibration(project, found, reading, last)
+    groups, judge = found.mean(cells), _judge(project, found, reading, last, queries)
     looks, names = looks_like(project, queries), [what.name for what in groups]
-    ranking = choose(shown.rank, list(groups), project.data.counts, calibrated=calibration is not None)
+    ranking = choose(shown.rank, list(groups), project.data.counts, calibrated=judge is not None)
     scores = StoredScores(project, found, reading, last, queries).scores(cells)
     line = retrained.known(project, found, reading, last, queries, scores)
-    made = answers.assemble(reading, queries, cells[""], list(groups), scores, looks, calibration, ranking)
+    made = answers.assemble(reading, queries, cells[""], list(groups), scores, looks, judge, ranking)
     found_answers = retrained.foretold(made, line)
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
@@ -102,10 +102,10 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         group_sizes={what.name: what.images(project.data.counts) for what in groups},
         queries=found_answers,
         checks=_checks(project, found),
-        null=calibrating.facts(project, calibration) if calibration else None,
+        null=calibrating.facts(project, judge.calibration) if judge else None,
         costs=_costs(found, records),
         provenance=_provenance(project, found, last),
-        warnings=tuple(_warnings(project, found, skipped, calibration is not None)),
+        warnings=tuple(_warnings(project, found, skipped, judge is not None)),
         gallery=build_gallery(project, found, queries, found_answers, shown.gallery)
         if shown.gallery
         else None,
@@ -164,19 +164,26 @@ def _cells(
     return kept, cells, len(wanted) - len(kept)
 
 
-def _calibration(
-    project: Project, found: Counterfactuals, reading: answers.Reading, last: Mapping[str, Any]
-) -> Calibration | None:
-    """What verdicts are calibrated on, where all of it has been scored."""
+def _judge(
+    project: Project,
+    found: Counterfactuals,
+    reading: answers.Reading,
+    last: Mapping[str, Any],
+    queries: list[Query],
+) -> answers.Judge | None:
+    """What verdicts go by, where all of it is in the store."""
     known = calibrating.known(project)
     if known is None:
         return None
     grid_spec, records = calibrating.grid_of(last["grid"]), found.records()
     tables = Tables(project, records, grid_spec, last["compute"], reading.schedule.T)
-    cells = tables.stored(known.queries)
-    if cells is None:
+    cells, strangers = tables.stored(known.queries), Strangers(project, found.full)
+    far, theirs = strangers.stored(queries), strangers.stored(known.queries)
+    if cells is None or far is None or theirs is None:
         return None
-    return calibrating.calibrate(replace(reading, grid=tables.grid), cells, found, known)
+    strange = strangers.strange(theirs)
+    calibration = calibrating.calibrate(replace(reading, grid=tables.grid), cells, found, known, strange)
+    return answers.Judge(calibration, strangers.strange(far))
 
 
 def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:

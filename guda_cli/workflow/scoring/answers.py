@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from guda_cli.attribution import calibration as calibrations
 from guda_cli.attribution import delta_elbo
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.data.dataset import Mask
@@ -24,7 +23,6 @@ from guda_cli.workflow.scoring.ranking import Ranking
 from guda_cli.workflow.scoring.refining import Scores
 
 LEVEL = 0.05  # of a false "stands out" anywhere among an image's groups
-STRANGE = 0.01  # of training images would be called unlike themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +40,14 @@ class Reading:
     def unit(self) -> str:
         """`nats` only for the ELBO itself, estimated without bias."""
         return unit_of(self.weighting, unbiased=self.grid.unbiased)
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What verdicts go by: what groups score on others' images, and which queries [Q] are unlike them."""
+
+    calibration: Calibration
+    strange: Mask
 
 
 def unit_of(weighting: Weighting, *, unbiased: bool) -> str:
@@ -90,17 +96,17 @@ def assemble(
     groups: Sequence[Removal],
     scores: Scores,
     looks_like: Sequence[str | None],
-    calibration: Calibration | None,
+    judge: Judge | None,
     ranking: Ranking,
 ) -> list[QueryResult]:
     """One result a query from its scores of the groups.
 
-    `full` are the full model's -ELBO terms [queries, draws, n]. `calibration` is of the same groups in the
-    same order; without one there are no verdicts. `ranking` says by what the groups are put in order.
+    `full` are the full model's -ELBO terms [queries, draws, n]. The judge's calibration is of the same groups
+    in the same order; without one there are no verdicts. `ranking` says by what the groups are put in order.
     """
-    ranked = ranking.values(scores, calibration)
+    ranked = ranking.values(scores, judge.calibration if judge else None)
     elbo = delta_elbo.estimate(full, reading.grid, np.ones(reading.schedule.T + 1))
-    judged = None if calibration is None else _judged(reading, full, scores, calibration)
+    judged = None if judge is None else _judged(scores, judge)
     reach, sure = scores.reach, ranked.first_is_first
     order = np.nan_to_num(ranked.value, nan=-np.inf)
     out = []
@@ -108,31 +114,24 @@ def assemble(
         highest = sorted(range(len(groups)), key=lambda j: (-order[i, j], groups[j].name))
         entries = [_entry(groups[j].name, scores, reach, judged, i, j) for j in highest]
         found = _result(query, tuple(entries), looks_like[i])
-        unlike = None if judged is None else bool(judged.unlike[i])
+        unlike = None if judge is None else bool(judge.strange[i])
         confidence = float(sure[i]) if len(entries) > 1 and np.isfinite(sure[i]) else None
         found = replace(found, unlike=unlike, confidence=confidence)
         out.append(_with_elbo(reading, found, float(elbo.value[i]), float(elbo.se[i])))
     return out
 
 
-def unlike(reading: Reading, full: Array, calibration: Calibration) -> Mask:
-    """Which queries [Q] are unlike the training data, from the full model's terms."""
-    profiles = calibrations.profiles(full, reading.grid, reading.schedule.elbo_weight)
-    return np.asarray(calibration.unlike(profiles) <= STRANGE)
-
-
 class _Judged(NamedTuple):
-    """Of every query and group [Q, G]: z, p and whether it stands out; of every query: is it unlike [Q]."""
+    """Of every query and group [Q, G]: z, p and whether it stands out."""
 
     z: Array
     p: Array
     stands_out: Mask
-    unlike: Mask
 
 
-def _judged(reading: Reading, full: Array, scores: Scores, calibration: Calibration) -> _Judged:
-    p, strange = calibration.p_values(scores.value), unlike(reading, full, calibration)
-    return _Judged(calibration.z(scores.value), p, (p <= LEVEL) & ~strange[:, None], strange)
+def _judged(scores: Scores, judge: Judge) -> _Judged:
+    p = judge.calibration.p_values(scores.value)
+    return _Judged(judge.calibration.z(scores.value), p, (p <= LEVEL) & ~judge.strange[:, None])
 
 
 def _entry(name: str, scores: Scores, reach: Array, judged: _Judged | None, i: int, j: int) -> GroupScore:

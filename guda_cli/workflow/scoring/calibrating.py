@@ -22,7 +22,7 @@ from guda_cli.workflow.keys.operations import CALIBRATION, Action
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import remembered
-from guda_cli.workflow.scoring.answers import LEVEL, STRANGE, Reading, scores_of
+from guda_cli.workflow.scoring.answers import LEVEL, Reading, scores_of
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.training_queries import queries_of
 
@@ -108,18 +108,20 @@ def grid_of(grid_spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def calibrate(
-    reading: Reading, cells: Mapping[str, Array], found: Counterfactuals, known: Images
+    reading: Reading, cells: Mapping[str, Array], found: Counterfactuals, known: Images, strange: Mask
 ) -> Calibration:
-    """From terms [n, draws, n_t] of the images `known` under every model of `found`, by label."""
-    full, groups = cells[""], found.mean(cells)
-    scores = np.stack([estimate.value for estimate in scores_of(reading, full, groups).values()], axis=1)
-    profiles = calibrations.profiles(full, reading.grid, reading.schedule.elbo_weight)
-    return Calibration(scores, known.members(groups), profiles)
+    """From terms [n, draws, n_t] of the images `known` under every model of `found`, by label.
+
+    `strange` says which of them [n] are unlike the others.
+    """
+    groups = found.mean(cells)
+    scores = np.stack([estimate.value for estimate in scores_of(reading, cells[""], groups).values()], axis=1)
+    return Calibration(scores, known.members(groups), strange)
 
 
 def facts(project: Project, found: Calibration) -> dict[str, Any]:
     """What a report says of the verdicts, the false-positive rate of this model among it."""
-    rates, held = found.rates(LEVEL, STRANGE), held_out(project)
+    rates, held = found.rates(LEVEL), held_out(project)
     known = "images held out of training, of known groups" if held else "training images of known groups"
     return {
         "description": f"{len(found)} {known}",

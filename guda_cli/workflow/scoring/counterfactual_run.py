@@ -15,6 +15,7 @@ import numpy as np
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.attribution.delta_elbo import Estimate
 from guda_cli.console import Meter
+from guda_cli.data.dataset import Mask
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -40,6 +41,7 @@ from guda_cli.workflow.scoring.model_terms import ModelTerms
 from guda_cli.workflow.scoring.ranking import AUTO, Ranking, check, choose
 from guda_cli.workflow.scoring.refining import More, Scores, refine
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
+from guda_cli.workflow.scoring.strangers import FORWARDS, Strangers
 
 if TYPE_CHECKING:
     pass
@@ -82,6 +84,7 @@ class ScoreRun:
         grids.spec(settings.grid, settings.timesteps, settings.draws, settings.seed)  # refuses what is none
         self.found = counterfactuals.find(project, settings.method, settings.groups, settings.oracle_seeds)
         self.model_terms = ModelTerms(project, self.found, device, settings.seed)
+        self.strangers = Strangers(project, self.found.full, self.model_terms.jobs)
         self.conditions = conditions_for(project, self.found.full, settings.given)
         self._weighting, self.schedule = weighting, project.model(self.found.full).schedule
         self.warnings = counterfactuals.warnings(project, self.found)
@@ -187,11 +190,11 @@ class ScoreRun:
     @property
     def _rows(self) -> int:
         """Forwards an image, less what its verdict may need beyond."""
-        return self.reading.grid.rows * len(self.found.records())
+        judging = FORWARDS if self.calibration is not None else 0
+        return self.reading.grid.rows * len(self.found.records()) + judging
 
     def _bar(self, images: int) -> AbstractContextManager[Meter]:
         """Progress over so many images; what comes once for all is done before: the time left holds."""
-        _ = self.calibration
         return self.project.console.progress("score", images * self._rows, unit="forward")
 
     def terms(self, queries: list[Query]) -> dict[str, Array]:
@@ -206,7 +209,9 @@ class ScoreRun:
         open_tables = self.model_terms.tables
         tables = open_tables(grids.spec(s.grid, s.timesteps, s.draws, s.seed, layout))
         steps = score_plan.steps(self.project, full, s.grid, tables, queries)
-        return steps + (score_plan.calibration(self.project, tables, open_tables) if self.judges else [])
+        if self.judges:
+            steps += score_plan.calibration(self.project, tables, open_tables, self.strangers, queries)
+        return steps
 
     def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
         """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
@@ -227,9 +232,10 @@ class ScoreRun:
             raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
 
     def _score(self, queries: list[Query], bar: Meter) -> list[QueryResult]:
-        calibration = self.calibration
+        calibration = self.calibration  # made before anything is counted
         started, before = time.monotonic(), self.model_terms.forwards
         tables, cells = self.model_terms.of(self.grid_spec, queries, bar.advance)
+        judge = None if calibration is None else answers.Judge(calibration, self._strange(queries, bar))
         facts = {
             "images": len(queries),
             "forwards": self.model_terms.forwards - before,
@@ -240,17 +246,22 @@ class ScoreRun:
         self.images += len(queries)
         looks, full = looks_like(self.project, queries), cells[""]
         scores = answers.first_scores(self.reading, cells, self.found)
-        scores = self._refined(queries, full, scores, calibration, bar)
+        scores = self._refined(queries, scores, judge, bar)
         groups = list(self.found.groups)
-        return answers.assemble(self.reading, queries, full, groups, scores, looks, calibration, self.ranking)
+        return answers.assemble(self.reading, queries, full, groups, scores, looks, judge, self.ranking)
+
+    def _strange(self, queries: Sequence[Query], bar: Meter) -> Mask:
+        """Which queries are unlike the training data."""
+        before = self.strangers.forwards
+        p = self.strangers.p_values(queries)
+        fresh = self.strangers.forwards - before
+        self.model_terms.forwards += fresh
+        self.model_terms.cached += FORWARDS * len({query.digest for query in queries}) - fresh
+        bar.advance(FORWARDS * len(queries))
+        return self.strangers.strange(p)
 
     def _refined(
-        self,
-        queries: Sequence[Query],
-        full: Array,
-        scores: Scores,
-        calibration: Calibration | None,
-        bar: Meter,
+        self, queries: Sequence[Query], scores: Scores, judge: answers.Judge | None, bar: Meter
     ) -> Scores:
         """With more draws where the verdict hangs in the balance, and where the user wants to be surer.
 
@@ -258,11 +269,10 @@ class ScoreRun:
         """
         s, more = self.settings, self._more(queries, bar)
         if s.until:
-            wanted = refining.until(s.until, lambda now: self.ranking.values(now, calibration))
+            wanted = refining.until(s.until, lambda now: self.ranking.values(now, self.calibration))
             scores = refine(scores, wanted, more, max(MOST, s.most_draws))
-        if calibration is not None and "edges" in self.grid_spec:
-            strange = answers.unlike(self.reading, full, calibration)
-            pending = refining.in_the_balance(calibration, answers.LEVEL, strange)
+        if judge is not None and "edges" in self.grid_spec:
+            pending = refining.in_the_balance(judge.calibration, answers.LEVEL, judge.strange)
             scores = refine(scores, pending, more, s.most_draws)
         return scores
 
@@ -299,6 +309,8 @@ class ScoreRun:
             for start in range(0, len(queries), BLOCK):
                 part = queries[start : start + BLOCK]
                 parts.append(self.model_terms.of(grid_spec, part, bar.advance)[1])
-        self.calibrated, self.model_terms.forwards = self.model_terms.forwards - before, before
+        strange = self.strangers.strange(self.strangers.p_values(queries))
+        self.calibrated = self.model_terms.forwards - before + self.strangers.forwards
+        self.model_terms.forwards = before
         cells = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return calibrating.calibrate(reading, cells, self.found, known)
+        return calibrating.calibrate(reading, cells, self.found, known, strange)

@@ -25,10 +25,11 @@ from guda_cli.workflow.scoring.conditions import Given, conditions_for
 from guda_cli.workflow.scoring.instance_answers import answer, best_instances, by_prompt
 from guda_cli.workflow.scoring.instance_context import context_of
 from guda_cli.workflow.scoring.instance_settings import MethodSettings
-from guda_cli.workflow.scoring.instance_store import ScoreTable, pack, preparation, remember, unpack
+from guda_cli.workflow.scoring.instance_store import ScoreTable, preparation, remember
 from guda_cli.workflow.scoring.looks import looks_like
 from guda_cli.workflow.scoring.pool import Pool
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
+from guda_cli.workflow.scoring.stored_arrays import pack, unpack
 
 if TYPE_CHECKING:
     from guda_cli.attribution.rivals.engine import Arrays, Engine, GroupEngine

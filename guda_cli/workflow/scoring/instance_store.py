@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from guda_cli.attribution.rivals.engine import Arrays
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.store import ActionRecord
@@ -62,20 +61,6 @@ def remember(
     inputs = {"full": full.outputs["weights"], "dataset": project.data.blob}
     action = Action("score", params, inputs, f"{method.name} scores of {len(queries)} images")
     project.ensure(Job(action, lambda: Made({"queries": remembered.pack(queries)}, facts)))
-
-
-def pack(arrays: Mapping[str, Any]) -> bytes:
-    """Arrays as safetensors."""
-    from safetensors.numpy import save
-
-    return bytes(save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}))
-
-
-def unpack(data: bytes) -> Arrays:
-    """The inverse of `pack`."""
-    from safetensors.numpy import load
-
-    return dict(load(data))
 
 
 @dataclass(frozen=True)

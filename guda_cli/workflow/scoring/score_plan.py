@@ -7,11 +7,13 @@ from typing import Any
 
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import calibrating, term_sizes
 from guda_cli.workflow.scoring.elbo_tables import Tables
+from guda_cli.workflow.scoring.strangers import FORWARDS, Strangers
 
 COMMAND = "guda score"
 Open = Callable[[Mapping[str, Any]], Tables]
@@ -36,8 +38,13 @@ def steps(
     return found
 
 
-def calibration(project: Project, tables: Tables, open_tables: Open) -> list[Step]:
-    """Scoring the calibration images on the grid of `tables`; about, as long as they have not been chosen."""
+def calibration(
+    project: Project, tables: Tables, open_tables: Open, strangers: Strangers, queries: Sequence[Query]
+) -> list[Step]:
+    """Scoring the calibration images on the grid of `tables`, and looking at the training images' features.
+
+    About, as long as the images have not been chosen.
+    """
     wanted = calibrating.size(project)
     if not wanted:
         return []
@@ -46,7 +53,13 @@ def calibration(project: Project, tables: Tables, open_tables: Open) -> list[Ste
         missing = wanted * mine.grid.rows * len(mine.records)
     else:
         missing = sum(mine.missing([query.digest for query in known.queries]).values())
-    return [_step("calibrating the verdicts", missing, f"{wanted} images of known groups", "")]
+    looked, new = strangers.action, strangers.missing(queries)
+    why = plural(new, "image", "images") if new else ""
+    return [
+        _step("calibrating the verdicts", missing, f"{wanted} images of known groups", ""),
+        _step(looked.what, 0.0 if strangers.known else looked.forwards, "", looked.key),
+        _step("comparing images with them", new * FORWARDS, why, ""),
+    ]
 
 
 def _sizes(project: Project, full: ActionRecord) -> Step:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guda_cli.data.queries import Query
-from guda_cli.diffusion import elbo
+from guda_cli.diffusion import elbo, features
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
@@ -29,7 +29,7 @@ class Engine:
         """-ELBO terms in nats [queries, draws, n] of `grid`, a layer of the whole, under a record's model."""
         denoiser = self._use(record)
         x0 = self._x0(queries)
-        rows = [i for i, query in enumerate(queries) for _ in query.conditions]
+        rows = _rows(queries)
         told = [condition for query in queries for condition in query.conditions]
         found = elbo.image_terms(
             denoiser,
@@ -39,6 +39,21 @@ class Engine:
             seed=self.seed,
             batch_size=self.models.batch_size,
             cond=self.models.conditions(told),
+        )
+        _check_finite(found, self.compute.dtype)
+        return found if len(rows) == len(queries) else _means(found, rows)
+
+    def features(self, record: ActionRecord, queries: Sequence[Query], draws: int) -> Array:
+        """What a record's model makes of queries [queries, F], mean over `draws` and their conditions."""
+        denoiser, x0, rows = self._use(record), self._x0(queries), _rows(queries)
+        found = features.features(
+            denoiser,
+            x0 if len(rows) == len(queries) else x0[rows],
+            [queries[i].pixels_digest for i in rows],
+            draws=draws,
+            seed=self.seed,
+            batch_size=self.models.batch_size,
+            cond=self.models.conditions([told for query in queries for told in query.conditions]),
         )
         _check_finite(found, self.compute.dtype)
         return found if len(rows) == len(queries) else _means(found, rows)
@@ -83,7 +98,7 @@ class Engine:
 def _check_finite(terms: Array, dtype: str) -> None:
     if not np.isfinite(terms).all():
         raise DataError(
-            "a term of the ELBO is NaN or infinite",
+            "what the network makes of an image is NaN or infinite",
             why=f"the network's forwards in {dtype} overflow"
             if dtype != "float32"
             else "the weights are damaged",
@@ -91,9 +106,14 @@ def _check_finite(terms: Array, dtype: str) -> None:
         )
 
 
+def _rows(queries: Sequence[Query]) -> list[int]:
+    """Whose each forward is: one for every condition of a query."""
+    return [i for i, query in enumerate(queries) for _ in query.conditions]
+
+
 def _means(terms: Array, rows: Sequence[int]) -> Array:
-    """Terms [M, draws, n] averaged over the forwards of each query; `rows` [M] says whose each is."""
+    """Values [M, ...] averaged over the forwards of each query; `rows` [M] says whose each is."""
     owner = np.asarray(rows)
     out = np.zeros((int(owner.max()) + 1, *terms.shape[1:]))
     np.add.at(out, owner, terms)
-    return np.asarray(out / np.bincount(owner)[:, None, None])
+    return np.asarray(out / np.bincount(owner).reshape(-1, *[1] * (terms.ndim - 1)))
