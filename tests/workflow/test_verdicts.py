@@ -94,7 +94,7 @@ def test_an_image_of_another_kind_gets_no_verdict(cli: Cli, template: Path, proj
     assert (white["unlike"], white["answer"], one["unlike"]) == (True, [], False)
     assert not any(entry["stands_out"] for entry in white["scores"])
     shown = " ".join(cli("score", "white.png", *JUDGED).stdout.split())
-    assert "unlike the training data" in shown
+    assert "Unlike the training data, so no group is named." in shown
     again = cli("report", "--json", *JUDGED).document["queries"]
     assert {q["image"]: q["unlike"] for q in again} == {own: False, "white.png": True}
 
