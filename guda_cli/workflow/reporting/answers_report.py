@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from guda_cli.attribution import methods
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.errors import MissingError, UsageError
+from guda_cli.phrases import plural
 from guda_cli.report.answers.content import Check, CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
@@ -105,7 +108,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         null=calibrating.facts(project, judge.calibration) if judge else None,
         costs=_costs(found, records),
         provenance=_provenance(project, found, last),
-        warnings=tuple(_warnings(project, found, skipped, judge is not None)),
+        warnings=tuple(_warnings(project, found, skipped, judge)),
         gallery=build_gallery(project, found, queries, found_answers, shown.gallery)
         if shown.gallery
         else None,
@@ -179,11 +182,11 @@ def _judge(
     tables = Tables(project, records, grid_spec, last["compute"], reading.schedule.T)
     cells, strangers = tables.stored(known.queries), Strangers(project, found.full)
     far, theirs = strangers.stored(queries), strangers.stored(known.queries)
-    if cells is None or far is None or theirs is None:
+    if cells is None or far is None or theirs is None or np.isnan(theirs).any():
         return None
     strange = strangers.strange(theirs)
     calibration = calibrating.calibrate(replace(reading, grid=tables.grid), cells, found, known, strange)
-    return answers.Judge(calibration, strangers.strange(far))
+    return answers.Judge(calibration, strangers.strange(far), ~np.isnan(far))
 
 
 def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:
@@ -224,9 +227,14 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
     }
 
 
-def _warnings(project: Project, found: Counterfactuals, skipped: int, calibrated: bool) -> list[str]:
+def _warnings(
+    project: Project, found: Counterfactuals, skipped: int, judge: answers.Judge | None
+) -> list[str]:
     out = counterfactuals.warnings(project, found)
-    if not calibrated:
+    if judge is not None and not judge.known.all():
+        unjudged = plural(int((~judge.known).sum()), "image was", "images were")
+        out.append(f"{unjudged} scored without a verdict (guda score IMAGE gives one)")
+    if judge is None:
         out.append(
             "nothing says whether a group stands out: "
             + ("the verdicts are not calibrated (guda score IMAGE)" if calibrating.size(project) else TOO_FEW)

@@ -44,10 +44,14 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """What verdicts go by: what groups score on others' images, and which queries [Q] are unlike them."""
+    """What verdicts go by: what groups score on others' images, and which queries [Q] are unlike them.
+
+    Of queries that are not `known` [Q] this cannot be said, so they get no verdict.
+    """
 
     calibration: Calibration
     strange: Mask
+    known: Mask
 
 
 def unit_of(weighting: Weighting, *, unbiased: bool) -> str:
@@ -114,7 +118,7 @@ def assemble(
         highest = sorted(range(len(groups)), key=lambda j: (-order[i, j], groups[j].name))
         entries = [_entry(groups[j].name, scores, reach, judged, i, j) for j in highest]
         found = _result(query, tuple(entries), looks_like[i])
-        unlike = None if judge is None else bool(judge.strange[i])
+        unlike = bool(judge.strange[i]) if judge is not None and judge.known[i] else None
         confidence = float(sure[i]) if len(entries) > 1 and np.isfinite(sure[i]) else None
         found = replace(found, unlike=unlike, confidence=confidence)
         out.append(_with_elbo(reading, found, float(elbo.value[i]), float(elbo.se[i])))
@@ -122,16 +126,18 @@ def assemble(
 
 
 class _Judged(NamedTuple):
-    """Of every query and group [Q, G]: z, p and whether it stands out."""
+    """Of every query and group [Q, G]: z, p and whether it stands out; of which queries that is known [Q]."""
 
     z: Array
     p: Array
     stands_out: Mask
+    known: Mask
 
 
 def _judged(scores: Scores, judge: Judge) -> _Judged:
     p = judge.calibration.p_values(scores.value)
-    return _Judged(judge.calibration.z(scores.value), p, (p <= LEVEL) & ~judge.strange[:, None])
+    named: Mask = (p <= LEVEL) & ~judge.strange[:, None]
+    return _Judged(judge.calibration.z(scores.value), p, named, judge.known)
 
 
 def _entry(name: str, scores: Scores, reach: Array, judged: _Judged | None, i: int, j: int) -> GroupScore:
@@ -142,7 +148,7 @@ def _entry(name: str, scores: Scores, reach: Array, judged: _Judged | None, i: i
     if judged is None or not np.isfinite(judged.p[i, j]):
         return found
     z, p = float(judged.z[i, j]), float(judged.p[i, j])
-    return replace(found, z=z, p=p, stands_out=bool(judged.stands_out[i, j]))
+    return replace(found, z=z, p=p, stands_out=bool(judged.stands_out[i, j]) if judged.known[i] else None)
 
 
 def _result(query: Query, entries: tuple[GroupScore, ...], looks: str | None) -> QueryResult:

@@ -15,7 +15,6 @@ import numpy as np
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.attribution.delta_elbo import Estimate
 from guda_cli.console import Meter
-from guda_cli.data.dataset import Mask
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
@@ -235,7 +234,7 @@ class ScoreRun:
         calibration = self.calibration  # made before anything is counted
         started, before = time.monotonic(), self.model_terms.forwards
         tables, cells = self.model_terms.of(self.grid_spec, queries, bar.advance)
-        judge = None if calibration is None else answers.Judge(calibration, self._strange(queries, bar))
+        judge = None if calibration is None else self._judge(calibration, queries, bar)
         facts = {
             "images": len(queries),
             "forwards": self.model_terms.forwards - before,
@@ -250,15 +249,15 @@ class ScoreRun:
         groups = list(self.found.groups)
         return answers.assemble(self.reading, queries, full, groups, scores, looks, judge, self.ranking)
 
-    def _strange(self, queries: Sequence[Query], bar: Meter) -> Mask:
-        """Which queries are unlike the training data."""
+    def _judge(self, calibration: Calibration, queries: Sequence[Query], bar: Meter) -> answers.Judge:
+        """With which queries are unlike the training data."""
         before = self.strangers.forwards
         p = self.strangers.p_values(queries)
         fresh = self.strangers.forwards - before
         self.model_terms.forwards += fresh
         self.model_terms.cached += FORWARDS * len({query.digest for query in queries}) - fresh
         bar.advance(FORWARDS * len(queries))
-        return self.strangers.strange(p)
+        return answers.Judge(calibration, self.strangers.strange(p), np.ones(len(queries), dtype=np.bool_))
 
     def _refined(
         self, queries: Sequence[Query], scores: Scores, judge: answers.Judge | None, bar: Meter

@@ -81,13 +81,12 @@ class Strangers:
         return unlikeness.p_values(known.judging, np.array([found[query.digest] for query in queries]))
 
     def stored(self, queries: Sequence[Query]) -> Array | None:
-        """The same from what the store has; None where anything is missing. Runs nothing."""
+        """The same from what the store has, NaN where that lacks a query; None without the space."""
         if not self.known:
             return None
         found = self._stored(queries)
-        if any(query.digest not in found for query in queries):
-            return None
-        return unlikeness.p_values(self._known.judging, np.array([found[query.digest] for query in queries]))
+        far = np.array([found.get(query.digest, np.nan) for query in queries])
+        return np.where(np.isnan(far), np.nan, unlikeness.p_values(self._known.judging, far))
 
     def strange(self, p: Array) -> Mask:
         """Which p-values say so: STRANGE at most, or where images are few the least there is."""
