@@ -3,7 +3,8 @@
 Random sets of images are no null for groups: they have nothing in common, and the scores of coherent groups
 spread two to three times as far over images that are of no group at all. What a group's score must beat is
 what groups score on images that are *not* theirs. Training images of other groups are such images, and their
-scores need no further model.
+scores need no further model. Scores are made comparable between images, by taking away what all groups score
+there, and between groups, by each one's median and deviation on others' images.
 
 Conformal prediction (Vovk et al. 2005): if a query's scores are exchangeable with those of the calibration
 images, the p-value of the largest is uniform, whatever its distribution; its tail is smoothed here. Where an
@@ -13,16 +14,18 @@ image is unlike the training data that premise fails (`unlikeness`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from guda_cli.data.dataset import Mask
 from guda_cli.diffusion.schedule import Array
 
-USUAL = 0.9  # quantile of a group's scores on others' images that makes groups comparable
+CENTRED = 5  # groups from which on an image's median score is taken away: the median is then no group's own
+DECILES = 2.563  # deviations that lie between the first and the last decile of a normal
 TAIL = 0.25  # of the calibration images, by which p-values beyond are smoothed
 FOLDS = 5
 LEAST = 40  # images below which no verdict is given: p-values of 5 % need 19, an outlier among them more
@@ -44,8 +47,19 @@ class Calibration:
 
     @cached_property
     def _of_others(self) -> Array:
-        """The scores [n, G], NaN where the image is the group's own, or unlike the others."""
-        return np.where(self.members | self.strange[:, None], np.nan, self.scores)
+        """The excess [n, G] of scores, NaN where the image is the group's own, or unlike the others."""
+        others = np.where(self.members | self.strange[:, None], np.nan, self.scores)
+        return others - self._usual(others)
+
+    def _usual(self, scores: Array) -> Array:
+        """What an image's groups usually score [Q, 1]: their median, 0 where they are few.
+
+        Whatever is removed, some images get harder and some easier: what all groups have in common is owed to
+        none of them.
+        """
+        if scores.shape[1] < CENTRED:
+            return np.zeros((len(scores), 1))
+        return _quietly(np.nanmedian, scores, axis=1, keepdims=True)
 
     def _folds(self) -> Iterator[Mask]:
         """Which images [n] are in each of FOLDS parts."""
@@ -55,28 +69,37 @@ class Calibration:
             yield mine
 
     @cached_property
-    def scales(self) -> Array:
-        """What each group usually scores at most on images of others [G]; NaN where all images are its own.
+    def others(self) -> tuple[Array, Array]:
+        """Median and deviation [G] of groups' excess on images of others; NaN where there are none.
 
-        Large groups score higher on everything: removing them takes more of the model away.
+        Large groups score higher on everything, and vary more: removing them takes more of the model away.
+        The deviation is that of a normal with the same deciles: an outlier does not widen it, so the images
+        that it is learnt from are no nearer to it than queries are.
         """
-        columns = self._of_others.T
-        with np.errstate(invalid="ignore"):
-            found = np.array([np.nanquantile(c, USUAL) if np.isfinite(c).any() else np.nan for c in columns])
-        floor = 1e-12 + 0.05 * np.nanmedian(np.abs(found)) if np.isfinite(found).any() else np.nan
-        return np.where(np.isfinite(found), np.maximum(found, floor), np.nan)
+        low, middle, high = _quietly(np.nanquantile, self._of_others, q=[0.1, 0.5, 0.9], axis=0)
+        deviation = (high - low) / DECILES
+        return middle, np.where(deviation > 0, deviation, np.nan)
+
+    def z(self, scores: Array) -> Array:
+        """How far scores [Q, G] lie above what the group scores on others' images, in their deviations.
+
+        All less what the image's groups usually score.
+        """
+        middle, deviation = self.others
+        return np.asarray((scores - self._usual(scores) - middle) / deviation)
 
     @cached_property
     def largest(self) -> Array:
-        """The largest score that another's group has, of each image, in `scales`; sorted [n]."""
-        others = self._of_others / self.scales
+        """The largest z that another's group has, of each image; sorted [n]."""
+        middle, deviation = self.others
+        others = (self._of_others - middle) / deviation
         found = np.where(np.isnan(others), -np.inf, others).max(axis=1)
         return np.sort(found[np.isfinite(found)])
 
     @cached_property
     def factor(self) -> float:
         """How many groups a query is tested for, over how many the largest was taken of."""
-        tested = np.isfinite(self.scales)
+        tested = np.isfinite(self.others[1])
         others = (~self.members[:, tested]).sum(axis=1)
         return float(tested.sum() / others[others > 0].mean()) if others.any() else 1.0
 
@@ -98,36 +121,22 @@ class Calibration:
         At least 1 / (n + 1): rarer than anything that was seen is not known.
         """
         n, (start, share, excess) = len(self.largest), self._tail
-        found = scores / self.scales
+        found = self.z(scores)
         above = n - np.searchsorted(self.largest, found, side="left")
         with np.errstate(over="ignore", invalid="ignore"):
             tail = share * np.exp(-(found - start) / excess)
             p = np.where(found > start, np.minimum(tail, share), (1.0 + above) / (1.0 + n))
         p = np.clip(self.factor * p, 1.0 / (1.0 + n), 1.0)
-        return np.where(np.isfinite(self.scales), p, np.nan)
+        return np.where(np.isfinite(found), p, np.nan)
 
-    @cached_property
-    def others(self) -> tuple[Array, Array]:
-        """Mean and deviation [G] of what each group scores on images of others; NaN where there are none."""
-        others = self._of_others
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a group of all images has no others
-            mean, sd = np.nanmean(others, axis=0), np.nanstd(others, axis=0, ddof=1)
-        return mean, np.where(sd > 0, sd, np.nan)
-
-    def z(self, scores: Array) -> Array:
-        """How far scores [Q, G] lie above what the group scores on others' images, in their deviations."""
-        mean, sd = self.others
-        return np.asarray((scores - mean) / sd)
-
-    def threshold(self, level: float) -> Array:
-        """The score [G] from which on a group's p-value is at most `level`; infinite where none is."""
+    def threshold(self, level: float) -> float:
+        """The z from which on a group's p-value is at most `level`; infinite where none is."""
         n, (start, share, excess) = len(self.largest), self._tail
         if level < 1.0 / (1.0 + n):
-            return np.full(self.scores.shape[1], np.inf)
+            return float("inf")
         if level >= self.factor * share:
             raise ValueError(f"the level {level:g} is not in the tail")
-        return np.asarray((start + excess * np.log(self.factor * share / level)) * self.scales)
+        return float(start + excess * np.log(self.factor * share / level))
 
     def rates(self, level: float) -> Rates:
         """How often the verdicts name a wrong group, or the own one, judged on images not calibrated on."""
@@ -148,3 +157,10 @@ class Rates:
     wrong: float
     own: float
     unlike: float
+
+
+def _quietly(function: Callable[..., Array], values: Array, **options: Any) -> Array:
+    """NaN, without a word, where there is no value: a group of all images has no others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(function(values, **options))

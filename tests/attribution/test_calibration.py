@@ -20,13 +20,13 @@ def alternating(n: int, groups: int) -> Array:
 
 
 def test_p_values_by_hand() -> None:
-    """Two groups, four images each: of others' images both have the 90 % quantile 3.7, so equal scales."""
+    """Two groups, four images each: what both score on others' images has median 2.5 and deciles 1.3, 3.7."""
     members = alternating(8, 2)
     scores = np.full((8, 2), 100.0)  # their own group's: never looked at
     scores[~members] = np.repeat([1.0, 2.0, 3.0, 4.0], 2)
-    found = made(scores, members)
-    np.testing.assert_allclose(found.scales, [3.7, 3.7])
-    np.testing.assert_allclose(found.largest * 3.7, [1, 1, 2, 2, 3, 3, 4, 4])
+    found, unit = made(scores, members), 2.4 / 2.563
+    np.testing.assert_allclose(found.others, [[2.5, 2.5], [unit, unit]])
+    np.testing.assert_allclose(found.largest * unit + 2.5, [1, 1, 2, 2, 3, 3, 4, 4])
     # Of 8 the upper quarter are 2 of 4, above a tail that begins at 3: mean excess 1, so e^-1 of a quarter
     # are as high as 4. Twice that, as each of the 8 was looked at for one other group, and a query is for
     # two. Of 0 and more are all; rarer than 1 in 9 is not known.
@@ -35,15 +35,45 @@ def test_p_values_by_hand() -> None:
     np.testing.assert_allclose(found.p_values(asked), np.maximum(tail, 1 / 9))
 
 
+def test_what_all_groups_score_on_an_image_is_taken_away() -> None:
+    """Of images calibrated on it is the median of the groups that are not theirs, of queries that of all."""
+    members = np.eye(5, dtype=bool)[[0, 1]]
+    scores = np.array([[90.0, 1.0, 2.0, 4.0, 8.0], [12.0, 90.0, 11.0, 11.0, 15.0]])
+    found = made(scores, members)
+    none = np.nan
+    want = [[none, -2.0, -1.0, 1.0, 5.0], [0.5, none, -0.5, -0.5, 3.5]]  # less 3 and 11.5
+    np.testing.assert_allclose(found._of_others, want)
+    np.testing.assert_allclose(found.others[0], [0.5, -2.0, -0.75, 0.25, 4.25])
+    np.testing.assert_allclose(found.z(scores + 7.0), found.z(scores))
+    z = found.z(np.array([[0.0, 1.0, 2.0, 3.0, 4.0]]))[0]
+    np.testing.assert_allclose(z[2:], 2.563 * np.array([0.75 / 0.4, 0.75 / 1.2, -2.25 / 1.2]))
+    assert np.isnan(z[:2]).all(), "of one image no deviation is known"
+    few = made(scores[:, :4], members[:, :4])
+    np.testing.assert_allclose(few._of_others[0], [none, 1.0, 2.0, 4.0])  # a median of four may be an owner's
+
+
+def test_images_that_are_hard_without_any_group_hide_nothing() -> None:
+    """What is common to all groups is three times their own: named where it is taken away, and only there."""
+    rng = np.random.default_rng(5)
+    members = alternating(600, 8)
+    scores = 3.0 * rng.normal(size=(600, 1)) + rng.normal(size=(600, 8)) + 6.0 * members
+    rates = made(scores, members).rates(0.05)
+    assert rates.own > 0.95
+    assert rates.wrong < 0.07
+    nothing = 3.0 * rng.normal(size=(600, 1)) + rng.normal(size=(600, 8))
+    assert (made(scores, members).p_values(nothing) <= 0.05).any(axis=1).mean() < 0.075
+
+
 def test_the_threshold_is_where_p_reaches_the_level() -> None:
     rng = np.random.default_rng(0)
     found = made(rng.normal(size=(60, 3)), alternating(60, 3))
-    edge = found.threshold(0.05)
-    assert (found.p_values(edge[None] + 1e-9) <= 0.05).all()
-    assert (found.p_values(edge[None] - 1e-6) > 0.05).all()
+    middle, deviation = found.others
+    edge = (found.threshold(0.05) * deviation + middle)[None]
+    assert (found.p_values(edge + 1e-9) <= 0.05).all()
+    assert (found.p_values(edge - 1e-6) > 0.05).all()
     with pytest.raises(ValueError, match="tail"):
         found.threshold(0.9)
-    assert np.isinf(made(rng.normal(size=(10, 2)), alternating(10, 2)).threshold(0.05)).all()
+    assert np.isinf(made(rng.normal(size=(10, 2)), alternating(10, 2)).threshold(0.05))
 
 
 @pytest.mark.parametrize("groups", [2, 10, 60])

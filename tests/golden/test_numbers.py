@@ -203,7 +203,7 @@ def verdict_numbers() -> dict[str, Any]:
     return {
         "layout": [edges, repeats],
         "intervals": [found.value.tolist(), found.se.tolist(), found.df.tolist(), found.reach.tolist()],
-        "verdicts": [known.p_values(asked).tolist(), known.z(asked).tolist(), known.threshold(0.05).tolist()],
+        "verdicts": [known.p_values(asked).tolist(), known.z(asked).tolist(), known.threshold(0.05)],
         "unlike": [space.distances(asked).tolist(), unlikeness.left_out(features, members).tolist()],
     }
 

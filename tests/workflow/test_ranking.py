@@ -34,7 +34,7 @@ def test_auto_goes_by_the_sizes() -> None:
 
 
 def test_values_by_hand() -> None:
-    """Others' images score 1 and 3 of the large group, 0 and 2 of the small: deviations sqrt 2."""
+    """Others' images score 1 and 3 of the large group, 0 and 2 of the small: deciles 1.6 apart."""
     known = Calibration(
         np.array([[9.0, 0.0], [9.0, 2.0], [1.0, 9.0], [3.0, 9.0]]),
         np.array([[True, False], [True, False], [False, True], [False, True]]),
@@ -42,8 +42,8 @@ def test_values_by_hand() -> None:
     )
     given = scores(np.array([[4.0, 3.0]]))
     by_z = Ranking(Z, (100, 10)).values(given, known)
-    np.testing.assert_allclose(by_z.value, np.array([[2.0, 2.0]]) / np.sqrt(2))
-    np.testing.assert_allclose(by_z.se, np.array([[1.0, 1.0]]) / np.sqrt(2))
+    np.testing.assert_allclose(by_z.value, np.array([[2.0, 2.0]]) / (1.6 / 2.563))
+    np.testing.assert_allclose(by_z.se, np.array([[1.0, 1.0]]) / (1.6 / 2.563))
     each = Ranking(PER_IMAGE, (100, 10)).values(given, known)
     np.testing.assert_allclose(each.value, [[0.04, 0.3]])
     assert Ranking(SCORE, (100, 10)).values(given, known) is given

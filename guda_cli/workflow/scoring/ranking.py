@@ -25,15 +25,16 @@ class Ranking:
     sizes: tuple[int, ...]
 
     def values(self, scores: Scores, calibration: Calibration | None) -> Scores:
-        """What is ranked, with its error: an affine function of the scores [Q, G] for each group."""
+        """What is ranked [Q, G], with its error."""
         if self.kind == PER_IMAGE:
-            shift, scale = np.zeros(len(self.sizes)), np.array(self.sizes, dtype=np.float64)
+            scale = np.array(self.sizes, dtype=np.float64)
+            value = scores.value / scale
         elif self.kind == Z and calibration is not None:
-            shift, scale = calibration.others
+            scale, value = calibration.others[1], calibration.z(scores.value)
         else:
             return scores
         spread = None if scores.spread is None else scores.spread / scale
-        return replace(scores, value=(scores.value - shift) / scale, se=scores.se / scale, spread=spread)
+        return replace(scores, value=value, se=scores.se / scale, spread=spread)
 
     @property
     def words(self) -> str:

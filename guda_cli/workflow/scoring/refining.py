@@ -108,12 +108,16 @@ def refine(scores: Scores, pending: Pending, more: More, most: int) -> Scores:
 
 
 def in_the_balance(calibration: Calibration, level: float, unlike: Mask) -> Pending:
-    """Scores that lie within their error of where a group stands out; none of images that are `unlike`."""
-    edge = calibration.threshold(level)
+    """All scores of images of which one lies within its error of where its group stands out.
+
+    All, as each is seen beside the others. None of images that are `unlike`.
+    """
+    edge, (_, deviation) = calibration.threshold(level), calibration.others
 
     def pending(scores: Scores) -> Mask:
-        near = np.abs(scores.value - edge) < BALANCE * scores.se
-        return np.asarray(near & ~unlike[:, None])
+        with np.errstate(invalid="ignore"):
+            near = np.abs(calibration.z(scores.value) - edge) < BALANCE * scores.se / deviation
+        return np.broadcast_to((near.any(axis=1) & ~unlike)[:, None], scores.value.shape)
 
     return pending
 
