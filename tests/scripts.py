@@ -17,5 +17,7 @@ def load(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    folder = str(ROOT / "benchmarks")
+    sys.path += [] if folder in sys.path else [folder]  # as where a script is started
     spec.loader.exec_module(module)
     return module

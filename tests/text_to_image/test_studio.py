@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import guda
+from guda_cli.workflow.models.jobs import LazyJobs
+from guda_cli.workflow.project.compute import setup
+from guda_cli.workflow.scoring.terms import Engine
+from guda_cli.workflow.scoring.training_queries import training_queries
 from tests.text_to_image.fixtures import GROUPS, THINGS, cli, one_thread, prompt_of, studio
 from tests.workflow.fixtures import Cli, flip, here, record, scores, terms
 
@@ -123,6 +129,20 @@ class TestPrompts:
         }
         found = {entry["group"]: entry["score"] for entry in both["scores"]}
         assert found == pytest.approx(mean, rel=1e-4, abs=1e-6)
+
+    def test_features_are_seen_with_the_prompt_and_averaged_over_several(self, studio: Path) -> None:
+        """What tells images unlike the training data: of two blocks of 8 and 16 channels, twice."""
+        project = guda.open()._open()
+        jobs = LazyJobs(project, lambda: setup("cpu"))
+        full = project.require_full()
+        engine = Engine(jobs.models(full), 0, jobs.compute)
+        [query] = training_queries(project, [0])
+        texts = (prompt_of("ink", "cat"), prompt_of("oil", "dog"))
+        asked = [replace(query, prompts=(text,)) for text in texts] + [replace(query, prompts=texts)]
+        one, other, both = engine.features(full, asked, 2)
+        assert both.shape == (2 * (8 + 16),)
+        assert np.abs(one - other).max() > 1e-6
+        np.testing.assert_allclose(both, (one + other) / 2, rtol=1e-4, atol=1e-6)
 
     def test_a_table_of_prompts(self, studio: Path, cli: Cli) -> None:
         plain(Path("q/00002.png"), studio / "p.png")

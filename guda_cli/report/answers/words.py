@@ -176,7 +176,7 @@ def null_line(report: ReportModel) -> str:
         f"A group stands out where its score is one that at most {level} of images have of any group that is "
         f"not theirs. Calibrated on {printable(null['description'])}; of those, each judged by the others, "
         f"{wrong} had a wrong group named, {own} their own, and {unlike} were called {UNLIKE}. z counts "
-        "deviations of what the group scores on others' images."
+        "deviations of what the group scores on others' images, less what all groups score on this one."
     )
 
 
