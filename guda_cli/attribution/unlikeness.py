@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from guda_cli.data.dataset import Mask
 from guda_cli.diffusion.schedule import Array
@@ -80,10 +81,10 @@ def p_values(known: Array, distances: Array) -> Array:
     return np.asarray((1.0 + above) / (1.0 + len(known)))
 
 
-def _labels(members: Mask) -> Array:
+def _labels(members: Mask) -> npt.NDArray[np.int64]:
     """Of which mean each image [n] is: its first group that has one, or the rest's."""
     large = members & (members.sum(axis=0) >= OWN_MEAN)
-    return np.asarray(np.where(large.any(axis=1), large.argmax(axis=1), members.shape[1]), dtype=np.float64)
+    return np.where(large.any(axis=1), large.argmax(axis=1), members.shape[1]).astype(np.int64)
 
 
 def _projected(values: Array) -> Array:

@@ -1,8 +1,8 @@
 """What a denoiser's last blocks make of images: the features that tell images of another kind.
 
-Means and deviations over space of every channel, of images with a little noise. A network that denoises knows
-its training data there as well as a classifier does (Baranchuk et al. 2022, "Label-efficient semantic
-segmentation with diffusion models"), whatever it was trained for.
+Means and deviations over space of every channel, of images with a little noise. There contents are told apart,
+though nothing but denoising was trained (Baranchuk et al. 2022, "Label-efficient semantic segmentation with
+diffusion models").
 """
 
 from __future__ import annotations
