@@ -84,7 +84,8 @@ def p_values(known: Array, distances: Array) -> Array:
 def _labels(members: Mask) -> npt.NDArray[np.int64]:
     """Of which mean each image [n] is: its first group that has one, or the rest's."""
     large = members & (members.sum(axis=0) >= OWN_MEAN)
-    return np.where(large.any(axis=1), large.argmax(axis=1), members.shape[1]).astype(np.int64)
+    labels: npt.NDArray[np.int64] = np.where(large.any(axis=1), large.argmax(axis=1), members.shape[1])
+    return labels
 
 
 def _projected(values: Array) -> Array:
