@@ -1,7 +1,7 @@
 """What a denoiser's last blocks make of images: the features that tell images of another kind.
 
-Means and deviations over space of every channel, of images with a little noise. Contents are told apart
-there, though nothing but denoising was trained (Baranchuk et al. 2022, "Label-efficient semantic segmentation with
+Means and deviations over space of every channel, of images with a little noise. Contents differ there,
+though only denoising was learnt (Baranchuk et al. 2022, "Label-efficient semantic segmentation with
 diffusion models").
 """
 
