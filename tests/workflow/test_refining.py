@@ -76,7 +76,7 @@ def test_other_words_are_refused(text: str) -> None:
 
 
 def test_only_verdicts_in_the_balance_are_drawn_again() -> None:
-    """Group 0 stands out from about 2 on: 2.5 is within three errors of that, 9 and -9 are not.
+    """Group 0 stands out from about 2 on: 2.5 is within its error of that, 9 and -9 are not.
 
     Then all of the image's groups are, as each is seen beside the others.
     """

@@ -17,7 +17,7 @@ from guda_cli.data.dataset import Mask
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError
 
-BALANCE = 3.0  # standard errors within which a score is neither above a threshold nor below it
+BALANCE = 1.0  # standard errors within which a score is neither above a threshold nor below it
 
 
 @dataclass(frozen=True, eq=False)
