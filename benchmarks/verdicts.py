@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--weighting", default="")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--only", default="", help="kinds of images between commas; all")
     options = parser.parse_args()
     owners = _write(options)
     print("| kind | draws | images | named | at most | unlike | own | other | same verdict |")
@@ -63,10 +64,12 @@ def _write(options: argparse.Namespace) -> dict[str, str]:
     known = calibrating.images(project)
     taken = {query.pixels_digest for query in known.queries} if known else set()
     owners = {}
+    only = set(filter(None, options.only.split(",")))
     for kind, make in KINDS.items():
-        _save(options.work, kind, [make(data.images, rng) for _ in range(options.n)])
+        if not only or kind in only:
+            _save(options.work, kind, [make(data.images, rng) for _ in range(options.n)])
     order = [i for i in rng.permutation(len(data)) if pixels_digest(data.images[i]) not in taken]
-    chosen = order[: 2 * options.n]
+    chosen = order[: 2 * options.n if not only or TRAINING in only else 0]
     for path, i in zip(_save(options.work, TRAINING, [data.images[i] for i in chosen]), chosen, strict=True):
         owners[path] = "+".join(data.groups[j] for j in np.flatnonzero(data.membership[i]))
     for item in options.other:
