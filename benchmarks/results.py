@@ -266,7 +266,7 @@ def main() -> None:
     for name in ("queries", "seeds", "subsets", *LISTS):
         value = getattr(given, name)
         if value != parser.get_default(name):
-            script += f" --{name} {','.join(value) if isinstance(value, list) else value}"
+            script += f" --{name} {','.join(value) or repr('') if isinstance(value, list) else value}"
     out = given.out or ROOT / "docs" / "results" / f"{given.recipe}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(markdown(bench.recipe, found, script, bench.commands), encoding="utf-8")
