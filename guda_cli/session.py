@@ -147,6 +147,11 @@ class Session:
             self.console.warn(self._store.notices.pop(0))
 
 
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Overwrite files that guda did not write.", show_default=False)
+]
+
+
 def store_path(given: Path | None) -> Path:
     """The folder of the store: as given, else GUDA_STORE, else ./.guda."""
     return (given or Path(os.environ.get("GUDA_STORE") or ".guda")).expanduser().absolute()

@@ -13,8 +13,8 @@ from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import UsageError
-from guda_cli.outfile import write
-from guda_cli.session import Session, command_options
+from guda_cli.outfile import check, write
+from guda_cli.session import ForceOption, Session, command_options
 
 if TYPE_CHECKING:
     from guda_cli.report.answers.content import ReportModel
@@ -123,6 +123,7 @@ def report(
             help="Whose models draw [the method's own; for methods without, logo's where there are any].",
         ),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model
     but for --gallery and --regeneration.
@@ -131,6 +132,8 @@ def report(
     """
     if csv + latex + session.console.json > 1:
         raise UsageError("--csv, --latex and --json exclude each other")
+    if html is not None:
+        check(html, fix="--html FILE", force=force)  # before any work
     if aggregate:
         session = with_sets(session, f"attribution.aggregate={aggregate}")
     asked = gallery or gallery_images or gallery_top
@@ -145,7 +148,7 @@ def report(
             name = "--gallery" if request else "--regeneration"
             raise UsageError(f"{name} does not go with --against")
         found = _agreement(project, chosen, method, center, seeds, grid)
-        _show_agreement(session.console, found, html, csv, latex)
+        _show_agreement(session.console, found, html, csv, latex, force)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
@@ -154,7 +157,7 @@ def report(
 
     shown = Shown(rank, grid, request, redraw)
     model = _scores(project, method or "guda", chosen, instances, shown)
-    _show_scores(session.console, model, html, csv, top)
+    _show_scores(session.console, model, html, csv, top, force)
 
 
 def _gallery(session: Session, images: int, top: int, html: Path | None) -> Request:
@@ -189,7 +192,9 @@ def _scores(project: Project, method: str, weighting: str, instances: int, shown
     return of_method(project, names[0], weighting, shown, instances=instances)
 
 
-def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
+def _show_scores(
+    console: Console, model: ReportModel, html: Path | None, csv: bool, top: int, force: bool
+) -> None:
     from guda_cli.report.answers import formats, terminal
     from guda_cli.report.answers import page as pages
 
@@ -200,7 +205,7 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
     for text in model.regeneration.notes if model.regeneration else ():
         console.say(f"regeneration: {text}")
     if html is not None:
-        write(html, pages.render(model, top=top), fix="--html FILE")
+        write(html, pages.render(model, top=top), fix="--html FILE", force=force)
         console.say(f"report: {html}")
     console.data(formats.to_json(model))
     if csv:
@@ -221,13 +226,15 @@ def _agreement(
     )
 
 
-def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, latex: bool) -> None:
+def _show_agreement(
+    console: Console, found: Any, html: Path | None, csv: bool, latex: bool, force: bool
+) -> None:
     from guda_cli.report.agreement import formats, page, terminal
 
     for text in found.warnings:
         console.warn(text)
     if html is not None:
-        write(html, page.render_html(found), fix="--html FILE")
+        write(html, page.render_html(found), fix="--html FILE", force=force)
         console.say(f"report: {html}")
     console.data(formats.to_json(found))
     if csv:

@@ -15,6 +15,10 @@ from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
 from guda_cli.errors import DataError, nearest
+from guda_cli.outfile import is_ours
+
+MAP = ".map.png"
+"""How the names of maps end, which guda writes beside images: they are no queries."""
 
 
 class ConditionSource(Protocol):
@@ -164,7 +168,8 @@ def _folder(path: str) -> list[str]:
     found: list[str] = []
     for folder, subfolders, files in os.walk(path):
         subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
-        found += [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
+        here = [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
+        found += [path for path in here if not (path.endswith(MAP) and is_ours(Path(path)))]
     return sorted(found)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
-from guda_cli.errors import DataError
 from guda_cli.phrases import plural
 from guda_cli.report.answers.content import SIGN, QueryResult
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
@@ -212,8 +210,8 @@ class ScoreRun:
             steps += score_plan.calibration(self.project, tables, open_tables, self.strangers, queries)
         return steps
 
-    def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
-        """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
+    def map_of(self, query: Query, result: QueryResult, top: int) -> bytes:
+        """Per-pixel delta-ELBO maps of the first `top` groups of one image, as a PNG file."""
         from guda_cli.report.answers import maps
 
         names = [entry.group for entry in result.scores[:top]]
@@ -224,11 +222,7 @@ class ScoreRun:
         )
         panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
         image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
-        except (OSError, ValueError) as err:
-            raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
+        return maps.to_png(image)
 
     def _score(self, queries: list[Query], bar: Meter) -> list[QueryResult]:
         calibration = self.calibration  # made before anything is counted
