@@ -7,6 +7,7 @@ the generator of a page, the schema of a JSON document, the first line of a reci
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from guda_cli.errors import DataError
@@ -14,6 +15,8 @@ from guda_cli.errors import DataError
 MARK = "guda"
 PNG_MARK = "Software"
 """The PNG text key whose value names guda; keys that begin with `guda:` do as well."""
+MAP = ".map.png"
+"""How the names of maps end, which may lie beside images: they are no queries."""
 _HEAD = 1 << 16  # bytes in which a page or a recipe says who wrote it
 _LARGEST = 64 << 20  # JSON documents beyond are none of guda's
 
@@ -39,13 +42,25 @@ def check(path: Path, fix: str = "", *, force: bool = False, content: bytes | No
 
     An empty file holds nothing to lose, and one that holds `content` already nothing is lost of.
     """
-    if force or not path.exists() or is_ours(path):
+    _check_folder(path, fix)
+    if not path.exists() or (path.is_file() and (force or is_ours(path))):
         return
     if content is not None and path.is_file() and path.read_bytes() == content:
         return
     what = "a folder" if path.is_dir() else "a file that guda did not write"
     again = f"{fix}; or --force" if fix and not path.is_dir() else fix
     raise DataError(f"{path} is there already", why=f"it is {what}", fix=again)
+
+
+def _check_folder(path: Path, fix: str) -> None:
+    """DataError where no file can come to stand at `path`: better before the work than after it."""
+    above = path.absolute().parent
+    while not above.exists() and above != above.parent and not above.is_symlink():
+        above = above.parent
+    if not above.is_dir():
+        raise DataError(f"cannot write {path}", why=f"{above} is no folder", fix=fix)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write {path}", why=f"the folder {above} cannot be written", fix=fix)
 
 
 def is_ours(path: Path) -> bool:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from guda_cli.attribution import methods
 from guda_cli.console import Console
-from guda_cli.data.queries import MAP
-from guda_cli.outfile import check, write
+from guda_cli.outfile import MAP, check, write
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query

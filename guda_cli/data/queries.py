@@ -15,10 +15,7 @@ from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
 from guda_cli.errors import DataError, nearest
-from guda_cli.outfile import is_ours
-
-MAP = ".map.png"
-"""How the names of maps end, which guda writes beside images: they are no queries."""
+from guda_cli.outfile import MAP, is_ours
 
 
 class ConditionSource(Protocol):
