@@ -20,7 +20,7 @@ import functools
 import inspect
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
 COMMON_PANEL = "Common options"
+OF_THE_STORE = ("model.registered",)  # what is set when a model is taken over, and by nobody
 
 
 class Device(enum.StrEnum):
@@ -73,6 +74,8 @@ class Session:
             json=self.options.json, quiet=self.options.quiet, verbose=self.options.verbose
         )
         self._store: Store | None = None
+        self._named: str | None = None
+        self._edits_told = False
 
     @property
     def store_path(self) -> Path:
@@ -106,9 +109,10 @@ class Session:
         """
         from guda_cli.settings import lookup
 
-        name = name or self.options.recipe
+        name = self._named = name or self.options.recipe
         current = None if name else self.current()
         if current:
+            self._tell_edits(current)
             values = dict(current["recipe"])
             return lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
         if not name and not default_digits:
@@ -136,10 +140,40 @@ class Session:
         """Let later commands use `recipe` without naming it; `groups` serve shell completion."""
         from guda_cli.sections import to_dict
 
-        document = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
+        document: dict[str, Any] = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
+        named, before = self.options.recipe or self._named, self.current()
+        goes_on = not named and before is not None and before["source"] == source
+        said = before.get("file") if goes_on and before else _said(source)
+        if said is not None:
+            document["file"] = said
         store = self.open_store()
         if store.get_document(CURRENT) != document:
             store.set_document(CURRENT, document)
+
+    def overrides(self) -> list[str]:
+        """How the current recipe differs from what its file said: entries of `--set` that are remembered."""
+        from guda_cli.settings.lookup import differences
+
+        current = self.current()
+        if not current or "file" not in current:
+            return []
+        changed = differences(current["file"], current["recipe"])
+        return [f"{key}={new}" for key, (_, new) in changed.items() if key not in OF_THE_STORE]
+
+    def _tell_edits(self, current: Mapping[str, Any]) -> None:
+        """Warn, once, where the recipe's file says something else than when it was taken up."""
+        from guda_cli.settings.lookup import differences
+
+        source = str(current["source"])
+        if self._edits_told or "file" not in current or not Path(source).is_absolute():
+            return
+        self._edits_told, now = True, _said(source)
+        changed = differences(current["file"], now) if now else {}
+        if changed:
+            shown = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:4])
+            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+            again = f"guda train {shlex.quote(source)}"
+            self.console.warn(f"{source} was edited ({shown}{more}); what it says now counts after {again}")
 
     def tell_notices(self) -> None:
         """Pass on what the store noticed (quarantined objects), each once."""
@@ -150,6 +184,17 @@ class Session:
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite files that guda did not write.", show_default=False)
 ]
+
+
+def _said(source: str) -> dict[str, Any] | None:
+    """What a recipe says, as values; None where it cannot be read."""
+    from guda_cli.sections import to_dict
+    from guda_cli.settings import lookup
+
+    try:
+        return to_dict(lookup.load(source)[0])
+    except GudaError:
+        return None
 
 
 def store_path(given: Path | None) -> Path:

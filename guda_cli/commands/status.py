@@ -32,4 +32,6 @@ def status(
     if logo:
         seeds = oracle_seeds(project, full, planner.groups()) if full else (None,)
         steps += [step for seed in seeds for step in planner.models("logo", planner.groups(), seed)]
-    show_plan(session, steps, f"recipe {recipe.name} ({source})")
+    changed = session.overrides()
+    shown = f"; with {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}" if changed else ""
+    show_plan(session, steps, f"recipe {recipe.name} ({source}{shown})")

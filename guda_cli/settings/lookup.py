@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,18 @@ def override(values: dict[str, Any], sets: Sequence[str], cwd: Path) -> Recipe:
     """A recipe from `values` with the `--set` overrides on top."""
     changed = recipes.apply_sets(values, sets)
     return recipes.from_dict(recipes.resolve_path(changed, cwd, known=values))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two recipes' values differ, as `section.key`, with the old value and the new one."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*old, *new]):
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found |= {f"{name}.{key}": pair for key, pair in differences(one, other).items()}
+        elif one != other:
+            found[name] = (one, other)
+    return found
 
 
 def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
