@@ -26,6 +26,7 @@ def status(
         session.console.data({"schema": "guda.plan/1", "title": f"recipe {recipe.name}", "steps": []})
         return
     project = Project(recipe, session.open_store(create=False), session.console)
+    project.seen_data()
     planner, full = Planner(project), project.known_full()
     steps = [planner.dataset(), *planner.parts(), planner.full()]
     steps += planner.models("guda", planner.groups() + planner.nulls())

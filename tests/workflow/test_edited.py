@@ -65,3 +65,38 @@ def test_stores_of_before_say_nothing(cli: Cli, mine: Path) -> None:
     here().set_document("current", {key: value for key, value in document.items() if key != "file"})
     mine.write_text(mine.read_text().replace("steps: 3", "steps: 4"))
     assert "was edited" not in cli("status").stderr
+
+
+class TestImages:
+    """Of a project whose folder of images is its own."""
+
+    @pytest.fixture
+    def scored(self, cli: Cli, mine: Path) -> Path:
+        cli("train", "mine.yaml")
+        cli("unlearn", "--all", "--no-null", "--set", "unlearn.steps=1")
+        cli("score", "images/amber/00.png", "--set", "unlearn.steps=1")
+        return mine.parent / "images"
+
+    @pytest.fixture
+    def sets(self) -> tuple[str, ...]:
+        return ("--set", "unlearn.steps=1")
+
+    def test_touched_or_moved_they_are_the_same(self, cli: Cli, scored: Path, sets: tuple[str, ...]) -> None:
+        (scored / "amber" / "00.png").touch()
+        steps = cli("status", "--json", *sets).document["steps"]
+        assert {step["status"] for step in steps if "random" not in step["what"]} == {"cached"}
+        (scored / "blue" / "01.png").touch()
+        assert len(cli("report", "--json", *sets).document["queries"]) == 1
+        scored.rename(scored.with_name("elsewhere"))
+        done = cli("report", "--json", *sets)
+        assert len(done.document["queries"]) == 1
+        assert "using the copy in the store" in done.stderr
+
+    def test_of_changed_ones_it_is_said_which(self, cli: Cli, scored: Path, sets: tuple[str, ...]) -> None:
+        (scored / "amber" / "03.png").unlink()
+        done = cli("report", *sets, code=4)
+        assert "the images have changed since a model was trained on them (amber 4 -> 3)" in done.stderr
+        draw(scored.with_name("other"), ("amber", "blue"), images=4, seed=9)
+        (scored.with_name("other") / "amber" / "03.png").rename(scored / "amber" / "03.png")
+        done = cli("score", "images/amber/00.png", *sets, code=4)
+        assert "have changed since a model was trained on them, though not in number" in done.stderr
