@@ -260,6 +260,11 @@ class Meter:
         self.fields.update(fields)
         self._show()
 
+    def found(self, n: int = 1) -> None:
+        """`n` more units were done already: they count, but say nothing of the rate."""
+        self._first += n
+        self.advance(n)
+
     @property
     def count(self) -> str:
         """`120/600`, or `120` while nobody knows the total (0)."""

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from guda_cli.errors import DataError
+from guda_cli.plain_text import unicode
 
 MARK = "guda"
 PNG_MARK = "Software"
@@ -26,7 +27,7 @@ def write(path: Path, data: bytes | str, fix: str = "", *, force: bool = False) 
 
     See `check` for `force`.
     """
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    content = unicode(data).encode("utf-8") if isinstance(data, str) else data
     try:
         check(path, fix, force=force, content=content)
         path.parent.mkdir(parents=True, exist_ok=True)

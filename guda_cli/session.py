@@ -15,11 +15,14 @@ raises into the right message and exit code. The first paragraph of the docstrin
 
 from __future__ import annotations
 
+import atexit
 import enum
 import functools
 import inspect
 import os
 import shlex
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
+STORE = ".guda"
 COMMON_PANEL = "Common options"
 OF_THE_STORE = ("model.registered",)  # what is set when a model is taken over, and by nobody
 
@@ -79,7 +83,7 @@ class Session:
 
     @property
     def store_path(self) -> Path:
-        """`--store`, else GUDA_STORE, else ./.guda."""
+        """`--store`, else GUDA_STORE, else .guda here or in the nearest folder above."""
         return store_path(self.options.store)
 
     def open_store(self, create: bool = True) -> Store:
@@ -92,8 +96,16 @@ class Session:
                     f"there is no store at {self.store_path}",
                     fix="guda train makes one; --store DIR or GUDA_STORE names another",
                 )
-            self._store = Store.open(self.store_path, create=create)
+            self._store = Store.open(self._place(create), create=create)
         return self._store
+
+    def _place(self, create: bool) -> Path:
+        """The store's folder; of a dry run where there is none yet, a folder that ends with the program."""
+        if self.options.dry_run and create and not self.store_path.exists():
+            folder = tempfile.mkdtemp(prefix="guda-dry-run-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder) / "store"
+        return self.store_path
 
     def recipe(self, name: str | None = None) -> Recipe:
         """The recipe in force, with `--set` on top; see `recipe_and_source`."""
@@ -198,8 +210,13 @@ def _said(source: str) -> dict[str, Any] | None:
 
 
 def store_path(given: Path | None) -> Path:
-    """The folder of the store: as given, else GUDA_STORE, else ./.guda."""
-    return (given or Path(os.environ.get("GUDA_STORE") or ".guda")).expanduser().absolute()
+    """The folder of the store: as given, else GUDA_STORE, else .guda here or in the nearest folder above."""
+    named = given or os.environ.get("GUDA_STORE")
+    if named:
+        return Path(named).expanduser().absolute()
+    here = Path.cwd()
+    above = (folder / STORE for folder in (here, *here.parents))
+    return next((path for path in above if (path / "format.json").is_file()), here / STORE)
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -289,7 +306,7 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
         made.append(_option("recipe", str | None, None, info))
         text = "Override one entry of the recipe; repeat for more."
         made.append(_option("sets", list[str] | None, None, option("--set", metavar="KEY=VALUE", help=text)))
-    text = "Folder of the store [GUDA_STORE, else ./.guda]."
+    text = "Folder of the store [GUDA_STORE, else .guda here or above]."
     made.append(_option("store", Path | None, None, option("--store", metavar="DIR", help=text)))
     made.append(_option("json", bool, False, option("--json", help="Print JSON instead of text.")))
     text = "No remarks and no progress on stderr."

@@ -35,7 +35,8 @@ def report(
         ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file; - prints it."),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print the scores or the table as CSV.")] = False,
     latex: Annotated[
@@ -146,7 +147,7 @@ def report(
 
     if csv + latex + session.console.json > 1:
         raise UsageError("--csv, --latex and --json exclude each other")
-    if html is not None:
+    if html is not None and str(html) != "-":
         check(html, fix="--html FILE", force=force)  # before any work
     if aggregate:
         session = with_sets(session, f"attribution.aggregate={aggregate}")
@@ -233,12 +234,11 @@ def _show_scores(
     for text in model.regeneration.notes if model.regeneration else ():
         console.say(f"regeneration: {text}")
     if html is not None:
-        write(html, pages.render(model, top=top), fix="--html FILE", force=force)
-        console.say(f"report: {html}")
+        _write_page(console, html, pages.render(model, top=top), force)
     console.data(formats.to_json(model))
     if csv:
         console.out(formats.to_csv(model).rstrip("\n"))
-    elif not console.json:
+    elif not console.json and html is None:
         _print(console, terminal.render(model, top, width_of(sys.stdout)))
 
 
@@ -262,15 +262,22 @@ def _show_agreement(
     for text in found.warnings:
         console.warn(text)
     if html is not None:
-        write(html, page.render_html(found), fix="--html FILE", force=force)
-        console.say(f"report: {html}")
+        _write_page(console, html, page.render_html(found), force)
     console.data(formats.to_json(found))
     if csv:
         console.out(formats.to_csv(found).rstrip("\n"))
     elif latex:
         console.out(formats.to_latex(found).rstrip("\n"))
-    elif not console.json:
+    elif not console.json and html is None:
         _print(console, terminal.render_terminal(found, width_of(sys.stdout)))
+
+
+def _write_page(console: Console, path: Path, text: str, force: bool) -> None:
+    if str(path) == "-":
+        console.out(text)
+        return
+    write(path, text, fix="--html FILE", force=force)
+    console.say(f"report: {path}")
 
 
 def _print(console: Console, parts: Iterable[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -78,6 +79,13 @@ def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
     """The text, and the folder of a user's file (None for a shipped recipe)."""
     path = cwd / Path(name_or_path).expanduser()
     looks_like_path = path.suffix in (".yaml", ".yml") or "/" in name_or_path or "\\" in name_or_path
+    if path.is_dir() and (looks_like_path or name_or_path not in shipped()):
+        raise RecipeError(
+            f"{name_or_path} is a folder, not a recipe",
+            why="a recipe says how its images are grouped, and which model is trained on them",
+            fix="guda recipes show folder > my.yaml && guda train my.yaml --set data.path="
+            + shlex.quote(name_or_path),
+        )
     if not looks_like_path:
         return shipped_text(name_or_path), None
     try:

@@ -21,6 +21,7 @@ from guda_cli.console import Console
 from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
+from guda_cli.plain_text import unicode
 from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
 from guda_cli.training import distributed
@@ -371,7 +372,7 @@ def provenance() -> dict[str, Any]:
     """What an auditor needs to run a step again: command, versions, date."""
     found = {name: _version(name) for name in PACKAGES}
     return {
-        "argv": ["guda", *sys.argv[1:]],
+        "argv": ["guda", *map(unicode, sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "packages": found,

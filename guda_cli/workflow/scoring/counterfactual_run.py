@@ -153,6 +153,8 @@ class ScoreRun:
 
     def summary(self) -> str:
         """What was computed and what came from the store."""
+        if not self.images:
+            return "no image was scored"
         scored = plural(self.images, "image", "images")
         if self.calibrated:
             scored += f" ({self.calibrated:,} more forwards calibrated the verdicts, once for all images)"
@@ -175,7 +177,7 @@ class ScoreRun:
                     yield BlockResult([], [], bad)
                     continue
                 bar = bar or stack.enter_context(self._bar(len(paths) - start))
-                bar.advance(len(bad) * self._rows)
+                bar.found(len(bad) * self._rows)
                 yield BlockResult(self._score(queries, bar), queries, bad)
 
     def score(self, queries: Sequence[Query]) -> list[QueryResult]:
@@ -227,7 +229,7 @@ class ScoreRun:
     def _score(self, queries: list[Query], bar: Meter) -> list[QueryResult]:
         calibration = self.calibration  # made before anything is counted
         started, before = time.monotonic(), self.model_terms.forwards
-        tables, cells = self.model_terms.of(self.grid_spec, queries, bar.advance)
+        tables, cells = self.model_terms.of(self.grid_spec, queries, bar)
         judge = None if calibration is None else self._judge(calibration, queries, bar)
         facts = {
             "images": len(queries),
@@ -250,7 +252,8 @@ class ScoreRun:
         fresh = self.strangers.forwards - before
         self.model_terms.forwards += fresh
         self.model_terms.cached += FORWARDS * len({query.digest for query in queries}) - fresh
-        bar.advance(FORWARDS * len(queries))
+        bar.advance(fresh)
+        bar.found(FORWARDS * len(queries) - fresh)
         return answers.Judge(calibration, self.strangers.strange(p), np.ones(len(queries), dtype=np.bool_))
 
     def _refined(
@@ -283,7 +286,7 @@ class ScoreRun:
             grid_spec, chosen = grids.with_draws(self.grid_spec, draws), [queries[i] for i in rows]
             reading, records = self._reading(grid_spec), self.found.records_of(groups[j])
             bar.total += len(chosen) * reading.grid.rows * len(records)
-            cells = self.model_terms.of(grid_spec, chosen, bar.advance, records)[1]
+            cells = self.model_terms.of(grid_spec, chosen, bar, records)[1]
             return answers.score_of(reading, cells[""], self.found.mean_of(groups[j], cells))
 
         return more
@@ -301,7 +304,7 @@ class ScoreRun:
         with self.project.console.progress("calibrate", total, unit="forward") as bar:
             for start in range(0, len(queries), BLOCK):
                 part = queries[start : start + BLOCK]
-                parts.append(self.model_terms.of(grid_spec, part, bar.advance)[1])
+                parts.append(self.model_terms.of(grid_spec, part, bar)[1])
         strange = self.strangers.strange(self.strangers.p_values(queries))
         self.calibrated = self.model_terms.forwards - before + self.strangers.forwards
         self.model_terms.forwards = before
