@@ -215,6 +215,7 @@ class ScoreRun:
     def map_of(self, query: Query, result: QueryResult, top: int) -> bytes:
         """Per-pixel delta-ELBO maps of the first `top` groups of one image, as a PNG file."""
         from guda_cli.report.answers import maps
+        from guda_cli.report.pieces.text import significant
 
         names = [entry.group for entry in result.scores[:top]]
         multiplier = self.reading.weighting.multiplier(self.reading.schedule)
@@ -222,7 +223,9 @@ class ScoreRun:
         found = self.model_terms.engine.maps(
             query, {"": (self.found.full,), **models}, self.reading.grid, multiplier
         )
-        panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
+        panels = [
+            (f"{e.group} {significant(e.score, sign=True)}", found[e.group]) for e in result.scores[:top]
+        ]
         image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
         return maps.to_png(image)
 
