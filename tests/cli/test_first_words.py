@@ -12,6 +12,7 @@ import pytest
 from guda_cli import environment
 from guda_cli.console import SilentMeter
 from guda_cli.errors import UsageError
+from guda_cli.phrases import short_number
 from guda_cli.plain_text import unicode
 from tests.workflow.fixtures import RECIPE, Cli, cli, draw, one_thread, project, template
 
@@ -127,6 +128,14 @@ def test_a_page_alone_or_on_standard_output(cli: Cli, project: Path) -> None:
     printed = cli("report", "--html", "-").stdout
     assert printed.startswith("<!DOCTYPE html>")
     assert not Path("-").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1290.4, "1,290"), (12.34, "12.3"), (0.0107, "0.0107"), (2.5e6, "2,500,000"), (0.0, "0")],
+)
+def test_rates_have_no_exponents(value: float, shown: str) -> None:
+    assert short_number(value) == shown
 
 
 def test_what_was_there_says_nothing_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
