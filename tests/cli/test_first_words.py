@@ -147,4 +147,4 @@ def test_what_was_there_says_nothing_of_the_rate(monkeypatch: pytest.MonkeyPatch
     assert bar.info() == ""
     bar.advance(1)
     clock[0] = 10.0
-    assert bar.info() == "0.1 groups/s, 2:00 left"
+    assert bar.info() == "0.100 groups/s, 2:00 left"
