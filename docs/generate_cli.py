@@ -42,7 +42,7 @@ their `schema`, which lies in [schemas/](schemas/).
 
 | environment variable | meaning |
 | --- | --- |
-| `GUDA_STORE` | folder of the store, where `--store` is not given (else `./.guda`) |
+| `GUDA_STORE` | folder of the store, where `--store` is not given (else `.guda` here or above) |
 | `GUDA_DEBUG` | `1`: tracebacks for errors |
 | `GUDA_THREADS` | threads of torch on the CPU |
 | `GUDA_BATCH_SIZE` | rows of one scoring batch (changes speed and memory, not results) |

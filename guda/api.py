@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import UsageError
-from guda_cli.outfile import write
+from guda_cli.outfile import check, write
 from guda_cli.session import Options, Session
 
 if TYPE_CHECKING:
@@ -162,8 +162,13 @@ class Project:
         chosen = requested.to_unlearn(project, list(groups), every=not groups, null=null, dry=False)
         return _models(project, requested.unlearn_all(project, self._session.options.device, chosen))
 
-    def sample(self, count: int, folder: AnyPath, *, seed: int | None = None) -> list[Path]:
-        """Draw images with the full model into `folder`; their paths."""
+    def sample(
+        self, count: int, folder: AnyPath, *, seed: int | None = None, force: bool = False
+    ) -> list[Path]:
+        """Draw images with the full model into `folder`; their paths.
+
+        DataError where one is a file that guda did not write, unless `force`.
+        """
         from guda_cli.workflow.models import drawing
 
         project = self._open()
@@ -172,8 +177,10 @@ class Project:
         settings = drawing.conditioned(project, full, settings, classes=None, prompts=None, guidance=None)
         found = drawing.sample(project, full, full, settings, self._session.options.device)
         paths = [out / f"{number:05d}.png" for number in range(count)]
+        for path in paths:
+            check(path, force=force)
         for path, image in zip(paths, drawing.images(project, found, settings), strict=True):
-            write(path, image)
+            write(path, image, force=force)
         return paths
 
     # -- answers -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from guda_cli import failures
+from guda_cli import failures, plain_text
 from guda_cli.console import Console
 from guda_cli.errors import UsageError, nearest
 
@@ -101,7 +101,7 @@ def _debug(value: bool) -> None:
 def root(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Tracebacks for errors (also GUDA_DEBUG=1).", callback=_debug)
@@ -118,6 +118,7 @@ def root(
 
 def run(args: list[str]) -> int:
     """Run one command line and return its exit code."""
+    args = _as_options(args)
     console = Console(json="--json" in args)
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="guda", standalone_mode=False)
@@ -126,6 +127,13 @@ def run(args: list[str]) -> int:
         return failures.report(KeyboardInterrupt(), console)
     except Exception as err:  # noqa: BLE001 - usage errors, and bugs outside of any command
         return failures.report(_usage(err) or err, console)
+
+
+def _as_options(args: list[str]) -> list[str]:
+    """`help`, `help COMMAND` and `version` as people type them, as options."""
+    if args[:1] == ["help"]:
+        return [*args[1:], "--help"]
+    return ["--version", *args[1:]] if args[:1] == ["version"] else args
 
 
 def _usage(err: Exception) -> UsageError | None:
@@ -140,8 +148,6 @@ def _usage(err: Exception) -> UsageError | None:
 
 def main() -> None:
     """The `guda` program."""
-    for stream in (sys.stdout, sys.stderr):  # a file name that is no text must not end a command
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    plain_text.use()  # a file name that is no text must not end a command
     failures.terminate_like_interrupt()
     sys.exit(run(sys.argv[1:]))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from guda_cli.errors import GudaError
 from guda_cli.jsonable import plain
-from guda_cli.phrases import human_seconds
+from guda_cli.phrases import human_seconds, short_number
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -260,6 +260,11 @@ class Meter:
         self.fields.update(fields)
         self._show()
 
+    def found(self, n: int = 1) -> None:
+        """`n` more units were done already: they count, but say nothing of the rate."""
+        self._first += n
+        self.advance(n)
+
     @property
     def count(self) -> str:
         """`120/600`, or `120` while nobody knows the total (0)."""
@@ -271,7 +276,7 @@ class Meter:
         parts = []
         if self.done > self._first and elapsed > 0:
             rate = (self.done - self._first) / elapsed
-            parts.append(f"{rate:.3g} {self.unit}s/s")
+            parts.append(f"{short_number(rate)} {self.unit}s/s")
             if self.total:
                 parts.append(f"{human_seconds(max(0, self.total - self.done) / rate)} left")
         parts += [f"{name} {_short(value)}" for name, value in self.fields.items()]

@@ -1,18 +1,100 @@
-"""Files that a user asked for: written whole or not at all, into folders that are made."""
+"""Files that a user asked for: written whole or not at all, into folders that are made.
+
+A file that guda did not write is never overwritten unasked. What guda writes says so: a key in a PNG's text,
+the generator of a page, the schema of a JSON document, the first line of a recipe.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 from guda_cli.errors import DataError
+from guda_cli.plain_text import unicode
+
+MARK = "guda"
+PNG_MARK = "Software"
+"""The PNG text key whose value names guda; keys that begin with `guda:` do as well."""
+MAP = ".map.png"
+"""How the names of maps end, which may lie beside images: they are no queries."""
+_HEAD = 1 << 16  # bytes in which a page or a recipe says who wrote it
+_LARGEST = 64 << 20  # JSON documents beyond are none of guda's
 
 
-def write(path: Path, data: bytes | str, fix: str = "") -> None:
-    """Put `data` (text as UTF-8) at `path`; DataError, with `fix` as its remedy, where that cannot be."""
+def write(path: Path, data: bytes | str, fix: str = "", *, force: bool = False) -> None:
+    """Put `data` (text as UTF-8) at `path`; DataError, with `fix` as its remedy, where that cannot be.
+
+    See `check` for `force`.
+    """
+    content = unicode(data).encode("utf-8") if isinstance(data, str) else data
     try:
+        check(path, fix, force=force, content=content)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as err:
         raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix=fix) from None
+
+
+def check(path: Path, fix: str = "", *, force: bool = False, content: bytes | None = None) -> None:
+    """DataError where something stands at `path` that guda did not write, unless `force`.
+
+    An empty file holds nothing to lose, and one that holds `content` already nothing is lost of.
+    """
+    _check_folder(path, fix)
+    if not path.exists() or (path.is_file() and (force or is_ours(path))):
+        return
+    if content is not None and path.is_file() and path.read_bytes() == content:
+        return
+    what = "a folder" if path.is_dir() else "a file that guda did not write"
+    again = f"{fix}; or --force" if fix and not path.is_dir() else fix
+    raise DataError(f"{path} is there already", why=f"it is {what}", fix=again)
+
+
+def _check_folder(path: Path, fix: str) -> None:
+    """DataError where no file can come to stand at `path`: better before the work than after it."""
+    above = path.absolute().parent
+    while not above.exists() and above != above.parent and not above.is_symlink():
+        above = above.parent
+    if not above.is_dir():
+        raise DataError(f"cannot write {path}", why=f"{above} is no folder", fix=fix)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write {path}", why=f"the folder {above} cannot be written", fix=fix)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file at `path` is empty, or says that guda wrote it."""
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return False
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if head.startswith(b"\x89PNG"):
+            return _png_is_ours(path)
+        if head.lstrip().startswith(b"{"):
+            return _json_is_ours(path)
+    except (OSError, ValueError):
+        return False
+    text = head.decode("utf-8", errors="replace")
+    page = '<meta name="generator" content="guda' in text
+    return not head or page or (text.startswith("# ") and f"by {MARK}" in text.partition("\n")[0])
+
+
+def _png_is_ours(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            keys = {str(key): value for key, value in image.info.items()}
+    except Exception:  # noqa: BLE001 - whatever Pillow makes of a broken file, it is not guda's
+        return False
+    return keys.get(PNG_MARK) == MARK or any(key.startswith(f"{MARK}:") for key in keys)
+
+
+def _json_is_ours(path: Path) -> bool:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if str(document.get("schema", "")).startswith(f"{MARK}."):
+        return True
+    return bool({"images", "model", "sampler", "seed"} <= document.keys())  # samples.json of 0.1.0

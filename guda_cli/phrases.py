@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def few(names: list[str], most: int = 5) -> str:
     """The first `most` names, and how many more there are."""
@@ -12,6 +14,14 @@ def few(names: list[str], most: int = 5) -> str:
 def plural(count: int, one: str, many: str) -> str:
     """`count` with the fitting noun phrase."""
     return f"{count} {one if count == 1 else many}"
+
+
+def short_number(value: float) -> str:
+    """Three digits that mean something, without an exponent: 0.0123, 12.3, 1,234."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 9)}f}"
 
 
 def human_bytes(n: float) -> str:

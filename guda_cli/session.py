@@ -15,12 +15,15 @@ raises into the right message and exit code. The first paragraph of the docstrin
 
 from __future__ import annotations
 
+import atexit
 import enum
 import functools
 import inspect
 import os
 import shlex
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
+STORE = ".guda"
 COMMON_PANEL = "Common options"
+OF_THE_STORE = ("model.registered",)  # what is set when a model is taken over, and by nobody
 
 
 class Device(enum.StrEnum):
@@ -73,10 +78,12 @@ class Session:
             json=self.options.json, quiet=self.options.quiet, verbose=self.options.verbose
         )
         self._store: Store | None = None
+        self._named: str | None = None
+        self._edits_told = False
 
     @property
     def store_path(self) -> Path:
-        """`--store`, else GUDA_STORE, else ./.guda."""
+        """`--store`, else GUDA_STORE, else .guda here or in the nearest folder above."""
         return store_path(self.options.store)
 
     def open_store(self, create: bool = True) -> Store:
@@ -89,8 +96,16 @@ class Session:
                     f"there is no store at {self.store_path}",
                     fix="guda train makes one; --store DIR or GUDA_STORE names another",
                 )
-            self._store = Store.open(self.store_path, create=create)
+            self._store = Store.open(self._place(create), create=create)
         return self._store
+
+    def _place(self, create: bool) -> Path:
+        """The store's folder; of a dry run where there is none yet, a folder that ends with the program."""
+        if self.options.dry_run and create and not self.store_path.exists():
+            folder = tempfile.mkdtemp(prefix="guda-dry-run-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder) / "store"
+        return self.store_path
 
     def recipe(self, name: str | None = None) -> Recipe:
         """The recipe in force, with `--set` on top; see `recipe_and_source`."""
@@ -106,9 +121,10 @@ class Session:
         """
         from guda_cli.settings import lookup
 
-        name = name or self.options.recipe
+        name = self._named = name or self.options.recipe
         current = None if name else self.current()
         if current:
+            self._tell_edits(current)
             values = dict(current["recipe"])
             return lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
         if not name and not default_digits:
@@ -136,10 +152,40 @@ class Session:
         """Let later commands use `recipe` without naming it; `groups` serve shell completion."""
         from guda_cli.sections import to_dict
 
-        document = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
+        document: dict[str, Any] = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
+        named, before = self.options.recipe or self._named, self.current()
+        goes_on = not named and before is not None and before["source"] == source
+        said = before.get("file") if goes_on and before else _said(source)
+        if said is not None:
+            document["file"] = said
         store = self.open_store()
         if store.get_document(CURRENT) != document:
             store.set_document(CURRENT, document)
+
+    def overrides(self) -> list[str]:
+        """How the current recipe differs from what its file said: entries of `--set` that are remembered."""
+        from guda_cli.settings.lookup import differences
+
+        current = self.current()
+        if not current or "file" not in current:
+            return []
+        changed = differences(current["file"], current["recipe"])
+        return [f"{key}={new}" for key, (_, new) in changed.items() if key not in OF_THE_STORE]
+
+    def _tell_edits(self, current: Mapping[str, Any]) -> None:
+        """Warn, once, where the recipe's file says something else than when it was taken up."""
+        from guda_cli.settings.lookup import differences
+
+        source = str(current["source"])
+        if self._edits_told or "file" not in current or not Path(source).is_absolute():
+            return
+        self._edits_told, now = True, _said(source)
+        changed = differences(current["file"], now) if now else {}
+        if changed:
+            shown = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:4])
+            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+            again = f"guda train {shlex.quote(source)}"
+            self.console.warn(f"{source} was edited ({shown}{more}); what it says now counts after {again}")
 
     def tell_notices(self) -> None:
         """Pass on what the store noticed (quarantined objects), each once."""
@@ -147,9 +193,30 @@ class Session:
             self.console.warn(self._store.notices.pop(0))
 
 
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Overwrite files that guda did not write.", show_default=False)
+]
+
+
+def _said(source: str) -> dict[str, Any] | None:
+    """What a recipe says, as values; None where it cannot be read."""
+    from guda_cli.sections import to_dict
+    from guda_cli.settings import lookup
+
+    try:
+        return to_dict(lookup.load(source)[0])
+    except GudaError:
+        return None
+
+
 def store_path(given: Path | None) -> Path:
-    """The folder of the store: as given, else GUDA_STORE, else ./.guda."""
-    return (given or Path(os.environ.get("GUDA_STORE") or ".guda")).expanduser().absolute()
+    """The folder of the store: as given, else GUDA_STORE, else .guda here or in the nearest folder above."""
+    named = given or os.environ.get("GUDA_STORE")
+    if named:
+        return Path(named).expanduser().absolute()
+    here = Path.cwd()
+    above = (folder / STORE for folder in (here, *here.parents))
+    return next((path for path in above if (path / "format.json").is_file()), here / STORE)
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -239,7 +306,7 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
         made.append(_option("recipe", str | None, None, info))
         text = "Override one entry of the recipe; repeat for more."
         made.append(_option("sets", list[str] | None, None, option("--set", metavar="KEY=VALUE", help=text)))
-    text = "Folder of the store [GUDA_STORE, else ./.guda]."
+    text = "Folder of the store [GUDA_STORE, else .guda here or above]."
     made.append(_option("store", Path | None, None, option("--store", metavar="DIR", help=text)))
     made.append(_option("json", bool, False, option("--json", help="Print JSON instead of text.")))
     text = "No remarks and no progress on stderr."

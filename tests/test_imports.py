@@ -29,11 +29,13 @@ LEAVES: dict[str, set[str]] = {
     "intervals": set(),
     "sections": {"errors"},
     "plugins": {"errors"},
-    "outfile": {"errors"},
+    "plain_text": set(),
+    "environment": {"errors"},
+    "outfile": {"errors", "plain_text"},
     "console": {"errors", "jsonable", "phrases"},
     "failures": {"console", "errors"},
     "session": {"console", "errors", "failures", "sections", "settings"},
-    "app": {"console", "errors", "failures", "session"},
+    "app": {"console", "errors", "failures", "plain_text", "session"},
     "__main__": {"app"},
 }
 # Tables that the help of commands is made of; they import nothing heavy.

@@ -109,4 +109,6 @@ def _cells(found: Distances | None) -> tuple[str, str, str, str]:
 
 
 def _text(one: Estimate | None) -> str:
-    return "–" if one is None else f"{one.value:.3g} ± {one.se:.2g}"
+    from guda_cli.report.pieces.text import significant
+
+    return "–" if one is None else f"{significant(one.value)} ± {significant(one.se, 2)}"

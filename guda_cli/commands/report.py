@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,9 @@ import typer
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
-from guda_cli.errors import UsageError
-from guda_cli.outfile import write
-from guda_cli.session import Session, command_options
+from guda_cli.errors import DataError, UsageError
+from guda_cli.outfile import check, write
+from guda_cli.session import ForceOption, Session, command_options
 
 if TYPE_CHECKING:
     from guda_cli.report.answers.content import ReportModel
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from guda_cli.workflow.reporting.answers_report import Shown
     from guda_cli.workflow.reporting.gallery import Request
     from guda_cli.workflow.reporting.regeneration import Request as Redraw
+    from guda_cli.workflow.scoring.asked_scores import Asked
 
 
 @command_options(recipe=True, device=True)
 def report(
     session: Session,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE|DIR|GLOB|-", help="Only these images, by their pixels; - reads paths from stdin."
+        ),
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one self-contained HTML file; - prints it."),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print the scores or the table as CSV.")] = False,
     latex: Annotated[
@@ -82,9 +90,14 @@ def report(
             "noise: what they had been, had these groups never been seen.",
         ),
     ] = False,
-    grid: Annotated[
-        str, typer.Option("--grid", help="What was scored on this grid [the one used last].")
-    ] = "",
+    grid: Annotated[str, typer.Option("--grid", help="What was scored on this grid [the recipe's].")] = "",
+    timesteps: Annotated[
+        int | None, typer.Option("--timesteps", min=1, help="... with so many strata [the recipe's].")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option("--draws", min=1, help="... with so many draws [the recipe's].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="... with this seed [the recipe's].")] = None,
     rank: Annotated[
         str,
         typer.Option(
@@ -123,14 +136,19 @@ def report(
             help="Whose models draw [the method's own; for methods without, logo's where there are any].",
         ),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
-    """Report on every image scored with the current models: table, HTML, CSV or JSON. Runs no model
-    but for --gallery and --regeneration.
+    """Report on the images scored with the current models and the recipe's settings: table, HTML, CSV or
+    JSON. Runs no model but for --gallery and --regeneration.
 
     With --against logo: how well each method agrees with retraining.
     """
+    from guda_cli.workflow.scoring.asked_scores import Asked
+
     if csv + latex + session.console.json > 1:
         raise UsageError("--csv, --latex and --json exclude each other")
+    if html is not None and str(html) != "-":
+        check(html, fix="--html FILE", force=force)  # before any work
     if aggregate:
         session = with_sets(session, f"attribution.aggregate={aggregate}")
     asked = gallery or gallery_images or gallery_top
@@ -138,23 +156,37 @@ def report(
     redraw = _redraw(session, regeneration, regeneration_top, regeneration_by)
     project = open_project(session)
     chosen = weighting or project.recipe.score.weighting
+    asked_for = Asked(grid, timesteps, draws, seed, _digests(project, images) if images else None)
     if against is not None:
         if against != "logo":
             raise UsageError(f"--against {against}: the oracle is logo", fix="--against logo")
         if request or redraw:
             name = "--gallery" if request else "--regeneration"
             raise UsageError(f"{name} does not go with --against")
-        found = _agreement(project, chosen, method, center, seeds, grid)
-        _show_agreement(session.console, found, html, csv, latex)
+        found = _agreement(project, chosen, method, center, seeds, asked_for)
+        _show_agreement(session.console, found, html, csv, latex, force)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
             raise UsageError(f"{option} goes with --against logo")
     from guda_cli.workflow.reporting.answers_report import Shown
 
-    shown = Shown(rank, grid, request, redraw)
+    shown = Shown(rank, asked_for, request, redraw)
     model = _scores(project, method or "guda", chosen, instances, shown)
-    _show_scores(session.console, model, html, csv, top)
+    _show_scores(session.console, model, html, csv, top, force)
+
+
+def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:
+    """Those of the images' pixels; files that cannot be read are named. DataError where none can."""
+    from guda_cli.data.queries import expand
+    from guda_cli.workflow.scoring.run import load
+
+    queries, bad = load(project, expand(images, sys.stdin), None)
+    for name, reason in bad:
+        project.console.warn(f"{name}: {reason}")
+    if not queries:
+        raise DataError("none of the images could be read", why="each is named above")
+    return frozenset(query.pixels_digest for query in queries)
 
 
 def _gallery(session: Session, images: int, top: int, html: Path | None) -> Request:
@@ -189,7 +221,9 @@ def _scores(project: Project, method: str, weighting: str, instances: int, shown
     return of_method(project, names[0], weighting, shown, instances=instances)
 
 
-def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: bool, top: int) -> None:
+def _show_scores(
+    console: Console, model: ReportModel, html: Path | None, csv: bool, top: int, force: bool
+) -> None:
     from guda_cli.report.answers import formats, terminal
     from guda_cli.report.answers import page as pages
 
@@ -200,42 +234,50 @@ def _show_scores(console: Console, model: ReportModel, html: Path | None, csv: b
     for text in model.regeneration.notes if model.regeneration else ():
         console.say(f"regeneration: {text}")
     if html is not None:
-        write(html, pages.render(model, top=top), fix="--html FILE")
-        console.say(f"report: {html}")
+        _write_page(console, html, pages.render(model, top=top), force)
     console.data(formats.to_json(model))
     if csv:
         console.out(formats.to_csv(model).rstrip("\n"))
-    elif not console.json:
+    elif not console.json and html is None:
         _print(console, terminal.render(model, top, width_of(sys.stdout)))
 
 
 def _agreement(
-    project: Project, weighting: str, method: str | None, center: bool, seeds: str | None, grid: str
+    project: Project, weighting: str, method: str | None, center: bool, seeds: str | None, asked: Asked
 ) -> Any:
     from guda_cli.workflow.reporting.agreement_report import build, check_weightings
 
     methods = [part.strip() for part in method.split(",")] if method else []
     chosen = parse_seeds(seeds) if seeds else ()
     return build(
-        project, check_weightings(weighting), methods=methods, centred=center, seeds=chosen, grid=grid
+        project, check_weightings(weighting), methods=methods, centred=center, seeds=chosen, asked=asked
     )
 
 
-def _show_agreement(console: Console, found: Any, html: Path | None, csv: bool, latex: bool) -> None:
+def _show_agreement(
+    console: Console, found: Any, html: Path | None, csv: bool, latex: bool, force: bool
+) -> None:
     from guda_cli.report.agreement import formats, page, terminal
 
     for text in found.warnings:
         console.warn(text)
     if html is not None:
-        write(html, page.render_html(found), fix="--html FILE")
-        console.say(f"report: {html}")
+        _write_page(console, html, page.render_html(found), force)
     console.data(formats.to_json(found))
     if csv:
         console.out(formats.to_csv(found).rstrip("\n"))
     elif latex:
         console.out(formats.to_latex(found).rstrip("\n"))
-    elif not console.json:
+    elif not console.json and html is None:
         _print(console, terminal.render_terminal(found, width_of(sys.stdout)))
+
+
+def _write_page(console: Console, path: Path, text: str, force: bool) -> None:
+    if str(path) == "-":
+        console.out(text)
+        return
+    write(path, text, fix="--html FILE", force=force)
+    console.say(f"report: {path}")
 
 
 def _print(console: Console, parts: Iterable[Any]) -> None:

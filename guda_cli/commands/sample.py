@@ -10,13 +10,16 @@ import typer
 
 from guda_cli.commands.common import open_project, show_plan
 from guda_cli.errors import UsageError
-from guda_cli.outfile import write
-from guda_cli.session import Session, command_options, complete_group
+from guda_cli.outfile import check, is_ours, write
+from guda_cli.session import ForceOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
     from guda_cli.store import ActionRecord
     from guda_cli.workflow.models.drawing import Settings
     from guda_cli.workflow.project.project import Project
+
+MANIFEST = "samples.json"
+ELSEWHERE = "--out FOLDER"
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -68,6 +71,7 @@ def sample(
             help="Classifier-free guidance towards the class or prompt [the recipe's; 1: none].",
         ),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Draw images. The same seed gives the same images, however many are asked for, from any model."""
     from guda_cli.workflow.models import drawing
@@ -89,13 +93,18 @@ def sample(
         step = Step(action.what, status, "", action.key, action.forwards, None, "guda sample")
         show_plan(session, [Planner(project).full(), step], "plan: sample")
         return
+    names = _names(without, settings)
+    for name in (*names, MANIFEST):
+        check(out / name, fix=ELSEWHERE, force=force)  # before any work
     found = drawing.sample(project, full, record, settings, session.options.device)
-    names = _write(out, drawing.images(project, found, settings), without, settings)
+    for name, image in zip(names, drawing.images(project, found, settings), strict=True):
+        write(out / name, image, fix=ELSEWHERE, force=force)
     unseen = drawing.unseen_classes(project.model(record), settings)
     if unseen:
         session.console.say(f"this model was trained without any image of class {', '.join(unseen)}")
     ran = found.key in project.ran
     note = {
+        "schema": "guda.samples/1",
         "images": names,
         "model": record.outputs["weights"],
         "without": without,
@@ -104,9 +113,9 @@ def sample(
         "seed": settings.seed,
         "recipe": project.recipe.name,
     } | _conditions(settings)
-    write(out / "samples.json", (json.dumps(note, indent=2) + "\n").encode(), fix="--out FOLDER")
+    _write_manifest(session, out, note, force)
     session.console.data(
-        {"schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key, **note}
+        {**note, "schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key}
     )
     session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
 
@@ -128,11 +137,34 @@ def _conditions(settings: Settings) -> dict[str, Any]:
     return {"prompts" if settings.prompts else "classes": names, "guidance": settings.guidance}
 
 
-def _write(out: Path, images: list[bytes], without: str | None, settings: Settings) -> list[str]:
+def _names(without: str | None, settings: Settings) -> list[str]:
+    """What the images' files are called."""
     prefix = f"without-{without.replace('/', '_')}-" if without else ""
     classes = [settings.condition_of(i) if settings.classes else None for i in range(settings.count)]
     ends = ["" if name is None else f"-{name.replace('/', '_')[:60]}" for name in classes]
-    names = [f"{prefix}{i:05d}{end}.png" for i, end in enumerate(ends)]
-    for name, data in zip(names, images, strict=True):
-        write(out / name, data, fix="--out FOLDER")
-    return names
+    return [f"{prefix}{i:05d}{end}.png" for i, end in enumerate(ends)]
+
+
+def _write_manifest(session: Session, out: Path, note: dict[str, Any], force: bool) -> None:
+    """What lies in the folder, by whom and how drawn.
+
+    More images of the same drawing from before are as good as new, and stay listed; of others it is said that
+    they are still there.
+    """
+    path = out / MANIFEST
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and is_ours(path) else {}
+    before = [name for name in old.get("images", ()) if (out / str(name)).is_file()]
+    more = [name for name in before if name not in set(note["images"])]
+    if more and _goes_on(old, note) and len(before) == len(old["images"]):
+        note = {**old, "schema": note["schema"]}
+    elif more:
+        shown = "1 image" if len(more) == 1 else f"{len(more)} images"
+        session.console.warn(f"{shown} of an earlier drawing are still in {out}: {more[0]} and on")
+    write(path, json.dumps(note, indent=2) + "\n", fix=ELSEWHERE, force=force)
+
+
+def _goes_on(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the drawing of manifest `old` is that of `new` with more images."""
+    lists = {"images", "prompts", "classes"}
+    same = all(old.get(key) == new.get(key) for key in (old.keys() | new.keys()) - lists - {"schema"})
+    return same and all(old.get(key, [])[: len(new["images"])] == new.get(key, []) for key in lists)

@@ -15,7 +15,7 @@ from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.session import GroupOption, Session, command_options, complete_group
+from guda_cli.session import ForceOption, GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
@@ -148,6 +148,7 @@ def score(
     name: Annotated[
         str | None, typer.Option("--name", help="What tables call the imported method [the file's name].")
     ] = None,
+    force: ForceOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of text.")] = False,
 ) -> None:
     """Rank the groups each image is owed to, with errors.
@@ -188,7 +189,7 @@ def score(
             raise UsageError("--shares goes with --method guda alone, without --csv, --map and --instances")
         show_shares(session, project, settings, images or [])
         return
-    _score(session, project, settings, images or [], method, instances, top, map_path, csv)
+    _score(session, project, settings, images or [], method, instances, top, map_path, csv, force)
 
 
 def _score(
@@ -201,6 +202,7 @@ def _score(
     top: int,
     map_path: Path | None,
     csv: bool,
+    force: bool,
 ) -> None:
     from guda_cli.data.queries import expand
     from guda_cli.workflow.scoring.dispatch import make_runs, parse_methods
@@ -214,6 +216,8 @@ def _score(
     if map_path is not None and maps > 1 and map_path.suffix:
         what = f"{len(paths)} images" if len(paths) > 1 else "several methods"
         raise UsageError(f"--map {map_path}: one file cannot hold the maps of {what}", fix="--map FOLDER")
+    if map_path is not None and map_path.suffix not in ("", ".png"):
+        raise UsageError(f"--map {map_path}: maps are PNG files", fix="--map FILE.png")
     runs = make_runs(project, names, settings, session.options.device, instances)
     for run in runs:
         run.announce()
@@ -221,10 +225,13 @@ def _score(
         steps = [step for run in runs for step in run.plan(paths)]
         show_plan(session, steps, f"plan: score {len(paths)} images")
         return
-    bad, header, mapped = 0, True, maps > len(paths)
-    for run in runs:
+    bad, header, several = 0, True, maps > len(paths)
+    mappers = [Mapper(run, map_path, paths, top, f"-{run.method}" if several else "", force) for run in runs]
+    for mapper in mappers:
+        mapper.check()  # before any work
+    for run, mapper in zip(runs, mappers, strict=True):
         printer = Printer(session.console, run, top, many=len(paths) > MANY, csv=csv, header=header)
-        bad = _show(run, paths, printer, Mapper(run, map_path, top, f"-{run.method}" if mapped else ""))
+        bad = _show(run, paths, printer, mapper)
         session.console.say(run.summary())
         header = not csv
     if bad:

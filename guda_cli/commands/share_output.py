@@ -42,13 +42,14 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
 
 
 def _show(session: Session, found: CoalitionRun, one: ImageShares) -> None:
+    from guda_cli.report.pieces.text import significant
     from guda_cli.report.share_tables import COLUMNS, PAIR_COLUMNS, pair_rows, share_rows
 
     console, run = session.console, found.run
     context = {name: run.context()[name] for name in ("method", "weighting", "unit", "grid", "recipe")}
     console.data(one.document(**context))
     errors = f"over {one.permutations} permutations" if one.permutations else "Monte-Carlo"
-    caption = f"{run.unit}; together {one.total:.4g}; ± standard errors, of shares {errors}"
+    caption = f"{run.unit}; together {significant(one.total)}; ± standard errors, of shares {errors}"
     rows = share_rows(one.shares)
     console.out(console.table(COLUMNS, rows, title=one.image, caption=caption, right=COLUMNS[1:]))
     if one.additivity:

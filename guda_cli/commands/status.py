@@ -26,10 +26,13 @@ def status(
         session.console.data({"schema": "guda.plan/1", "title": f"recipe {recipe.name}", "steps": []})
         return
     project = Project(recipe, session.open_store(create=False), session.console)
+    project.seen_data()
     planner, full = Planner(project), project.known_full()
     steps = [planner.dataset(), *planner.parts(), planner.full()]
     steps += planner.models("guda", planner.groups() + planner.nulls())
     if logo:
         seeds = oracle_seeds(project, full, planner.groups()) if full else (None,)
         steps += [step for seed in seeds for step in planner.models("logo", planner.groups(), seed)]
-    show_plan(session, steps, f"recipe {recipe.name} ({source})")
+    changed = session.overrides()
+    shown = f"; with {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}" if changed else ""
+    show_plan(session, steps, f"recipe {recipe.name} ({source}{shown})")

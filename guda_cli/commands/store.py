@@ -126,6 +126,9 @@ def collect_garbage(
     force: Annotated[
         bool, typer.Option("--force", help="Remove it; without this it is only listed.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list it, also with --force.", show_default=False)
+    ] = False,
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", min=0, help="Keep what is younger than this.")
     ] = 3600.0,
@@ -140,12 +143,12 @@ def collect_garbage(
     if roots is None:
         session.console.warn("what the current recipe needs cannot be told (guda status); every record stays")
     keys, tables = roots or ({record.key for record in store.records()}, None)
-    report = store.gc(keys, table_roots=tables, dry_run=not force, grace_seconds=grace)
+    report = store.gc(keys, table_roots=tables, dry_run=dry_run or not force, grace_seconds=grace)
     kinds = {
         name: [asdict(each) for each in getattr(report, name)]
         for name in ("records", "blobs", "states", "temp")
     }
-    document = {"schema": "guda.store-gc/1", "removed": force, "bytes": report.bytes, **kinds}
+    document = {"schema": "guda.store-gc/1", "removed": force and not dry_run, "bytes": report.bytes, **kinds}
     session.console.data(document)
     for line in _gc_lines(report):
         session.console.out(line)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.commands.common import open_project, parse_seeds, show_plan, with_sets
-from guda_cli.errors import DataError
+from guda_cli.outfile import check, write
 from guda_cli.phrases import human_seconds
-from guda_cli.session import GroupOption, Session, command_options
+from guda_cli.session import ForceOption, GroupOption, Session, command_options
 
 if TYPE_CHECKING:
     from guda_cli.workflow.judging.search import Outcome
@@ -57,6 +57,7 @@ def tune(
         Path | None, typer.Option("--out", metavar="FILE", help="Write the recipe with the chosen settings.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of held-out groups, trials and halves.")] = 0,
+    force: ForceOption = False,
 ) -> None:
     """Choose unlearning settings by the oracle of a few held-out groups.
 
@@ -78,8 +79,8 @@ def tune(
     chosen = weighting or project.recipe.score.weighting
     tuner = search.Tuner(project, session.options.device, groups, parse_seeds(seeds) if seeds else (), chosen)
     tried = candidates(project.recipe, trials, seed, values, tuner.check)
-    if out is not None and not out.absolute().parent.is_dir():
-        raise DataError(f"cannot write {out}", why="its folder does not exist", fix="--out FILE")
+    if out is not None:
+        check(out, fix="--out FILE", force=force)
     if session.options.dry_run:
         show_plan(session, tuner.plan(tried), "plan: tune")
         return
@@ -89,22 +90,19 @@ def tune(
     session.console.say(f"tuning on {', '.join(groups)} (oracle seed {oracle_seed}), {len(queries)} images")
     outcome = search.tune(tuner, tried, queries, seed)
     if out is not None:
-        _write(out, outcome)
+        _write(out, outcome, force)
         session.console.say(f"recipe: {out}")
     _show(session, outcome, operator)
 
 
-def _write(path: Path, outcome: Outcome) -> None:
+def _write(path: Path, outcome: Outcome, force: bool) -> None:
     from guda_cli.settings.reading import dump
 
     head = (
         f"# Unlearning settings chosen by guda tune on {', '.join(outcome.groups)}"
         f" (oracle seed {', '.join(map(str, outcome.seeds))}).\n"
     )
-    try:
-        path.write_text(head + dump(outcome.recipe), encoding="utf-8")
-    except OSError as err:
-        raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix="--out FILE") from None
+    write(path, head + dump(outcome.recipe), fix="--out FILE", force=force)
 
 
 def _show(session: Session, outcome: Outcome, operator: str | None) -> None:

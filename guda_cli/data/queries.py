@@ -15,6 +15,7 @@ from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
 from guda_cli.errors import DataError, nearest
+from guda_cli.outfile import MAP, is_ours
 
 
 class ConditionSource(Protocol):
@@ -66,16 +67,25 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
     """The image paths meant by `arguments`, in order, each path once.
 
     An argument is an image; a folder (every image below it, sorted); a glob (`**` crosses folders);
-    or `-`, paths from `stdin`, one a line or separated by NUL. DataError for an argument that is
-    missing or holds no image.
+    or `-`, paths from `stdin`, one a line or separated by NUL. An argument that is missing or holds no
+    image stands for itself, and `load_query` says what is wrong with it; DataError where all are so.
     """
     seen: set[str] = set()
     paths: list[str] = []
-    for path in _all(arguments, stdin):
-        key = os.path.abspath(path)  # noqa: PTH100 - normalises without following links
-        if key not in seen:
-            seen.add(key)
-            paths.append(path)
+    errors: list[DataError] = []
+    for argument, typed in _each(arguments, stdin):
+        try:
+            found = _images_of(argument) if typed else _path(argument)
+        except DataError as err:
+            errors.append(err)
+            found = [argument]
+        for path in found:
+            key = os.path.abspath(path)  # noqa: PTH100 - normalises without following links
+            if key not in seen:
+                seen.add(key)
+                paths.append(path)
+    if errors and len(errors) >= len(paths):
+        raise errors[0]
     if not paths:
         raise DataError("no image was given", fix="name an image, a folder, a glob, or - for standard input")
     return paths
@@ -86,6 +96,8 @@ def load_query(path: str, size: int, channels: int, conditions: ConditionSource 
 
     `conditions` says its class or prompt; without them it has none.
     """
+    if not Path(path).is_file():
+        _images_of(path)  # says what is wrong with it
     pixels = decode(Path(path), size, channels, path)
     digest, origin = pixels_digest(pixels), read_origin(Path(path))
     if conditions is None:
@@ -105,19 +117,23 @@ def load_queries(
         try:
             good.append(load_query(path, size, channels, conditions))
         except DataError as err:
-            bad.append((path, err.why or err.message))
+            bad.append((path, err.why or "; ".join(filter(None, (err.message, err.fix)))))
     return good, bad
 
 
-def _all(arguments: Sequence[str], stdin: TextIO | None) -> Iterator[str]:
+def _each(arguments: Sequence[str], stdin: TextIO | None) -> Iterator[tuple[str, bool]]:
+    """The arguments, and in place of `-` the lines of `stdin`; whether each was typed, and may be a glob."""
     for argument in arguments:
         if argument == "-":
-            for line in _lines(stdin):
-                yield from _path(line)
-        elif not os.path.lexists(argument) and glob.has_magic(argument):
-            yield from _glob(argument)
+            yield from ((line, False) for line in _lines(stdin))
         else:
-            yield from _path(argument)
+            yield argument, True
+
+
+def _images_of(argument: str) -> list[str]:
+    if not os.path.lexists(argument) and glob.has_magic(argument):
+        return _glob(argument)
+    return _path(argument)
 
 
 def _lines(stdin: TextIO | None) -> list[str]:
@@ -164,7 +180,8 @@ def _folder(path: str) -> list[str]:
     found: list[str] = []
     for folder, subfolders, files in os.walk(path):
         subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
-        found += [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
+        here = [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
+        found += [path for path in here if not (path.endswith(MAP) and is_ours(Path(path)))]
     return sorted(found)
 
 

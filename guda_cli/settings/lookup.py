@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,29 @@ def override(values: dict[str, Any], sets: Sequence[str], cwd: Path) -> Recipe:
     return recipes.from_dict(recipes.resolve_path(changed, cwd, known=values))
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two recipes' values differ, as `section.key`, with the old value and the new one."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*old, *new]):
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found |= {f"{name}.{key}": pair for key, pair in differences(one, other).items()}
+        elif one != other:
+            found[name] = (one, other)
+    return found
+
+
 def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
     """The text, and the folder of a user's file (None for a shipped recipe)."""
     path = cwd / Path(name_or_path).expanduser()
     looks_like_path = path.suffix in (".yaml", ".yml") or "/" in name_or_path or "\\" in name_or_path
+    if path.is_dir() and (looks_like_path or name_or_path not in shipped()):
+        raise RecipeError(
+            f"{name_or_path} is a folder, not a recipe",
+            why="a recipe says how its images are grouped, and which model is trained on them",
+            fix="guda recipes show folder > my.yaml && guda train my.yaml --set data.path="
+            + shlex.quote(name_or_path),
+        )
     if not looks_like_path:
         return shipped_text(name_or_path), None
     try:

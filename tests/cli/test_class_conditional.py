@@ -139,11 +139,11 @@ class TestSample:
         assert not Path("s").exists()
 
     def test_a_class_name_that_is_no_file_name(self, cli: Cli, work: Path) -> None:
-        from guda_cli.commands.sample import _write
+        from guda_cli.commands.sample import _names
         from guda_cli.workflow.models.drawing import Settings
 
         odd = Settings(1, "ddim", 1, 0, classes=("c/" + "d" * 300,))
-        assert _write(Path("s"), [b"x"], "a/b", odd) == [f"without-a_b-00000-c_{'d' * 58}.png"]
+        assert _names("a/b", odd) == [f"without-a_b-00000-c_{'d' * 58}.png"]
 
 
 class TestScore:

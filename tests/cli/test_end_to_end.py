@@ -157,8 +157,8 @@ class TestHowItIsPrinted:
         with Image.open("deep/map.png") as image:
             narrow = image.size[0]
         cli("score", "q", "--map", "maps", "--top", "4")
-        assert sorted(path.name for path in Path("maps").iterdir()) == [f"0000{i}.png" for i in range(4)]
-        with Image.open("maps/00000.png") as image:
+        assert sorted(path.name for path in Path("maps").iterdir()) == [f"0000{i}.map.png" for i in range(4)]
+        with Image.open("maps/00000.map.png") as image:
             assert image.size[0] > narrow
             assert np.asarray(image).std() > 0
         assert "--map FOLDER" in cli("score", "q", "--map", "one.png", code=2).stderr

@@ -51,10 +51,10 @@ def test_paths_from_standard_input(here: Path, text: str) -> None:
 
 def test_arguments_that_lead_nowhere(here: Path) -> None:
     with pytest.raises(DataError, match=r"no file b\.pngg") as caught:
-        expand(["a.png", "b.pngg"], None)
+        expand(["b.pngg"], None)
     assert "b.png" in caught.value.fix
     with pytest.raises(DataError, match=r"no image matches \*\.webp"):
-        expand(["a.png", "*.webp"], None)
+        expand(["*.webp"], None)
     (here / "empty").mkdir()
     with pytest.raises(DataError, match="folder empty holds no image"):
         expand(["empty"], None)
@@ -68,6 +68,20 @@ def test_arguments_that_lead_nowhere(here: Path) -> None:
         expand(["no/such/folder/x.png"], None)
     with pytest.raises(DataError):
         expand(["x" * 5000], None)
+
+
+def test_one_bad_argument_does_not_stop_the_rest(here: Path) -> None:
+    """It stands for itself, and is named with the images that cannot be read."""
+    (here / "empty").mkdir()
+    paths = expand(["a.png", "b.pngg", "*.webp", "empty", "-"], io.StringIO("[y].png\nb.png\n"))
+    assert paths == ["a.png", "b.pngg", "*.webp", "empty", "[y].png", "b.png"]
+    good, bad = load_queries(paths, 8, 1)
+    assert [query.name for query in good] == ["a.png", "b.png"]
+    reasons = dict(bad)
+    assert reasons["b.pngg"] == "there is no file b.pngg; did you mean b.png?"
+    assert reasons["*.webp"].startswith("no image matches *.webp")
+    assert reasons["empty"] == "the folder empty holds no image"
+    assert "[y].png" in reasons
 
 
 def test_folder_loops_end(here: Path) -> None:

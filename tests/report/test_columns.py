@@ -96,7 +96,7 @@ def test_cells_by_hand() -> None:
     ]
     assert [cells[-1] for cells in text[View.NARROW]] == ["◀", ""]
     assert text[View.CARD] == [["cow", "+0.250", "2.0"], ["dog", "+0.250 ± 0.100", "–"]]
-    assert ["".join(cells) for cells in text[View.LINE]] == ["cow* +0.25, z 2.0", "dog +0.25 ± 0.1"]
+    assert ["".join(cells) for cells in text[View.LINE]] == ["cow* +0.250, z 2.0", "dog +0.250 ± 0.10"]
     assert [column.datum(first) for column in columns.pick(View.CSV)] == [
         *("x.png", "ab" * 32, "cat", 1, "cow", 0.25),
         *(None, None, None, 2.0, 0.01, True, "elbo", "guda", *[None] * len(LAST)),
@@ -166,8 +166,8 @@ class TestAColumnAddedToTheList:
             assert "of the highest" in text
             (dog,) = [line for line in text.splitlines() if "dog" in line and "25%" in line]
             assert dog.index("2.5") < dog.index("25%")  # z, then the share
-        assert terminal.query_line(one, 2) == "a.png: no group stands out; cat +4 ± 0.1, z 2.5 100%; " + (
-            "dog +1 ± 0.1, z 2.5 25%"
+        assert terminal.query_line(one, 2) == "a.png: no group stands out; cat +4.00 ± 0.10, z 2.5 100%; " + (
+            "dog +1.00 ± 0.10, z 2.5 25%"
         )
 
     def test_page(self) -> None:

@@ -118,7 +118,7 @@ def test_some_errors_and_some_not() -> None:
 
 
 def test_line() -> None:
-    assert terminal.query_line(answered("a.png"), 2) == "a.png: cat +0.9; dog +0.8"
+    assert terminal.query_line(answered("a.png"), 2) == "a.png: cat +0.900; dog +0.800"
 
 
 def test_csv_leaves_errors_empty() -> None:

@@ -55,6 +55,19 @@ class TestFormats:
         Path("list.json").write_text(json.dumps(listed))
         Path("dict.json").write_text(json.dumps({"scores": listed}, indent=0))
         Path("lines.json").write_text("\ufeff" + "\n".join(map(json.dumps, listed)))
+        printed = (
+            cli("score", "q", "--method", "logo", "--csv").stdout,
+            cli("score", "q", "--method", "logo", "--json").stdout,
+        )
+        for name, text in zip(("ours.csv", "ours.json"), printed, strict=True):
+            Path(name).write_text(text)
+            done = cli("score", "--import", name, "--name", name, "--json").document
+            assert (done["images"], done["groups"]) == (QUERIES, len(GROUPS)), "what guda prints it reads"
+        Path("one.json").write_text(printed[1].splitlines()[0])
+        assert imported(cli, "one.json")["images"] == 1
+        several = cli("score", "q", "--method", "logo,similarity", "--csv").stdout
+        Path("several.csv").write_text(several)
+        assert "several methods" in cli("score", "--import", "several.csv", code=3).stderr
         keys = set()
         for path in ("bom.csv", "plain.csv", "spaced.csv", "list.json", "dict.json", "lines.json"):
             done = cli("score", "--import", path, "--name", "mine", "--json")

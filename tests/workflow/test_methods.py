@@ -227,7 +227,7 @@ class TestMendingAndMore:
         one = ("score", "q/00000.png", "--method", "guda,logo,similarity", "--top", 1)
         assert "several methods" in cli(*one, "--map", "m.png", code=2).stderr
         cli(*one, "--map", "maps")
-        assert {path.name for path in Path("maps").iterdir()} == {"00000-guda.png", "00000-logo.png"}
+        assert {path.name for path in Path("maps").iterdir()} == {"00000-guda.map.png", "00000-logo.map.png"}
 
     def test_class_conditional_models(self, cli: Cli, template: Path, bench: Path) -> None:
         sets = ("--set", "model.class_conditional=true", "--set", "train.steps=6")

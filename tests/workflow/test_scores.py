@@ -78,7 +78,8 @@ def test_the_sign_is_said_everywhere(cli: Cli, project: Path) -> None:
     assert said(cli("score", "q/00000.png").stdout)
     assert said(cli("score", "q").stdout)
     assert said(cli("score", "q/00000.png", "--json").document["sign"])
-    assert said(cli("report", "--html", "r.html").stdout)
+    assert said(cli("report").stdout)
+    cli("report", "--html", "r.html")
     assert said(Path("r.html").read_text())
     assert said(cli("report", "--json").document["sign"])
 

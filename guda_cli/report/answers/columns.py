@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from guda_cli.report.answers.content import NO_GROUP, GroupScore, QueryResult
 from guda_cli.report.answers.words import caption, score_name
-from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, printable, scale_for, z_text
+from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, printable, scale_for, significant, z_text
 
 
 class View(Enum):
@@ -131,7 +131,7 @@ def _score_and_error(line: Line, scale: Scale) -> str:
 
 
 def _said_score(line: Line, scale: Scale) -> str:
-    return f" {line.entry.score:+.4g}"
+    return f" {significant(line.entry.score, sign=True)}"
 
 
 def _error(line: Line, scale: Scale) -> str:
@@ -140,9 +140,7 @@ def _error(line: Line, scale: Scale) -> str:
 
 def _said_error(line: Line, scale: Scale) -> str:
     se = line.entry.se
-    if se is None:
-        return ""
-    return f" ± {se:,.0f}" if se >= 100 else f" ± {se:.2g}"
+    return "" if se is None else f" ± {significant(se, 2)}"
 
 
 def _interval(line: Line, scale: Scale) -> str:
@@ -157,7 +155,7 @@ def _z(line: Line, scale: Scale) -> str:
 
 
 def _said_z(line: Line, scale: Scale) -> str:
-    return "" if finite(line.entry.z) is None else f", z {line.entry.z:.1f}"
+    return "" if finite(line.entry.z) is None else f", z {z_text(line.entry.z)}"
 
 
 def _mark(found: str, none: str) -> Text:

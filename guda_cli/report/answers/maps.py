@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli.outfile import MARK, PNG_MARK
 from guda_cli.report.answers.content import Map, Pixels
 from guda_cli.report.pieces.text import printable, significant
 
@@ -114,6 +116,16 @@ def panel(
     for index, words in enumerate(lines):
         draw.text((GAP, legend_top + 3 * line - 4 + index * line), words, fill=INK, font=font)
     return page
+
+
+def to_png(image: Image.Image) -> bytes:
+    """A PNG file that says who made it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    text, buffer = PngInfo(), io.BytesIO()
+    text.add_text(PNG_MARK, MARK)
+    image.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
 
 
 def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, limit: float, font: Font) -> None:

@@ -188,8 +188,8 @@ def retraining_line(report: ReportModel) -> str:
     return (
         f"What one more retraining would say is foretold from {known['images']} images under the models "
         f"retrained without {known['groups']} groups: {known['slope']:.2f} times the score and "
-        f"{known['shift']:+.3g}, give or take what such models differ by. Each group in turn was left out to "
-        "find how far off that is."
+        f"{significant(known['shift'], sign=True)}, give or take what such models differ by. Each group in "
+        "turn was left out to find how far off that is."
     )
 
 
@@ -199,7 +199,8 @@ def foretold_line(query: QueryResult) -> str:
     if first is None or first.retrained_low is None or first.retrained_high is None:
         return ""
     low, high = first.retrained_low, first.retrained_high
-    return f"One more retraining would say of {printable(first.group)}: {low:+,.4g} … {high:+,.4g}."
+    interval = f"{significant(low, sign=True)} … {significant(high, sign=True)}"
+    return f"One more retraining would say of {printable(first.group)}: {interval}."
 
 
 def elbo_line(query: QueryResult) -> str:

@@ -21,6 +21,7 @@ def document(title: str, head: str, sections: Sequence[tuple[str, str, str]], *,
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="generator" content="guda">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{esc(title)}</title><style>{style_sheet()}{css}</style></head>"
         f'<body><main>{head}<nav aria-label="Sections">{links}</nav>{body}</main></body></html>\n'

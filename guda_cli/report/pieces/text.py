@@ -96,7 +96,7 @@ def z_text(value: float | None) -> str:
     return number(known, 1 if abs(known) < 100 else 0)
 
 
-def significant(value: float | None, digits: int = 3) -> str:
+def significant(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """A number with so many significant digits, without an exponent where that stays short."""
     known = finite(value)
     if known is None:
@@ -105,8 +105,9 @@ def significant(value: float | None, digits: int = 3) -> str:
         return "0"
     size = math.floor(math.log10(abs(known)))
     if not -5 <= size < 7:
-        return f"{known:.{digits - 1}e}".replace("-", MINUS)
-    return number(known, max(digits - 1 - size, 0))
+        plus = "+" if sign else ""
+        return f"{known:{plus}.{digits - 1}e}".replace("-", MINUS)
+    return number(known, max(digits - 1 - size, 0), sign=sign)
 
 
 def change(before: float | None, after: float | None) -> str:

@@ -23,7 +23,8 @@ from guda_cli.workflow.keys import removal
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.counterfactual_kinds import LOGO
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring import counterfactuals, remembered
+from guda_cli.workflow.scoring import asked_scores, counterfactuals
+from guda_cli.workflow.scoring.asked_scores import Asked
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 
@@ -40,6 +41,8 @@ class Bench:
     grid_spec: Mapping[str, Any]
     compute: Mapping[str, Any]
     centred: bool = False
+    notes: Sequence[str] = ()
+    """Which images are left out, and how to see them."""
     _terms: dict[str, Array] = field(default_factory=dict)
 
     @cached_property
@@ -104,25 +107,24 @@ class Bench:
 
 
 def open_bench(
-    project: Project, *, centred: bool = False, seeds: Sequence[int] = (), grid: str = ""
+    project: Project, *, centred: bool = False, seeds: Sequence[int] = (), asked: Asked | None = None
 ) -> Bench:
-    """The bench of the current recipe: images scored under every model of the oracle, on its last grid.
-
-    `grid` asks for the last of that kind.
+    """The bench of the current recipe: images scored under every model of the oracle, as `asked`.
 
     MissingError when there is no oracle, or no image scored with it.
     """
     found = counterfactuals.find(project, LOGO.method, seeds=seeds)
-    records = remembered.alike(project, found, grid)
-    command = "guda score IMAGES --method logo" + (f" --grid {grid}" if grid else "")
-    if not records:
+    asked = asked or Asked()
+    scorings = asked_scores.choose(project, found, asked)
+    command = f"guda score IMAGES --method logo{asked.options}"
+    if not scorings.records:
         raise MissingError("the oracle has scored no image yet", fix=command)
-    last = records[-1].params
     out = tuned_groups(project, found.full)
     seen = {group for what in removal.of_groups(out, project.data.counts) for group in what.groups}
     columns = [what for what in found.groups if not seen & {*what.groups}]
-    bench = Bench(project, found, [], columns, out, last["grid"], last["compute"], centred)
-    bench.queries = _complete(bench, records)
+    bench = Bench(project, found, [], columns, out, scorings.grid, scorings.compute, centred)
+    bench.notes = scorings.notes
+    bench.queries = _complete(bench, scorings.queries(project, asked))
     if not bench.queries:
         raise MissingError("no image has been scored under every model of the oracle", fix=command)
     if len(columns) < 2:
@@ -134,9 +136,9 @@ def open_bench(
     return bench
 
 
-def _complete(bench: Bench, records: Sequence[ActionRecord]) -> list[Query]:
-    """The queries of `records` that have terms under the full model and the whole oracle, by name."""
-    known = {q.digest: q for record in records for q in remembered.recall(bench.project, record)}
+def _complete(bench: Bench, queries: Sequence[Query]) -> list[Query]:
+    """Those of `queries` that have terms under the full model and the whole oracle, by name."""
+    known = {query.digest: query for query in queries}
     models = [bench.found.full]
     models += [model.record for what in bench.columns for model in bench.found.groups[what]]
     complete = set(known)

@@ -19,6 +19,7 @@ from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.project import Job, Made, Project
 
 if TYPE_CHECKING:
+    from guda_cli.console import Meter
     from guda_cli.workflow.models.build import Builder
     from guda_cli.workflow.models.loaded import Models
     from guda_cli.workflow.models.spaces import Space
@@ -122,11 +123,15 @@ def run_all(
     jobs: LazyJobs,
     tasks: Sequence[Task],
     full: ActionRecord | None,
-    done: Callable[[], None] = lambda: None,
+    bar: Meter | None = None,
 ) -> list[ActionRecord]:
-    """The records of `tasks`, in order, each run once or found in the store; `done` hears of each."""
+    """The records of `tasks`, in order, each run once or found in the store; `bar` counts them."""
     records = []
     for task in tasks:
-        records.append(jobs.project.ensure(jobs.job(task, full)))
-        done()
+        record = jobs.project.ensure(jobs.job(task, full))
+        records.append(record)
+        if bar is not None and record.key in jobs.project.ran:
+            bar.advance()
+        elif bar is not None:
+            bar.found()
     return records

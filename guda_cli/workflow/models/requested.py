@@ -155,4 +155,4 @@ def unlearn_all(project: Project, device: str, chosen: Sequence[Removal]) -> lis
     seeds = project.recipe.unlearn.seeds or (None,)
     tasks = [Task(UNLEARN, what, seed) for seed in seeds for what in chosen]
     with project.console.progress("unlearn", len(tasks), unit="group") as bar:
-        return run_all(jobs, tasks, full, bar.advance)
+        return run_all(jobs, tasks, full, bar)

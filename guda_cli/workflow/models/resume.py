@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from guda_cli import environment
 from guda_cli.training import loop
 from guda_cli.training.run_state import RunState
 from guda_cli.workflow.keys.operations import Action
@@ -25,6 +25,6 @@ def run_hooks(project: Project, action: Action) -> Iterator[tuple[RunState | Non
         hooks = loop.Hooks(
             on_step=lambda loss: bar.advance(1, loss=loss),
             save=lambda state: store.save_state(action.key, state.step, state.to_bytes()),
-            save_seconds=float(os.environ.get("GUDA_CHECKPOINT_SECONDS") or 20.0),
+            save_seconds=environment.seconds("GUDA_CHECKPOINT_SECONDS", 20.0),
         )
         yield resume, hooks

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from guda_cli import environment
 from guda_cli.errors import UsageError
 from guda_cli.training import distributed
 from guda_cli.workflow.project.project import Project
@@ -35,7 +36,7 @@ class Compute:
     @property
     def batch_size(self) -> int:
         """Rows of one scoring batch; never changes a result by more than rounding."""
-        return int(os.environ.get("GUDA_BATCH_SIZE") or (256 if self.device.type == "cpu" else 512))
+        return environment.whole("GUDA_BATCH_SIZE") or (256 if self.device.type == "cpu" else 512)
 
 
 def setup(device: str = "auto", dtype: str = "float32") -> Compute:
@@ -44,11 +45,13 @@ def setup(device: str = "auto", dtype: str = "float32") -> Compute:
     UsageError when the device is not there. Must run before the first parallel operation: flushing denormals,
     four times faster on small losses, is a setting of each thread that later threads inherit.
     """
+    threads = environment.whole("GUDA_THREADS")
+    _ = environment.whole("GUDA_BATCH_SIZE")  # told before any work
     import torch
 
     torch.set_flush_denormal(True)
-    if os.environ.get("GUDA_THREADS"):
-        torch.set_num_threads(int(os.environ["GUDA_THREADS"]))
+    if threads:
+        torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     chosen = found if device == "auto" else device

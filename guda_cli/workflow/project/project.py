@@ -21,6 +21,7 @@ from guda_cli.console import Console
 from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
+from guda_cli.plain_text import unicode
 from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
 from guda_cli.training import distributed
@@ -203,6 +204,12 @@ class Project:
         self._data = self._data or self._known_source()
         return self.data if self._data else None
 
+    def seen_data(self) -> DataRef | None:
+        """The dataset as it is now, if it was ever read: a source that looks changed is read to see."""
+        if self.known_data() is None and self.store.get_document(self._spec_document):
+            return self.data
+        return self.known_data()
+
     def _with_parts(self, data: DataRef) -> DataRef:
         """`data` with the parts that a text-to-image recipe has in the store by now."""
         if self.has_parts(data):
@@ -299,7 +306,7 @@ class Project:
         record = self.ensure(
             Job(action, lambda: Made({name: to_bytes(part) for name, part in parts.items()}, facts))
         )
-        for name in (self._data_document, self._spec_document):
+        for name in (self._data_document, self._spec_document) if not self.store.read_only else ():
             self.store.set_document(name, {"key": record.key})
         return DataRef.of(record)
 
@@ -337,9 +344,23 @@ class Project:
             raise MissingError(
                 f"there is no full model of recipe '{self.recipe.name}' yet",
                 fix="guda train --from PIPELINE" if self.family.starts else "guda train",
-                why="nothing has been trained, or its settings or data have changed since",
+                why=self._changed() or "nothing has been trained, or its settings have changed since",
             )
         return record
+
+    def _changed(self) -> str:
+        """How the images differ from those that the last full model was trained on; "" where they do not."""
+        trained = [r for r in self.store.records("train") if not r.params.get("without")]
+        known = {r.outputs["data"]: r.provenance["groups"] for r in self.store.records("dataset")}
+        before = known.get(trained[-1].inputs.get("dataset", "")) if trained else None
+        if before is None or self._data is None or trained[-1].inputs["dataset"] == self._data.blob:
+            return ""
+        now = self._data.counts
+        sizes = [f"{name} {before.get(name, 0)} -> {now.get(name, 0)}" for name in sorted({*before, *now})
+                 if before.get(name) != now.get(name)]  # fmt: skip
+        more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+        detail = f" ({', '.join(sizes[:3])}{more})" if sizes else ", though not in number"
+        return f"the images have changed since a model was trained on them{detail}"
 
 
 def now() -> str:
@@ -351,7 +372,7 @@ def provenance() -> dict[str, Any]:
     """What an auditor needs to run a step again: command, versions, date."""
     found = {name: _version(name) for name in PACKAGES}
     return {
-        "argv": ["guda", *sys.argv[1:]],
+        "argv": ["guda", *map(unicode, sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "packages": found,

@@ -32,6 +32,7 @@ from guda_cli.workflow.judging.bench import Bench, open_bench
 from guda_cli.workflow.judging.rivals import Found, Rival, find_rivals, spent, variant_name
 from guda_cli.workflow.judging.subset_models import SubsetModels, open_subsets
 from guda_cli.workflow.project.project import Project, now, provenance
+from guda_cli.workflow.scoring.asked_scores import Asked
 
 BANDS = 10  # of timesteps, in the plot of the ceiling against t
 
@@ -43,15 +44,14 @@ def build(
     methods: Sequence[str] = (),
     centred: bool = False,
     seeds: Sequence[int] = (),
-    grid: str = "",
+    asked: Asked | None = None,
 ) -> AgreementReport:
-    """Everything scored under the current full model on one grid (the last, or the last `grid`), against the
-    oracle.
+    """What was scored under the full model with the recipe's settings, or as `asked`, against the oracle.
 
     `methods` restricts the rows (`guda`, `similarity`, ...: the first word of their names). Raises
     MissingError without an oracle or images that it scored.
     """
-    bench = open_bench(project, centred=centred, seeds=seeds, grid=grid)
+    bench = open_bench(project, centred=centred, seeds=seeds, asked=asked)
     found = find_rivals(bench)
     rivals = _asked(found.rivals, methods)
     logo = spent(model.record for what in bench.columns for model in bench.found.groups[what])
@@ -239,7 +239,7 @@ def _warnings(bench: Bench, found: Found) -> tuple[str, ...]:
         )
     if bench.project.recipe.train.seed in bench.found.seeds and not bench.project.recipe.model.registered:
         out.append("an oracle seed is the full model's own: unlearned models share its initialisation")
-    return tuple(out)
+    return (*out, *bench.notes)
 
 
 def _provenance(bench: Bench) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from guda_cli.workflow.reporting.gallery import build as build_gallery
 from guda_cli.workflow.reporting.regeneration import Request as Redraw
 from guda_cli.workflow.reporting.regeneration import build as build_regeneration
 from guda_cli.workflow.reporting.regeneration import drawer
-from guda_cli.workflow.scoring import answers, calibrating, counterfactuals, remembered
+from guda_cli.workflow.scoring import answers, asked_scores, calibrating, counterfactuals
+from guda_cli.workflow.scoring.asked_scores import Asked, Scorings
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
@@ -38,10 +39,10 @@ TOO_FEW = "there are too few training images, or score.calibration is 0"
 
 @dataclass(frozen=True)
 class Shown:
-    """What a report is asked for beside the scores: its order, the grid, and pictures drawn for it."""
+    """What a report is asked for: which scores, their order, and pictures drawn for it."""
 
     rank: str = AUTO
-    grid: str = ""
+    asked: Asked = field(default_factory=Asked)
     gallery: Request | None = None
     regeneration: Redraw | None = None
 
@@ -62,26 +63,30 @@ def of_method(
         )
     from guda_cli.workflow.reporting import instances_report
 
-    return instances_report.build(project, method, instances, shown.regeneration)
+    return instances_report.build(project, method, instances, shown.regeneration, shown.asked.images)
 
 
 def build(project: Project, method: str, weighting: str, shown: Shown | None = None) -> ReportModel:
-    """Everything scored under `method`'s current models, on the grid used last, or as `shown` says.
+    """What was scored under `method`'s current models with the recipe's settings, or as `shown` says.
 
     MissingError when there is no model or no scored image.
     """
     shown = shown or Shown()
     chosen = weightings.parse(weighting)
     found = counterfactuals.find(project, method)
-    records = remembered.alike(project, found, shown.grid)
-    if not records:
-        again = f" --grid {shown.grid}" if shown.grid else ""
-        raise MissingError("no image has been scored with the current models", fix=f"guda score IMAGE{again}")
-    last = records[-1].params
+    scorings = asked_scores.choose(project, found, shown.asked)
+    if not scorings.records:
+        why = f"asked for:{shown.asked.options}" if shown.asked.options else ""
+        raise MissingError(
+            "no image has been scored so with the current models",
+            why=why,
+            fix=f"guda score IMAGE{shown.asked.options}",
+        )
+    records, last = scorings.records, {"grid": scorings.grid, "compute": scorings.compute}
     schedule = project.model(found.full).schedule
     built = grids.build(last["grid"], schedule.T)
     reading = answers.Reading(built, schedule, chosen, dict(project.data.counts), project.family.latent)
-    queries, cells, skipped = _cells(project, found, reading, last, _scored(project, records))
+    queries, cells, skipped = _cells(project, found, reading, last, _queries(project, scorings, shown.asked))
     groups, judge = found.mean(cells), _judge(project, found, reading, last, queries)
     looks, names = looks_like(project, queries), [what.name for what in groups]
     ranking = choose(shown.rank, list(groups), project.data.counts, calibrated=judge is not None)
@@ -108,7 +113,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         null=calibrating.facts(project, judge.calibration) if judge else None,
         costs=_costs(found, records),
         provenance=_provenance(project, found, last),
-        warnings=tuple(_warnings(project, found, skipped, judge)),
+        warnings=(*_warnings(project, found, skipped, judge), *scorings.notes),
         gallery=build_gallery(project, found, queries, found_answers, shown.gallery)
         if shown.gallery
         else None,
@@ -134,14 +139,15 @@ def _regeneration(
     return build_regeneration(project, draws, queries, known, request)
 
 
-def _scored(project: Project, records: list[ActionRecord]) -> list[Query]:
-    """Each image once, under the name it was last scored by, in order of name."""
-    queries: dict[str, Query] = {}
-    for query in (query for record in records for query in remembered.recall(project, record)):
-        known = queries.get(query.digest)
-        origin = query.origin or (known.origin if known else None)  # a copy may have lost it
-        queries[query.digest] = replace(query, origin=origin)
-    return sorted(queries.values(), key=lambda query: query.name)
+def _queries(project: Project, scorings: Scorings, asked: Asked) -> list[Query]:
+    """MissingError where none of the images asked for has been scored."""
+    queries = scorings.queries(project, asked)
+    if not queries:
+        raise MissingError(
+            "none of these images has been scored with these settings and models",
+            fix=f"guda score IMAGE{asked.options}",
+        )
+    return queries
 
 
 def _cells(
@@ -194,7 +200,7 @@ def _checks(project: Project, found: Counterfactuals) -> tuple[Check, ...]:
     return tuple(Check(group=name, **check) for name, check in checked if check)
 
 
-def _costs(found: Counterfactuals, scored: list[ActionRecord]) -> tuple[CostRow, ...]:
+def _costs(found: Counterfactuals, scored: Sequence[ActionRecord]) -> tuple[CostRow, ...]:
     out = [_cost_row("train", "full model", found.full)]
     for model in found.models():
         out.append(_cost_row(found.kind.step, model.label, model.record))

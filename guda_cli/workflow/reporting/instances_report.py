@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from guda_cli.data.queries import Query
 from guda_cli.errors import MissingError
@@ -17,17 +17,25 @@ from guda_cli.workflow.scoring.instance_run import InstanceRun, make_run
 
 
 def build(
-    project: Project, method: str, instances: int, redraw: regeneration.Request | None = None
+    project: Project,
+    method: str,
+    instances: int,
+    redraw: regeneration.Request | None = None,
+    images: Collection[str] | None = None,
 ) -> ReportModel:
     """Everything scored by `method` with the recipe's settings; MissingError when nothing was.
 
-    With `redraw` also what models without the groups draw in the images' place.
+    Of `images`, by their pixels' digests, where they are given. With `redraw` also what models without the
+    groups draw in the images' place.
     """
     chosen = instance_settings.settings(method, project.recipe.attribution)
     run = make_run(project, chosen, "auto", given=Given(), instances=instances)
     records = [r for r in project.store.records("score") if _belongs(r, run)]
     queries: dict[str, Query] = {
-        query.digest: query for record in records for query in remembered.recall(project, record)
+        query.digest: query
+        for record in records
+        for query in remembered.recall(project, record)
+        if images is None or query.pixels_digest in images
     }
     if not queries:
         raise MissingError(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
-from guda_cli.errors import DataError
 from guda_cli.phrases import plural
 from guda_cli.report.answers.content import SIGN, QueryResult
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
@@ -155,6 +153,8 @@ class ScoreRun:
 
     def summary(self) -> str:
         """What was computed and what came from the store."""
+        if not self.images:
+            return "no image was scored"
         scored = plural(self.images, "image", "images")
         if self.calibrated:
             scored += f" ({self.calibrated:,} more forwards calibrated the verdicts, once for all images)"
@@ -177,7 +177,7 @@ class ScoreRun:
                     yield BlockResult([], [], bad)
                     continue
                 bar = bar or stack.enter_context(self._bar(len(paths) - start))
-                bar.advance(len(bad) * self._rows)
+                bar.found(len(bad) * self._rows)
                 yield BlockResult(self._score(queries, bar), queries, bad)
 
     def score(self, queries: Sequence[Query]) -> list[QueryResult]:
@@ -212,9 +212,10 @@ class ScoreRun:
             steps += score_plan.calibration(self.project, tables, open_tables, self.strangers, queries)
         return steps
 
-    def write_map(self, query: Query, result: QueryResult, top: int, path: Path) -> None:
-        """Draw per-pixel delta-ELBO maps of the first `top` groups of one image into a PNG."""
+    def map_of(self, query: Query, result: QueryResult, top: int) -> bytes:
+        """Per-pixel delta-ELBO maps of the first `top` groups of one image, as a PNG file."""
         from guda_cli.report.answers import maps
+        from guda_cli.report.pieces.text import significant
 
         names = [entry.group for entry in result.scores[:top]]
         multiplier = self.reading.weighting.multiplier(self.reading.schedule)
@@ -222,18 +223,16 @@ class ScoreRun:
         found = self.model_terms.engine.maps(
             query, {"": (self.found.full,), **models}, self.reading.grid, multiplier
         )
-        panels = [(f"{e.group} {e.score:+.3g}", found[e.group]) for e in result.scores[:top]]
+        panels = [
+            (f"{e.group} {significant(e.score, sign=True)}", found[e.group]) for e in result.scores[:top]
+        ]
         image = maps.panel(query.pixels, panels, f"delta-ELBO a pixel, weighting {self.settings.weighting}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
-        except (OSError, ValueError) as err:
-            raise DataError(f"cannot write the map to {path}", why=str(err), fix="--map FILE.png") from None
+        return maps.to_png(image)
 
     def _score(self, queries: list[Query], bar: Meter) -> list[QueryResult]:
         calibration = self.calibration  # made before anything is counted
         started, before = time.monotonic(), self.model_terms.forwards
-        tables, cells = self.model_terms.of(self.grid_spec, queries, bar.advance)
+        tables, cells = self.model_terms.of(self.grid_spec, queries, bar)
         judge = None if calibration is None else self._judge(calibration, queries, bar)
         facts = {
             "images": len(queries),
@@ -256,7 +255,8 @@ class ScoreRun:
         fresh = self.strangers.forwards - before
         self.model_terms.forwards += fresh
         self.model_terms.cached += FORWARDS * len({query.digest for query in queries}) - fresh
-        bar.advance(FORWARDS * len(queries))
+        bar.advance(fresh)
+        bar.found(FORWARDS * len(queries) - fresh)
         return answers.Judge(calibration, self.strangers.strange(p), np.ones(len(queries), dtype=np.bool_))
 
     def _refined(
@@ -289,7 +289,7 @@ class ScoreRun:
             grid_spec, chosen = grids.with_draws(self.grid_spec, draws), [queries[i] for i in rows]
             reading, records = self._reading(grid_spec), self.found.records_of(groups[j])
             bar.total += len(chosen) * reading.grid.rows * len(records)
-            cells = self.model_terms.of(grid_spec, chosen, bar.advance, records)[1]
+            cells = self.model_terms.of(grid_spec, chosen, bar, records)[1]
             return answers.score_of(reading, cells[""], self.found.mean_of(groups[j], cells))
 
         return more
@@ -307,7 +307,7 @@ class ScoreRun:
         with self.project.console.progress("calibrate", total, unit="forward") as bar:
             for start in range(0, len(queries), BLOCK):
                 part = queries[start : start + BLOCK]
-                parts.append(self.model_terms.of(grid_spec, part, bar.advance)[1])
+                parts.append(self.model_terms.of(grid_spec, part, bar)[1])
         strange = self.strangers.strange(self.strangers.p_values(queries))
         self.calibrated = self.model_terms.forwards - before + self.strangers.forwards
         self.model_terms.forwards = before

@@ -22,6 +22,7 @@ from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.conditions import Given, conditions_for
 
 COLUMNS = ("image", "group", "score")
+QUERY = "query"  # what the tables that guda prints call the image
 LARGEST = 256 << 20  # bytes of a file of scores
 Scores = dict[str, dict[str, float]]
 
@@ -103,12 +104,30 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
         rows: list[Mapping[str, Any]] = list(reader)
     except csv.Error as err:
         raise DataError(f"{path} is not valid CSV", why=str(err)) from None
+    rows = [_as_image(row) for row in rows]
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing == ["image"] and QUERY in (reader.fieldnames or ()):
+        missing = []
     if missing:
         raise DataError(
             f"{path} has no column {', '.join(missing)}",
             why="a CSV file of scores starts with a line of column names",
             fix="columns image, group, score",
+        )
+    return _of_one_method(rows, path)
+
+
+def _as_image(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of `guda score --csv` under the names that this file's columns have."""
+    return {**row, "image": row[QUERY]} if "image" not in row and QUERY in row else row
+
+
+def _of_one_method(rows: list[Mapping[str, Any]], path: Path) -> list[Mapping[str, Any]]:
+    """DataError where rows are several methods', as `guda score --method A,B` prints them."""
+    found = sorted({str(row["method"]) for row in rows if row.get("method")})
+    if len(found) > 1:
+        raise DataError(
+            f"{path} has the scores of several methods: {', '.join(found[:5])}", fix="one file a method"
         )
     return rows
 
@@ -122,12 +141,21 @@ def _from_json(text: str, path: Path) -> list[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             raise DataError(f"{path} is not valid JSON", why=str(err)) from None
     if isinstance(values, dict):
-        values = values.get("scores", [values])
+        values = [values] if "image" in values else values.get("scores", [values])
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise DataError(
             f"{path} is not a list of entries", fix='[{"image": ..., "group": ..., "score": ...}]'
         )
-    return values
+    return _of_one_method([entry for value in values for entry in _entries(value)], path)
+
+
+def _entries(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A document of `guda score --json` as one entry a group; an entry as it is."""
+    scores = value.get("scores")
+    if "image" not in value or not isinstance(scores, list):
+        return [value]
+    about = {"image": value["image"], "method": value.get("method")}
+    return [{**about, **score} if isinstance(score, dict) else about for score in scores]
 
 
 def _table(rows: Iterable[Mapping[str, Any]], counts: Mapping[str, int], path: Path) -> Scores:

@@ -91,6 +91,8 @@ class InstanceRun:
 
     def summary(self) -> str:
         """What was computed."""
+        if not self.images:
+            return "no image was scored"
         scored = plural(self.images, "image", "images")
         if self.forwards == 0:
             return f"{scored}: no network was run"

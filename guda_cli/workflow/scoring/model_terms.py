@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from guda_cli.console import Meter, SilentMeter
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
@@ -45,33 +46,32 @@ class ModelTerms:
         self,
         grid_spec: Mapping[str, Any],
         queries: list[Query],
-        advance: Callable[[int], None] = lambda n: None,
+        bar: Meter | None = None,
         records: Mapping[str, ActionRecord] | None = None,
     ) -> tuple[Tables, dict[str, Array]]:
-        """The terms [queries, draws, n] of images under each model, by its label, and their tables."""
-        tables = self.tables(grid_spec, records=records)
-        cells = self._stored(tables, queries, advance)
+        """The terms [queries, draws, n] of images under each model, by its label, and their tables.
+
+        `bar` counts forwards, those that are stored already apart.
+        """
+        tables, bar = self.tables(grid_spec, records=records), bar or SilentMeter("", 0, "forward", 0)
+        cells = self._stored(tables, queries, bar)
         if cells is None:  # this process may round otherwise, and then adds to tables of its own
             tables = self.tables(grid_spec, self.jobs.compute.key, records)
             key = tables.block_key([query.digest for query in queries])
             with self.project.lease(key, f"scoring {len(queries)} images"):
-                cells = self._filled(tables, queries, advance)
+                cells = self._filled(tables, queries, bar)
         return tables, cells
 
-    def _stored(
-        self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
-    ) -> dict[str, Array] | None:
+    def _stored(self, tables: Tables, queries: list[Query], bar: Meter) -> dict[str, Array] | None:
         """None unless the tables hold them all."""
         cells = tables.stored(queries)
         if cells is not None:
             models, rows = len(cells), tables.grid.rows
             self.cached += models * len({query.digest for query in queries}) * rows
-            advance(models * len(queries) * rows)
+            bar.found(models * len(queries) * rows)
         return cells
 
-    def _filled(
-        self, tables: Tables, queries: list[Query], advance: Callable[[int], None]
-    ) -> dict[str, Array]:
+    def _filled(self, tables: Tables, queries: list[Query], bar: Meter) -> dict[str, Array]:
         """What the tables lack is computed."""
         distinct, rows = len({query.digest for query in queries}), tables.grid.rows
         cells = {}
@@ -83,7 +83,8 @@ class ModelTerms:
             cells[name], fresh = tables.terms(name, queries, compute)
             self.forwards += fresh
             self.cached += distinct * rows - fresh
-            advance(len(queries) * rows)
+            bar.found(len(queries) * rows - fresh)
+            bar.advance(fresh)
         return cells
 
     @cached_property

@@ -12,7 +12,6 @@ import numpy as np
 from guda_cli.data import origins
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.queries import Query
-from guda_cli.diffusion import grid as grids
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.project.project import Job, Made, Project
@@ -42,22 +41,6 @@ def remember(
     }
     action = Action("score", params, inputs, f"scores of {len(queries)} images")
     project.ensure(Job(action, lambda: Made({"queries": pack(queries)}, facts)))
-
-
-def alike(project: Project, found: Counterfactuals, grid: str = "") -> list[ActionRecord]:
-    """The scorings by one method that can be shown together, oldest first: those like the last of them.
-
-    That is on one grid, of the kind typed as `grid` where it is, and computed alike.
-    """
-    records = [
-        record
-        for record in project.store.records("score")
-        if record.params["method"] == found.method
-        and record.inputs["full"] == found.full.outputs["weights"]
-        and grids.typed(record.params["grid"], grid)
-    ]
-    last = records[-1].params if records else {}
-    return [record for record in records if all(record.params[k] == last[k] for k in ("grid", "compute"))]
 
 
 def recall(project: Project, record: ActionRecord) -> list[Query]:
