@@ -85,8 +85,13 @@ def test_a_stream_of_ascii_gets_plain_characters(project: Path) -> None:
 def test_the_store_of_a_folder_above_serves(project: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     Path("deep/er").mkdir(parents=True)
     before = cli("status", "--json").document
+    assert "folder above" not in cli("status").stderr
+    above = Path.cwd() / ".guda"
     monkeypatch.chdir("deep/er")
-    assert cli("status", "--json").document == before
+    done = cli("status", "--json")
+    assert done.document == before
+    assert f"the store of a folder above: {above}" in done.stderr
+    assert "folder above" not in cli("status", "--store", "../../.guda").stderr
     assert len(cli("score", "../../q/00000.png", "--json").documents) == 1
     assert not Path(".guda").exists()
 
