@@ -11,6 +11,7 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
+from guda_cli.workflow.project.counterfactual_kinds import GUDA
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import remembered
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
@@ -85,7 +86,8 @@ def choose(project: Project, found: Counterfactuals, asked: Asked) -> Scorings:
     notes = []
     if not as_usual and not asked.options:
         notes.append(f"nothing was scored with the recipe's settings: shown are scores of{_words(grid)}")
-    notes += _left_out(project, records, alike, asked)
+    of_method = "" if found.method == GUDA.method else f" --method {found.method}"
+    notes += _left_out(project, records, alike, asked, of_method)
     return Scorings(alike, grid, last["compute"], tuple(notes))
 
 
@@ -132,14 +134,18 @@ def _images(project: Project, records: Sequence[ActionRecord]) -> dict[str, Quer
 
 
 def _left_out(
-    project: Project, records: Sequence[ActionRecord], shown: Sequence[ActionRecord], asked: Asked
+    project: Project,
+    records: Sequence[ActionRecord],
+    shown: Sequence[ActionRecord],
+    asked: Asked,
+    of_method: str,
 ) -> list[str]:
     """How many images were only scored otherwise, each once, by what would show them."""
     there, keys = set(_images(project, shown)), {record.key for record in shown}
     last: dict[str, str] = {}
     for record in records:
         if record.key not in keys:
-            options = _words(record.params["grid"])
+            options = of_method + _words(record.params["grid"])
             last |= {q.digest: options for q in remembered.recall(project, record) if _wanted(q, asked)}
     counts = Counter(options for digest, options in last.items() if digest not in there)
     return [
