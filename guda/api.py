@@ -175,10 +175,10 @@ class Project:
         full, spec, out = project.require_full(), project.recipe.sample, Path(folder)
         settings = drawing.Settings(count, spec.sampler, spec.steps, spec.seed if seed is None else seed)
         settings = drawing.conditioned(project, full, settings, classes=None, prompts=None, guidance=None)
-        found = drawing.sample(project, full, full, settings, self._session.options.device)
         paths = [out / f"{number:05d}.png" for number in range(count)]
         for path in paths:
-            check(path, force=force)
+            check(path, force=force)  # before any work
+        found = drawing.sample(project, full, full, settings, self._session.options.device)
         for path, image in zip(paths, drawing.images(project, found, settings), strict=True):
             write(path, image, force=force)
         return paths

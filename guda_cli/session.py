@@ -97,7 +97,8 @@ class Session:
                     fix="guda train makes one; --store DIR or GUDA_STORE names another",
                 )
             self._store = Store.open(self._place(create), create=create)
-            if not self.options.store and self.store_path.parent not in (Path.cwd(), _named_parent()):
+            named = self.options.store or os.environ.get("GUDA_STORE")
+            if not named and self.store_path.parent != Path.cwd():
                 self.console.say(
                     f"the store of a folder above: {self.store_path} (--store {STORE}: one here)"
                 )
@@ -200,12 +201,6 @@ class Session:
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite files that guda did not write.", show_default=False)
 ]
-
-
-def _named_parent() -> Path | None:
-    """The folder that GUDA_STORE lies in, where it is set: that was meant."""
-    named = os.environ.get("GUDA_STORE")
-    return Path(named).expanduser().absolute().parent if named else None
 
 
 def _said(source: str) -> dict[str, Any] | None:

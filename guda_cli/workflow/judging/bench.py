@@ -124,7 +124,7 @@ def open_bench(
     columns = [what for what in found.groups if not seen & {*what.groups}]
     bench = Bench(project, found, [], columns, out, scorings.grid, scorings.compute, centred)
     bench.notes = scorings.notes
-    bench.queries = _complete(bench, scorings.queries(project, asked))
+    bench.queries = _complete(bench, scorings.queries)
     if not bench.queries:
         raise MissingError("no image has been scored under every model of the oracle", fix=command)
     if len(columns) < 2:

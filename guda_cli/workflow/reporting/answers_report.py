@@ -26,7 +26,7 @@ from guda_cli.workflow.reporting.regeneration import Request as Redraw
 from guda_cli.workflow.reporting.regeneration import build as build_regeneration
 from guda_cli.workflow.reporting.regeneration import drawer
 from guda_cli.workflow.scoring import answers, asked_scores, calibrating, counterfactuals
-from guda_cli.workflow.scoring.asked_scores import Asked, Scorings
+from guda_cli.workflow.scoring.asked_scores import Asked
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
 from guda_cli.workflow.scoring.looks import looks_like
@@ -82,11 +82,16 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
             why=why,
             fix=f"guda score IMAGE{shown.asked.options}",
         )
+    if not scorings.queries:
+        raise MissingError(
+            "none of these images has been scored with these settings and models",
+            fix=f"guda score IMAGE{shown.asked.options}",
+        )
     records, last = scorings.records, {"grid": scorings.grid, "compute": scorings.compute}
     schedule = project.model(found.full).schedule
     built = grids.build(last["grid"], schedule.T)
     reading = answers.Reading(built, schedule, chosen, dict(project.data.counts), project.family.latent)
-    queries, cells, skipped = _cells(project, found, reading, last, _queries(project, scorings, shown.asked))
+    queries, cells, skipped = _cells(project, found, reading, last, list(scorings.queries))
     groups, judge = found.mean(cells), _judge(project, found, reading, last, queries)
     looks, names = looks_like(project, queries), [what.name for what in groups]
     ranking = choose(shown.rank, list(groups), project.data.counts, calibrated=judge is not None)
@@ -137,17 +142,6 @@ def _regeneration(
         return None
     draws = drawer(project, request.by) if request.by else found
     return build_regeneration(project, draws, queries, known, request)
-
-
-def _queries(project: Project, scorings: Scorings, asked: Asked) -> list[Query]:
-    """MissingError where none of the images asked for has been scored."""
-    queries = scorings.queries(project, asked)
-    if not queries:
-        raise MissingError(
-            "none of these images has been scored with these settings and models",
-            fix=f"guda score IMAGE{asked.options}",
-        )
-    return queries
 
 
 def _cells(

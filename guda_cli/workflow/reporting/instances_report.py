@@ -31,18 +31,12 @@ def build(
     chosen = instance_settings.settings(method, project.recipe.attribution)
     run = make_run(project, chosen, "auto", given=Given(), instances=instances)
     records = [r for r in project.store.records("score") if _belongs(r, run)]
-    queries: dict[str, Query] = {
-        query.digest: query
-        for record in records
-        for query in remembered.recall(project, record)
-        if images is None or query.pixels_digest in images
-    }
-    if not queries:
+    ordered = remembered.by_name(remembered.images(project, records).values(), images)
+    if not ordered:
         raise MissingError(
             f"no image has been scored by {method} with these settings",
             fix=f"guda score IMAGE --method {method}",
         )
-    ordered = sorted(queries.values(), key=lambda query: query.name)
     answers = run.read(ordered)
     groups = [what.name for what in run.removals]
     prepared = run.known_preparation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from guda_cli.data.queries import Query
@@ -46,15 +46,11 @@ class Scorings:
     """
 
     records: Sequence[ActionRecord]
+    queries: Sequence[Query] = ()
+    """Each image that is asked for once, under the name it was last scored by, in order of name."""
     grid: Mapping[str, Any] = field(default_factory=dict)
     compute: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-    def queries(self, project: Project, asked: Asked) -> list[Query]:
-        """Each image that is asked for once, under the name it was last scored by, in order of name."""
-        known = _images(project, self.records)
-        wanted = [q for q in known.values() if asked.images is None or q.pixels_digest in asked.images]
-        return sorted(wanted, key=lambda query: query.name)
 
 
 def choose(project: Project, found: Counterfactuals, asked: Asked) -> Scorings:
@@ -86,9 +82,13 @@ def choose(project: Project, found: Counterfactuals, asked: Asked) -> Scorings:
     notes = []
     if not as_usual and not asked.options:
         notes.append(f"nothing was scored with the recipe's settings: shown are scores of{_words(grid)}")
+    known, keys = remembered.images(project, alike), {record.key for record in alike}
+    others = [record for record in records if record.key not in keys]
     of_method = "" if found.method == GUDA.method else f" --method {found.method}"
-    notes += _left_out(project, records, alike, asked, of_method)
-    return Scorings(alike, grid, last["compute"], tuple(notes))
+    notes += _left_out(project, others, known.keys(), asked, of_method)
+    return Scorings(
+        alike, remembered.by_name(known.values(), asked.images), grid, last["compute"], tuple(notes)
+    )
 
 
 def _fits(grid: Mapping[str, Any], asked: Asked, *, more_draws: bool = False) -> bool:
@@ -124,35 +124,24 @@ def _words(grid: Mapping[str, Any]) -> str:
     return Asked(grids.name_of(grid), steps, int(grid["draws"]), int(grid["seed"])).options
 
 
-def _images(project: Project, records: Sequence[ActionRecord]) -> dict[str, Query]:
-    queries: dict[str, Query] = {}
-    for query in (query for record in records for query in remembered.recall(project, record)):
-        known = queries.get(query.digest)
-        origin = query.origin or (known.origin if known else None)  # a copy may have lost it
-        queries[query.digest] = replace(query, origin=origin)
-    return queries
-
-
 def _left_out(
     project: Project,
-    records: Sequence[ActionRecord],
-    shown: Sequence[ActionRecord],
+    others: Sequence[ActionRecord],
+    shown: Collection[str],
     asked: Asked,
     of_method: str,
 ) -> list[str]:
-    """How many images were only scored otherwise, each once, by what would show them."""
-    there, keys = set(_images(project, shown)), {record.key for record in shown}
+    """How many images were only scored otherwise, each once, by what would show them.
+
+    `others` are the scorings that are not shown, `shown` the digests of the images that are.
+    """
     last: dict[str, str] = {}
-    for record in records:
-        if record.key not in keys:
-            options = of_method + _words(record.params["grid"])
-            last |= {q.digest: options for q in remembered.recall(project, record) if _wanted(q, asked)}
-    counts = Counter(options for digest, options in last.items() if digest not in there)
+    for record in others:
+        options = of_method + _words(record.params["grid"])
+        wanted = remembered.by_name(remembered.recall(project, record), asked.images)
+        last |= {query.digest: options for query in wanted}
+    counts = Counter(options for digest, options in last.items() if digest not in shown)
     return [
         f"{plural(count, 'image was', 'images were')} scored with other settings: guda report{options}"
         for options, count in counts.items()
     ]
-
-
-def _wanted(query: Query, asked: Asked) -> bool:
-    return asked.images is None or query.pixels_digest in asked.images

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +39,6 @@ from guda_cli.workflow.scoring.ranking import AUTO, Ranking, check, choose
 from guda_cli.workflow.scoring.refining import More, Scores, refine
 from guda_cli.workflow.scoring.run import BLOCK, BlockResult, load
 from guda_cli.workflow.scoring.strangers import FORWARDS, Strangers
-
-if TYPE_CHECKING:
-    pass
 
 MOST = 64  # draws at most, where a user asks for certainty
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,22 @@ def remember(
 def recall(project: Project, record: ActionRecord) -> list[Query]:
     """The queries of a score record."""
     return unpack(project.read(record, "queries"))
+
+
+def images(project: Project, records: Iterable[ActionRecord]) -> dict[str, Query]:
+    """The queries of score records by digest, each under the name it was last scored by."""
+    queries: dict[str, Query] = {}
+    for query in (query for record in records for query in recall(project, record)):
+        known = queries.get(query.digest)
+        origin = query.origin or (known.origin if known else None)  # a copy may have lost it
+        queries[query.digest] = replace(query, origin=origin)
+    return queries
+
+
+def by_name(queries: Iterable[Query], pixels: Collection[str] | None = None) -> list[Query]:
+    """Queries in order of name; of those digests of pixels, where they are given."""
+    wanted = (query for query in queries if pixels is None or query.pixels_digest in pixels)
+    return sorted(wanted, key=lambda query: query.name)
 
 
 def pack(queries: Sequence[Query]) -> bytes:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from guda_cli.data.queries import ConditionSource, Query, load_queries
 from guda_cli.report.answers.content import QueryResult
 from guda_cli.workflow.project.plan import Step
 from guda_cli.workflow.project.project import Project
-
-if TYPE_CHECKING:
-    pass
 
 BLOCK = 64  # images scored together: bounds memory, whatever their number
 

@@ -36,11 +36,15 @@ FORWARDS = 4  # an image, each with its own noise
 
 
 class _Known(NamedTuple):
-    """The space, the distances of the images it was made of by their digest, and those that judge [n]."""
+    """The space, the distances of the images it was made of by their digest, and those that judge [n].
+
+    `table` (key and spec) takes queries' distances; None where the store has none and cannot be written.
+    """
 
     space: Space
     distances: dict[str, float]
     judging: Array
+    table: tuple[str, dict[str, Any]] | None
 
 
 class Strangers:
@@ -97,7 +101,8 @@ class Strangers:
         digests = {query.digest for query in queries}
         if not self.known:
             return len(digests)
-        return len(digests - self.project.store.table_rows(self._table[0]) - self._known.distances.keys())
+        rows = self.project.store.table_rows(self._known.table[0]) if self._known.table else set()
+        return len(digests - rows - self._known.distances.keys())
 
     # -- the training images -----------------------------------------------------------------------
 
@@ -105,15 +110,18 @@ class Strangers:
     def _known(self) -> _Known:
         project, job = self.project, Job(self.action, self._made)
         record = project.store.lookup(job.action.key)
+        table = None
         if record is None and project.store.read_only:
             outputs: Mapping[str, bytes] = job.make().outputs
         else:
             if record is None or self.jobs is not None:
                 record = project.ensure(job)  # which also knows how to make damaged parts again
             outputs = {name: project.read(record, name) for name in record.outputs}
+            table = table_spec(DISTANCES, {}, {"space": record.outputs["space"], **model_blobs(self.full)})
         arrays, images = unpack(outputs["space"]), json.loads(outputs["images"])
         distances = dict(zip(images, arrays["distances"].tolist(), strict=True))
-        return _Known(Space.of(arrays), distances, arrays["distances"][arrays["judging"].astype(bool)])
+        judging = arrays["distances"][arrays["judging"].astype(bool)]
+        return _Known(Space.of(arrays), distances, judging, table)
 
     def _made(self) -> Made:
         queries, members, held = self._images()
@@ -149,29 +157,23 @@ class Strangers:
 
     # -- queries -----------------------------------------------------------------------------------
 
-    @property
-    def _table(self) -> tuple[str, dict[str, Any]]:
-        record = self.project.store.lookup(self.action.key)
-        assert record is not None
-        return table_spec(DISTANCES, {}, {"space": record.outputs["space"], **model_blobs(self.full)})
-
     def _stored(self, queries: Sequence[Query]) -> dict[str, float]:
         """Distances by digest; those of the images that the space was made of are without their own fold."""
-        known = self._known.distances
+        known, table = self._known.distances, self._known.table
         found = {query.digest: known[query.digest] for query in queries if query.digest in known}
         wanted = list(dict.fromkeys(q.digest for q in queries if q.digest not in found))
-        if not wanted or not self.known:
+        if not wanted or table is None:
             return found
-        arrays, missing = self.project.store.table_read(self._table[0], wanted)
+        arrays, missing = self.project.store.table_read(table[0], wanted)
         self.project.tell_notices()
         gone = {str(row) for row in missing}
         rows = [digest for digest in wanted if digest not in gone]
         return found | dict(zip(rows, np.asarray(arrays.get("distance", ())).tolist(), strict=True))
 
     def _publish(self, digests: Sequence[str], distances: Array) -> None:
-        store = self.project.store
-        if not store.read_only:
-            key, spec = self._table
+        store, table = self.project.store, self._known.table
+        if table is not None and not store.read_only:
+            key, spec = table
             store.table_publish(key, spec, digests, {"distance": distances}, {})
             store.table_compact(key)
 
