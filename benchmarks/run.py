@@ -125,7 +125,7 @@ def unlearning() -> None:
     from guda_cli.settings.lookup import load
     from guda_cli.training import loop
     from guda_cli.unlearning.operators.base import Problem
-    from guda_cli.unlearning.run import unlearn
+    from guda_cli.unlearning.unlearn import unlearn
 
     recipe, _ = load("digits")
     data = read_dataset(recipe.data)

@@ -15,6 +15,8 @@ from guda_cli.errors import UsageError, nearest
 
 # Every command is guda_cli/commands/<name>.py, which has a function <name>, or an `app` of sub-commands.
 COMMANDS = {
+    "init": "Look at a folder of images and write a recipe for it.",
+    "run": "Train, unlearn, sample, score and report, all in one.",
     "train": "Train the full model, or models without a group; make a recipe current.",
     "unlearn": "Unlearn groups from the full model.",
     "sample": "Draw images from a model.",

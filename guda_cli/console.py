@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
+    from guda_cli.time_left import Stages
+
 
 PLAIN_SECONDS = 15.0  # a plain line at most this often
 WIDE = 200  # columns of a table written to a file or a pipe
@@ -40,6 +42,8 @@ class Console:
         self.quiet = quiet
         self.verbose = verbose
         self._mute = False
+        self.stages: Stages | None = None
+        """Where one command does several things after another: what meters say is then left of all of it."""
         self._bars: Any = None  # the rich bars now on the terminal
 
     def mute(self) -> None:
@@ -111,6 +115,19 @@ class Console:
 
         A bar on a terminal; elsewhere, and with `--json`, a plain line now and then. May be nested.
         """
+        with self._meter(title, total, unit, start) as meter:
+            if self.stages is None:
+                yield meter
+                return
+            meter.stages = self.stages
+            self.stages.enter(meter)
+            try:
+                yield meter
+            finally:
+                self.stages.leave(meter)
+
+    @contextlib.contextmanager
+    def _meter(self, title: str, total: int, unit: str, start: int) -> Iterator[Meter]:
         if self.quiet:
             yield SilentMeter(title, total, unit, start)
             return
@@ -251,8 +268,9 @@ class Meter:
         self.unit = unit
         self.done = start
         self.fields: dict[str, Any] = {}
-        self._first = start
-        self._began = time.monotonic()
+        self.stages: Stages | None = None
+        self.first = start
+        self.began = time.monotonic()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """`n` more units are done; `fields` (say, loss=0.031) are shown beside them."""
@@ -262,7 +280,7 @@ class Meter:
 
     def found(self, n: int = 1) -> None:
         """`n` more units were done already: they count, but say nothing of the rate."""
-        self._first += n
+        self.first += n
         self.advance(n)
 
     @property
@@ -272,13 +290,15 @@ class Meter:
 
     def info(self) -> str:
         """Rate, time left and fields: `12.3 steps/s, 0:40 left, loss 0.031`."""
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - self.began
         parts = []
-        if self.done > self._first and elapsed > 0:
-            rate = (self.done - self._first) / elapsed
+        if self.done > self.first and elapsed > 0:
+            rate = (self.done - self.first) / elapsed
             parts.append(f"{short_number(rate)} {self.unit}s/s")
-            if self.total:
+            if self.total and self.stages is None:
                 parts.append(f"{human_seconds(max(0, self.total - self.done) / rate)} left")
+        if self.stages is not None:
+            parts.append(f"{human_seconds(self.stages.left())} left of all")
         parts += [f"{name} {_short(value)}" for name, value in self.fields.items()]
         return ", ".join(parts)
 
@@ -301,7 +321,7 @@ class PlainMeter(Meter):
     ) -> None:
         super().__init__(title, total, unit, start)
         self._write = write
-        self._last = self._began
+        self._last = self.began
         self._spoke = False
 
     def _show(self) -> None:
@@ -314,7 +334,7 @@ class PlainMeter(Meter):
     def finish(self) -> None:
         """A closing line when there were others."""
         if self._spoke:
-            took = human_seconds(time.monotonic() - self._began)
+            took = human_seconds(time.monotonic() - self.began)
             self._write(f"{self.title}: {self.count} {self.unit}s in {took}")
 
 

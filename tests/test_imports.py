@@ -20,7 +20,7 @@ LAYERS = (
     "settings", "workflow", "commands",
 )  # fmt: skip
 # The rooms of workflow, likewise.
-ROOMS = ("keys", "project", "models", "scoring", "judging", "reporting")
+ROOMS = ("keys", "project", "models", "scoring", "judging", "reporting", "starting")
 # What single modules at the top of guda_cli may use of guda_cli. (Not listed: anything but the layers.)
 LEAVES: dict[str, set[str]] = {
     "errors": set(),
@@ -32,7 +32,8 @@ LEAVES: dict[str, set[str]] = {
     "plain_text": set(),
     "environment": {"errors"},
     "outfile": {"errors", "plain_text"},
-    "console": {"errors", "jsonable", "phrases"},
+    "time_left": set(),
+    "console": {"errors", "jsonable", "phrases", "time_left"},
     "failures": {"console", "errors"},
     "session": {"console", "errors", "failures", "sections", "settings"},
     "app": {"console", "errors", "failures", "plain_text", "session"},

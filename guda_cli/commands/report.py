@@ -221,6 +221,17 @@ def _scores(project: Project, method: str, weighting: str, instances: int, shown
     return of_method(project, names[0], weighting, shown, instances=instances)
 
 
+def write_report(
+    console: Console, project: Project, method: str, html: Path, top: int, *, force: bool = False
+) -> None:
+    """The page of everything scored by `method` with the recipe's settings."""
+    from guda_cli.report.answers import page as pages
+    from guda_cli.workflow.reporting.answers_report import Shown
+
+    model = _scores(project, method, project.recipe.score.weighting, 0, Shown())
+    _write_page(console, html, pages.render(model, top=top), force)
+
+
 def _show_scores(
     console: Console, model: ReportModel, html: Path | None, csv: bool, top: int, force: bool
 ) -> None:

@@ -93,7 +93,28 @@ def sample(
         step = Step(action.what, status, "", action.key, action.forwards, None, "guda sample")
         show_plan(session, [Planner(project).full(), step], "plan: sample")
         return
-    names = _names(without, settings)
+    found, names, note = draw(session, project, record, settings, out, without=without, force=force)
+    ran = found.key in project.ran
+    session.console.data(
+        {**note, "schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key}
+    )
+    session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
+
+
+def draw(
+    session: Session,
+    project: Project,
+    record: ActionRecord,
+    settings: Settings,
+    out: Path,
+    *,
+    without: str | None = None,
+    force: bool = False,
+) -> tuple[ActionRecord, list[str], dict[str, Any]]:
+    """Draw from the model of `record` into the folder `out`: the sampling, the files' names, the manifest."""
+    from guda_cli.workflow.models import drawing
+
+    full, names = project.require_full(), _names(without, settings)
     for name in (*names, MANIFEST):
         check(out / name, fix=ELSEWHERE, force=force)  # before any work
     found = drawing.sample(project, full, record, settings, session.options.device)
@@ -102,7 +123,6 @@ def sample(
     unseen = drawing.unseen_classes(project.model(record), settings)
     if unseen:
         session.console.say(f"this model was trained without any image of class {', '.join(unseen)}")
-    ran = found.key in project.ran
     note = {
         "schema": "guda.samples/1",
         "images": names,
@@ -114,10 +134,7 @@ def sample(
         "recipe": project.recipe.name,
     } | _conditions(settings)
     _write_manifest(session, out, note, force)
-    session.console.data(
-        {**note, "schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key}
-    )
-    session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
+    return found, names, note
 
 
 def _without(project: Project, method: str, group: str) -> ActionRecord:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guda_cli.commands.common import join_launch, parse_seeds, say_done, show_plan
-from guda_cli.errors import UsageError
-from guda_cli.session import RecipeArgument, Session, command_options, complete_group
+from guda_cli.errors import CheckError, UsageError
+from guda_cli.outfile import check as check_out
+from guda_cli.outfile import write
+from guda_cli.session import ForceOption, RecipeArgument, Session, command_options, complete_group
 
 if TYPE_CHECKING:
+    from guda_cli.console import Console
     from guda_cli.store import ActionRecord
+    from guda_cli.training.soundness import TrainingCheck
     from guda_cli.workflow.models.take_over import Source
     from guda_cli.workflow.project.project import Project
 
@@ -90,11 +95,21 @@ def train(
             help="With --from: folder of the scheduler_config.json of a bare UNet.",
         ),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE.png", help="Draw 16 samples of the full model, as a sheet."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with code 7 where the full model's check has not passed."),
+    ] = False,
+    force: ForceOption = False,
 ) -> None:
     """Train the full model and make the recipe current for this store.
 
     Without RECIPE the current one is used, or `digits` where nothing is current. Training is resumed where
-    it was interrupted; a model that the store has is not trained again.
+    it was interrupted; a model that the store has is not trained again. The full model is checked: its loss
+    by band of noise, beside those of the untrained network and of the mean image.
     """
     from guda_cli.families.known import family_of
     from guda_cli.workflow.models import requested
@@ -106,6 +121,8 @@ def train(
     if subset_seed is not None and not subsets:
         raise UsageError("--subset-seed goes with --subsets")
     drawn = (subsets, subset_seed or 0) if subsets else None
+    if sheet is not None:
+        check_out(sheet, fix="--sheet FILE.png", force=force)  # before any work
     _check_together(leave_out, source, seeds, {"--scheduler": scheduler, "--as-is": as_is, "--base": base})
     given = Source(source, base, scheduler, as_is) if source else None
     chosen: list[int | None] = [*parse_seeds(seeds)] if seeds else [None]
@@ -135,6 +152,13 @@ def train(
     if not registers:
         wanted = removals if leave_out else None
         _show(session, project, requested.train_all(project, session.options.device, wanted, chosen))
+    if chief and sheet is not None:
+        from guda_cli.workflow.models.drawing import sample_sheet
+
+        write(sheet, sample_sheet(project, session.options.device), fix="--sheet FILE.png", force=force)
+        session.console.say(f"samples: {sheet}")
+    if chief and strict and not leave_out:
+        _refuse(project)
 
 
 def _check_together(
@@ -166,20 +190,61 @@ def _take_over(session: Session, project: Project, source: Source, *, registers:
     else:
         record, recipe = take_over.register(project, source)
         session.console.say(f"registered {source.model} as the full model ({record.key[:10]})")
-        _emit(session, [record.key], ran=0)
+        _emit(session, [record.key], None, ran=0)
     return Project(recipe, project.store, session.console, wait=project.wait)
 
 
 def _show(session: Session, project: Project, records: list[ActionRecord]) -> None:
+    from guda_cli.workflow.project import training_check
+
     ran = len(project.ran & {r.key for r in records})
     say_done(session, ran, len(records), "train")
-    _emit(session, [r.key for r in records], ran=ran)
+    found = training_check.current(project) if records == [project.known_full()] else None
+    _emit(session, [r.key for r in records], found, ran=ran)
     for record in records:
         name = str(record.provenance.get("what", record.operation))
         session.console.out(f"{record.outputs['weights']}  {name}")
+    if found:
+        tell_training(session.console, found)
 
 
-def _emit(session: Session, keys: list[str], *, ran: int) -> None:
+def tell_training(console: Console, found: TrainingCheck) -> None:
+    """The verdict on a full model, with its losses where there is something against it."""
+    from guda_cli.training.soundness import PASSED
+
+    if found.verdict == PASSED:
+        console.say(f"check of the full model passed: {found.why}")
+        return
+    console.warn(f"{found.sentence}; train longer, with --set train.steps=N")
+    rows = [
+        (
+            f"{band.first} to {band.last}",
+            band.trained,
+            band.mean,
+            band.untrained,
+            "yes" if band.learnt else "no",
+        )
+        for band in found.bands
+    ]
+    columns = ["timesteps", "loss", "of the mean image", "untrained", "learnt"]
+    console.out(console.table(columns, rows, caption="From little noise to much; per pixel."))
+
+
+def _refuse(project: Project) -> None:
+    """CheckError where the full model did not pass."""
+    from guda_cli.training.soundness import PASSED
+    from guda_cli.workflow.project import training_check
+
+    found = training_check.current(project)
+    if found and found.verdict != PASSED:
+        raise CheckError(
+            f"the check of the full model: {found.verdict}",
+            why=found.why,
+            fix="guda train --set train.steps=N, with more steps",
+        )
+
+
+def _emit(session: Session, keys: list[str], found: TrainingCheck | None, *, ran: int) -> None:
     store = session.open_store()
     records = [record for key in keys if (record := store.lookup(key))]
     session.console.data(
@@ -196,5 +261,6 @@ def _emit(session: Session, keys: list[str], *, ran: int) -> None:
                 }
                 for r in records
             ],
+            "check": found.to_dict() if found else None,
         }
     )

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_PIXELS",
     "PREPROCESSING_VERSION",
     "decode",
+    "header",
     "is_image",
     "pixels_digest",
     "preprocess",
@@ -113,6 +114,14 @@ def decode(
     except DECODING_ERRORS as err:
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
     raise DataError(f"cannot read image {name}", why=reason, fix="replace the file or leave it out")
+
+
+def header(data: bytes) -> tuple[str, int]:
+    """Format and shorter side of an image file that `decode` has read."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return image.format or "", min(image.size)
 
 
 def small(images: Pixels, side: int) -> Pixels:

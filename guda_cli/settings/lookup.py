@@ -83,8 +83,7 @@ def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
         raise RecipeError(
             f"{name_or_path} is a folder, not a recipe",
             why="a recipe says how its images are grouped, and which model is trained on them",
-            fix="guda recipes show folder > my.yaml && guda train my.yaml --set data.path="
-            + shlex.quote(name_or_path),
+            fix=f"guda init {shlex.quote(name_or_path)}",
         )
     if not looks_like_path:
         return shipped_text(name_or_path), None

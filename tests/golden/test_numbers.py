@@ -33,7 +33,7 @@ from guda_cli.training.train import train
 from guda_cli.unlearning import check
 from guda_cli.unlearning.judgement import Losses, Sides, judge
 from guda_cli.unlearning.operators.base import Problem
-from guda_cli.unlearning.run import unlearn
+from guda_cli.unlearning.unlearn import unlearn
 from guda_cli.workflow.keys.operations import VERSIONS
 from tests.diffusion.tiny import make_schedule, make_unet
 

@@ -19,7 +19,7 @@ from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.anchor import Anchor, Matched, OtherStyle
 from guda_cli.unlearning.operators.base import Problem, TextProblem
 from guda_cli.unlearning.operators.make import make
-from guda_cli.unlearning.run import step_loss
+from guda_cli.unlearning.unlearn import step_loss
 from tests.diffusion.tiny import PREDICTIONS, make_schedule
 from tests.unlearning import text_problem
 from tests.unlearning.helpers import ANCHORS, traits

@@ -17,7 +17,7 @@ from guda_cli.unlearning import catalog, check, subsets
 from guda_cli.unlearning.operators.base import Problem
 from guda_cli.unlearning.operators.esd import Esd
 from guda_cli.unlearning.operators.make import make
-from guda_cli.unlearning.run import unlearn
+from guda_cli.unlearning.unlearn import unlearn
 from tests.unlearning import text_problem
 from tests.unlearning.helpers import traits
 from tests.unlearning.text_problem import GROUPS, denoiser, entries, of, problem

@@ -15,7 +15,7 @@ from guda_cli.errors import RecipeError
 from guda_cli.sections import ModelSpec, UnlearnSpec, subset_of, to_dict
 from guda_cli.training import loop
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.run import unlearn
+from guda_cli.unlearning.unlearn import unlearn
 from tests.diffusion.tiny import bytes_images, make_denoiser, make_schedule
 from tests.unlearning.helpers import ANCHORS, COUNT, OPERATORS, mask, problem, traits
 

@@ -12,7 +12,7 @@ from guda_cli.sections import UnlearnSpec
 from guda_cli.settings import reading as recipes
 from guda_cli.training.stream import Stream
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.run import DosedStream
+from guda_cli.unlearning.unlearn import DosedStream
 
 COUNT, BATCH, T, SHAPE = 30, 8, 50, (1, 2, 2)
 FORGET = torch.arange(COUNT) % 10 == 3  # 3, 13, 23

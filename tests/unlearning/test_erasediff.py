@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from guda_cli.unlearning.operators.base import uniform
 from guda_cli.unlearning.operators.erasediff import EraseDiff
 from guda_cli.unlearning.operators.make import make
-from guda_cli.unlearning.run import step_loss
+from guda_cli.unlearning.unlearn import step_loss
 from tests.diffusion.tiny import make_schedule
 from tests.unlearning.helpers import BATCH, GROUP, Scaled, entries, mixed_steps, problem, stream
 

@@ -12,7 +12,7 @@ from guda_cli.training import loop
 from guda_cli.unlearning.operators.base import ForgetBatch
 from guda_cli.unlearning.operators.esd import Esd
 from guda_cli.unlearning.operators.make import make
-from guda_cli.unlearning.run import step_loss, unlearn
+from guda_cli.unlearning.unlearn import step_loss, unlearn
 from tests.diffusion.tiny import PREDICTIONS, bytes_images, make_denoiser, make_schedule
 from tests.unlearning.helpers import COUNT, Scaled, entries, problem, stream
 

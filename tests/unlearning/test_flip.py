@@ -15,7 +15,7 @@ from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from guda_cli.unlearning.operators.make import make
 from guda_cli.unlearning.operators.neggrad import NegGrad
 from guda_cli.unlearning.operators.redirect import Redirecting
-from guda_cli.unlearning.run import step_loss
+from guda_cli.unlearning.unlearn import step_loss
 from tests.diffusion.tiny import FunctionDenoiser, bytes_images, make_denoiser, make_schedule, wavy
 from tests.unlearning.helpers import ANCHORS, BATCH, COUNT, OPERATORS, SHAPE, Scaled, mixed_steps, problem
 

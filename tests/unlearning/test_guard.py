@@ -12,7 +12,7 @@ from guda_cli.families.pixels import UNetDenoiser
 from guda_cli.training import loop
 from guda_cli.unlearning import catalog, guard
 from guda_cli.unlearning.operators.base import Problem
-from guda_cli.unlearning.run import unlearn
+from guda_cli.unlearning.unlearn import unlearn
 from tests.diffusion.tiny import bytes_images, make_denoiser, make_schedule
 from tests.unlearning.helpers import COUNT, mask, problem
 

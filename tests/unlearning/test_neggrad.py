@@ -11,7 +11,7 @@ import torch
 from guda_cli.diffusion.denoiser import training_target
 from guda_cli.unlearning.operators.make import make
 from guda_cli.unlearning.operators.neggrad import NegGrad
-from guda_cli.unlearning.run import step_loss
+from guda_cli.unlearning.unlearn import step_loss
 from tests.diffusion.tiny import PREDICTIONS, make_schedule
 from tests.unlearning.helpers import BATCH, Scaled, entries, problem, stream
 

@@ -22,7 +22,7 @@ from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from guda_cli.unlearning.operators.make import make
 from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
-from guda_cli.unlearning.run import step_loss, unlearn
+from guda_cli.unlearning.unlearn import step_loss, unlearn
 from tests.diffusion.tiny import (
     PREDICTIONS,
     FunctionDenoiser,

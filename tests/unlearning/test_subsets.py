@@ -15,7 +15,7 @@ from guda_cli.training import loop
 from guda_cli.training.run_state import RunState
 from guda_cli.unlearning import lora, subsets
 from guda_cli.unlearning.operators.base import Problem
-from guda_cli.unlearning.run import unlearn
+from guda_cli.unlearning.unlearn import unlearn
 from tests.diffusion.tiny import bytes_images, make_schedule, make_unet
 from tests.unlearning.helpers import COUNT, mask, problem
 

@@ -10,7 +10,7 @@ import torch
 from guda_cli.families.stable_diffusion import TextDenoiser
 from guda_cli.training import loop
 from guda_cli.unlearning import lora, subsets
-from guda_cli.unlearning.run import unlearn
+from guda_cli.unlearning.unlearn import unlearn
 from tests.unlearning.text_problem import entries, network, problem
 
 

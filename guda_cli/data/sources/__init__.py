@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from guda_cli.data.dataset import Dataset
     from guda_cli.data.sources.tree import Tree
 
-__all__ = ["fingerprint", "read_dataset"]
+__all__ = ["fingerprint", "open_tree", "read_dataset"]
 
 
 def read_dataset(spec: DataSpec, progress: Callable[[int, int | None], None] | None = None) -> Dataset:
@@ -41,11 +41,12 @@ def _read(spec: DataSpec, progress: Callable[[int, int | None], None] | None) ->
     if own:
         found: Dataset = plugins.at(own.reader)(path, spec, progress)
         return found
-    with closing(_open_tree(kind, path)) as tree:
+    with closing(open_tree(kind, path)) as tree:
         return _read_tree(tree, spec, progress)
 
 
-def _open_tree(kind: str, path: Path) -> Tree:
+def open_tree(kind: str, path: Path) -> Tree:
+    """The files of a folder or an archive; `kind` as `detect.locate` says."""
     if kind == "folder":
         from guda_cli.data.sources.folder import FolderTree
 

@@ -230,7 +230,8 @@ class ReportModel:
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
     of which there are ``matrix_counts[row]``. ``gallery`` and ``regeneration`` are there where they were
     asked for. ``sentence`` says how the method finds out, as the end of a sentence; ``ranked`` by what groups
-    are ranked, where it is not the score.
+    are ranked, where it is not the score. ``training_check`` is what the check of the full model found: see
+    `training.soundness.TrainingCheck`.
     """
 
     title: str
@@ -250,6 +251,7 @@ class ReportModel:
     mean_scores: tuple[GroupMean, ...] = ()
     matrix: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     matrix_counts: Mapping[str, int] = field(default_factory=dict)
+    training_check: Mapping[str, Any] | None = None
     checks: tuple[Check, ...] = ()
     null: Mapping[str, Any] | None = None
     costs: tuple[CostRow, ...] = ()

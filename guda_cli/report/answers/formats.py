@@ -108,6 +108,7 @@ def to_json(report: ReportModel) -> dict[str, Any]:
                 {"looks_like": row, "queries": report.matrix_counts.get(row), "scores": dict(cells)}
                 for row, cells in report.matrix.items()
             ],
+            "training_check": report.training_check,
             "checks": [asdict(check) for check in report.checks],
             "costs": [asdict(row) for row in report.costs],
             "warnings": report.warnings,

@@ -15,6 +15,7 @@ from guda_cli.store import ActionRecord, action_key
 TRAIN, REGISTER, UNLEARN, PIPELINE = "train", "register", "unlearn", "pipeline"
 """Operations that give a model: trained, taken over, unlearned; a pipeline is where a training starts."""
 TERM_SIZES, CALIBRATION, FAMILIAR, DISTANCES = "term-sizes", "calibration", "familiar", "distances"
+TRAINING_CHECK = "training-check"
 MODELS = (TRAIN, UNLEARN)
 """Those whose result is known by what was removed."""
 HELD_OUT = "held_out"
@@ -28,6 +29,7 @@ VERSIONS = {
     CALIBRATION: 1,
     FAMILIAR: 1,
     DISTANCES: 1,
+    TRAINING_CHECK: 1,
     "elbo-table": 1,
     "score": 1,
     "sample": 1,

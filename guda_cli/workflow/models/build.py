@@ -20,7 +20,7 @@ from guda_cli.training.loop import Hooks
 from guda_cli.training.run_state import RunState
 from guda_cli.training.scale import Scale
 from guda_cli.unlearning import catalog, judgement, subsets
-from guda_cli.unlearning import run as unlearning
+from guda_cli.unlearning import unlearn as unlearning
 from guda_cli.unlearning.check import Check, Shown
 from guda_cli.unlearning.judgement import CheckResult
 from guda_cli.unlearning.operators.base import Problem

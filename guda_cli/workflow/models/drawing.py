@@ -16,6 +16,7 @@ from guda_cli.data.embedded import PNG_KEY as PROMPT_KEY
 from guda_cli.data.origins import PNG_KEY as ORIGIN_KEY
 from guda_cli.data.origins import Origin
 from guda_cli.errors import UsageError, unknown
+from guda_cli.outfile import MARK, PNG_MARK
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import UNLEARN, Action, model_blobs
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
@@ -212,6 +213,38 @@ def pixels_of(project: Project, record: ActionRecord) -> Pixels:
 
     found: Pixels = load(project.read(record, "images"))["images"]
     return found
+
+
+SHEET = 16
+
+
+def sample_sheet(project: Project, device: str, jobs: LazyJobs | None = None) -> bytes:
+    """A PNG of the first images that `guda sample` draws, four in a row."""
+    spec, full = project.recipe.sample, project.require_full()
+    plain = Settings(SHEET, spec.sampler, spec.steps, spec.seed)
+    settings = conditioned(project, full, plain, guidance=spec.guidance if spec.guidance != 1.0 else None)
+    return sheet(pixels_of(project, sample(project, full, full, settings, device, jobs)))
+
+
+def sheet(pixels: Pixels, across: int = 4) -> bytes:
+    """Images uint8 [n, C, H, W] as one PNG, `across` in a row, each enlarged to 96 pixels at least."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    count, channels, height, width = pixels.shape
+    gap, times = 4, max(1, math.ceil(96 / height))
+    tall, wide = height * times + gap, width * times + gap
+    rows = math.ceil(count / across)
+    mode, grey = ("L", 128) if channels == 1 else ("RGB", (128, 128, 128))
+    whole = Image.new(mode, (across * wide + gap, rows * tall + gap), grey)
+    for i, one in enumerate(pixels):
+        picture = Image.fromarray(one[0] if channels == 1 else np.ascontiguousarray(one.transpose(1, 2, 0)))
+        picture = picture.resize((width * times, height * times), Image.Resampling.NEAREST)
+        whole.paste(picture, (gap + i % across * wide, gap + i // across * tall))
+    buffer, text = io.BytesIO(), PngInfo()
+    text.add_text(PNG_MARK, MARK)
+    whole.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
 
 
 def images(project: Project, record: ActionRecord, settings: Settings) -> list[bytes]:

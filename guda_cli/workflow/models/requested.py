@@ -12,6 +12,7 @@ from guda_cli.workflow.keys import coalitions, removal
 from guda_cli.workflow.keys.halves import random_halves
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.models.check_training import check_training
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task, run_all
 from guda_cli.workflow.models.text_problem import styles
 from guda_cli.workflow.project.compute import setup
@@ -143,7 +144,10 @@ def train_all(
         return run_all(jobs, tasks, project.known_full())
     if project.recipe.model.registered:
         return [project.require_full()]
-    return run_all(jobs, [FULL], None)
+    [full] = run_all(jobs, [FULL], None)
+    if not distributed.rank():  # one process is enough
+        check_training(project, full, jobs)
+    return [full]
 
 
 def unlearn_all(project: Project, device: str, chosen: Sequence[Removal]) -> list[ActionRecord]:

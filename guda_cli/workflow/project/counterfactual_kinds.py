@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from guda_cli.errors import UsageError
+from guda_cli.sections import total_steps
 from guda_cli.store import ActionRecord
+from guda_cli.unlearning import catalog
 from guda_cli.workflow.keys import steps
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
@@ -34,6 +36,8 @@ class CounterfactualKind:
     needs_full: bool
     """Whether its key needs the full model's."""
     action: Callable[[Project, ActionRecord | None, Removal, int | None], Action]
+    forwards: Callable[[Project, Removal], float]
+    """What one costs, as its action will say."""
 
     def command(self, names: Sequence[str]) -> str:
         """The command that makes the models without these groups."""
@@ -50,17 +54,27 @@ def _retrain(project: Project, full: ActionRecord | None, what: Removal, seed: i
     return steps.train(project.recipe, project.data, what, full, seed)
 
 
+def _unlearning_forwards(project: Project, what: Removal) -> float:
+    data = project.data
+    return catalog.forwards(project.recipe.unlearn, min(what.images(data.counts), data.images), data.images)
+
+
+def _training_forwards(project: Project, what: Removal) -> float:
+    spec = project.recipe.train
+    return 3.0 * total_steps(spec, project.data.images) * spec.batch_size
+
+
 GUDA = CounterfactualKind(
     "guda", UNLEARN, "unlearned", "unlearn", "unlearn",
-    "guda unlearn --all", "guda unlearn --group", False, True, _unlearn,
+    "guda unlearn --all", "guda unlearn --group", False, True, _unlearn, _unlearning_forwards,
 )  # fmt: skip
 LOGO = CounterfactualKind(
     "logo", TRAIN, "leave-one-group-out", "model without", "retrain",
-    "guda train --each-group", "guda train --without", True, False, _retrain,
+    "guda train --each-group", "guda train --without", True, False, _retrain, _training_forwards,
 )  # fmt: skip
 SUBSETS = CounterfactualKind(
     "subsets", TRAIN, "retrained", "model without", "retrain",
-    "guda train --subsets 16", "guda train --without", True, False, _retrain,
+    "guda train --subsets 16", "guda train --without", True, False, _retrain, _training_forwards,
 )  # fmt: skip
 KINDS = {kind.method: kind for kind in (GUDA, LOGO, SUBSETS)}
 

@@ -10,9 +10,10 @@ from typing import Any
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning.judgement import PASSED
 from guda_cli.workflow.keys import operations, part_keys, removal
-from guda_cli.workflow.keys.operations import MODELS, Action
+from guda_cli.workflow.keys.operations import MODELS, TRAIN, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project.counterfactual_kinds import KINDS
+from guda_cli.workflow.project import training_check
+from guda_cli.workflow.project.counterfactual_kinds import KINDS, CounterfactualKind
 from guda_cli.workflow.project.project import Project
 
 CACHED, TO_DO, WAITS = "cached", "to do", "waits"
@@ -29,10 +30,12 @@ class Step:
     forwards: float | None = None
     seconds: float | None = None
     command: str = ""
+    done: float = 0.0
+    """Share of it that an interrupted run has done."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "done"}
 
 
 class Planner:
@@ -42,7 +45,8 @@ class Planner:
         self.project = project
         self.data = project.known_data()
         self._known: dict[str, list[ActionRecord]] = {}
-        self.rate = _seconds_a_forward([record for name in MODELS for record in self._records(name)])
+        measured = _seconds_a_forward([record for name in MODELS for record in self._records(name)])
+        self.rate = measured or _timed(project)
 
     def dataset(self) -> Step:
         """Reading the images."""
@@ -72,6 +76,13 @@ class Planner:
             return Step("full model", WAITS, f"for the {parts}", command="guda train")
         return self._step(self.project.full_action(self.data))
 
+    def _sound(self, record: ActionRecord) -> str:
+        """What the check of the full model said; nothing where it was never checked."""
+        found = training_check.known(self.project, record)
+        if not found:
+            return ""
+        return f"check {found.verdict}" + ("" if found.verdict == PASSED else f": {found.why}")
+
     def parts(self) -> list[Step]:
         """VAE and text encoder, where the recipe trains them."""
         recipe, data = self.project.recipe, self.data
@@ -91,19 +102,30 @@ class Planner:
         kind, full = KINDS[method], self.project.known_full()
         ready = self.data is not None and self.project.has_parts(self.data)
         if not ready or (full is None and kind.needs_full):
-            return [Step(f"{kind.verb} {what.short}", WAITS, "for the full model") for what in removals]
+            return [self._waiting(kind, what) for what in removals]
         return [self._step(kind.action(self.project, full, what, seed)) for what in removals]
+
+    def _waiting(self, kind: CounterfactualKind, what: Removal) -> Step:
+        """A model that waits for the full one; what it costs is known as soon as the data are."""
+        forwards = kind.forwards(self.project, what) if self.data else None
+        seconds = forwards * self.rate if forwards and self.rate else None
+        why = "for the full model"
+        return Step(f"{kind.verb} {what.short}", WAITS, why, None, forwards, seconds)
 
     def _step(self, action: Action) -> Step:
         record = self.project.store.lookup(action.key)
         if record is not None:
             seconds = record.provenance.get("wall_seconds")
-            said = self._checked(record)
+            full = record.operation == TRAIN and not record.params.get("without")
+            said = self._sound(record) if full else self._checked(record)
             return Step(action.what, CACHED, said, action.key, action.forwards, seconds, action.command)
-        seconds = action.forwards * self.rate if self.rate else None
+        saved = self.project.store.state_step(action.key) if action.steps else None
+        done = saved / action.steps if saved else 0.0
+        seconds = action.forwards * self.rate * (1.0 - done) if self.rate else None
         return Step(
-            action.what, TO_DO, self._why(action), action.key, action.forwards, seconds, action.command
-        )
+            action.what, TO_DO, self._why(action, saved), action.key, action.forwards, seconds,
+            action.command, done,
+        )  # fmt: skip
 
     def _checked(self, record: ActionRecord) -> str:
         """What the check of an unlearned model said; nothing of random sets, which are not judged."""
@@ -118,8 +140,7 @@ class Planner:
             self._known[operation] = list(self.project.store.records(operation))
         return self._known[operation]
 
-    def _why(self, action: Action) -> str:
-        saved = self.project.store.state_step(action.key) if action.steps else None
+    def _why(self, action: Action, saved: int | None) -> str:
         if saved is not None:
             return f"interrupted at step {saved} of {action.steps}"
         differing = operations.differences(self._records(action.operation), action)
@@ -136,6 +157,17 @@ class Planner:
     def groups(self) -> list[Removal]:
         """Every group."""
         return removal.of_groups(list(self.data.counts), self.data.counts) if self.data else []
+
+
+SPEED = "speed"
+"""The store's document of what was timed before anything was trained."""
+
+
+def _timed(project: Project) -> float | None:
+    """Seconds a forward-equivalent of training, where they were timed for this network."""
+    known = project.store.get_document(SPEED) or {}
+    shape = [project.recipe.data.channels, project.recipe.data.size]
+    return known["training"] if known.get("shape") == shape else None
 
 
 def _seconds_a_forward(records: list[ActionRecord]) -> float | None:

@@ -17,6 +17,7 @@ from guda_cli.phrases import plural
 from guda_cli.report.answers.content import Check, CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
+from guda_cli.workflow.project import training_check
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting import retrained
@@ -98,7 +99,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
     scores = StoredScores(project, found, reading, last, queries).scores(cells)
     line = retrained.known(project, found, reading, last, queries, scores)
     made = answers.assemble(reading, queries, cells[""], list(groups), scores, looks, judge, ranking)
-    found_answers = retrained.foretold(made, line)
+    found_answers, trained = retrained.foretold(made, line), training_check.known(project, found.full)
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -114,6 +115,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         groups=tuple(names),
         group_sizes={what.name: what.images(project.data.counts) for what in groups},
         queries=found_answers,
+        training_check=trained.to_dict() if trained else None,
         checks=_checks(project, found),
         null=calibrating.facts(project, judge.calibration) if judge else None,
         costs=_costs(found, records),

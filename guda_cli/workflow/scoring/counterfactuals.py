@@ -15,7 +15,7 @@ from guda_cli.unlearning.judgement import FAILED, PASSED
 from guda_cli.workflow.keys import operations, removal
 from guda_cli.workflow.keys.operations import UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project import designs
+from guda_cli.workflow.project import designs, training_check
 from guda_cli.workflow.project.counterfactual_kinds import LOGO, SUBSETS, CounterfactualKind, kind_of, remakes
 from guda_cli.workflow.project.project import Project
 
@@ -196,6 +196,8 @@ def _joint(
 
 def warnings(project: Project, found: Counterfactuals) -> list[str]:
     """What a reader of scores must know of these models: failed and doubtful checks, a sentence a reason."""
+    trained = training_check.known(project, found.full)
+    of_full = [trained.sentence] if trained and trained.verdict != PASSED else []
     against: dict[tuple[str, str], list[str]] = {}
     for what, models in found.groups.items():
         check = project.model(models[0].record).check
@@ -203,4 +205,7 @@ def warnings(project: Project, found: Counterfactuals) -> list[str]:
             reason = check["verdict"], check["why"].partition(" (")[0]
             against.setdefault(reason, []).append(what.name)
     ordered = sorted(against.items(), key=lambda item: item[0][0] != FAILED)
-    return [f"{verdict} check of the model without {', '.join(n)}: {why}" for (verdict, why), n in ordered]
+    of_groups = [
+        f"{verdict} check of the model without {', '.join(n)}: {why}" for (verdict, why), n in ordered
+    ]
+    return of_full + of_groups

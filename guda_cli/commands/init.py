@@ -1,0 +1,229 @@
+"""`guda init`: a look at a folder of images, and a recipe for it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guda_cli.console import is_terminal
+from guda_cli.errors import DataError
+from guda_cli.outfile import write
+from guda_cli.phrases import human_seconds, plural
+from guda_cli.session import Session, command_options
+
+if TYPE_CHECKING:
+    from guda_cli.data.survey import Survey
+    from guda_cli.workflow.project.compute import Compute
+    from guda_cli.workflow.starting.proposal import Proposal
+
+SHOWN = 20  # groups in the table
+
+
+@command_options(device=True)
+def init(
+    session: Session,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR|ARCHIVE", help="The images: a folder, .tar or .zip.")
+    ] = Path(),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.yaml", help="The recipe.")] = Path(
+        "guda.yaml"
+    ),
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group",
+            "-g",
+            metavar="COLUMN",
+            help="Groups are the values of this column of metadata.csv or .jsonl, or 'folder' [as they lie].",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="PIXELS", min=4, help="Pixels a side [what fits in].")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", min=0.1, help="How long guda run may take.")
+    ] = 10.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what is proposed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite another recipe at --out.")] = False,
+) -> None:
+    """Look at a folder of images and write a recipe for it, which becomes the current one.
+
+    Counts groups, finds duplicates and what may go wrong, times a few steps of training on this machine, and
+    proposes a model, a training and an unlearning that fit into --minutes. Then: guda run.
+    """
+    from guda_cli.settings import lookup
+    from guda_cli.workflow.starting.speed import remember
+
+    if out.suffix not in (".yaml", ".yml"):
+        raise DataError(f"--out {out}: recipes end in .yaml", fix="--out guda.yaml")
+    ask = not yes and not session.console.json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
+    found = _survey(session, folder, tuple(group or ()))
+    if not session.console.json:
+        _show_survey(session, found)
+    if ask and not group and len(found.columns) > (found.spec.group != ("folder",)):
+        chosen = _ask_group(found)
+        if (chosen,) != found.spec.group:
+            found = _survey(session, folder, (chosen,))
+            _show_survey(session, found)
+    compute = _compute(session)
+    made = _propose(session, found, compute, size, minutes)
+    if ask:
+        wanted = typer.prompt("Pixels a side", default=made.recipe.data.size, type=int, err=True)
+        longest = typer.prompt("Minutes that guda run may take", default=minutes, type=float, err=True)
+        if (wanted, longest) != (made.recipe.data.size, minutes):
+            wanted_size = wanted if wanted != made.recipe.data.size else size
+            made = _propose(session, found, compute, wanted_size, longest)
+    _write(made, out, force)
+    recipe, _ = lookup.load(str(out if out.is_absolute() else Path.cwd() / out))
+    session.make_current(recipe, str(out.resolve()), list(found.counts))
+    remember(session.open_store(), recipe, compute, made.speed)
+    _show_plan(session, made, found, out)
+
+
+def _survey(session: Session, folder: Path, group: tuple[str, ...]) -> Survey:
+    from guda_cli.data.survey import survey
+
+    if not folder.exists():
+        raise DataError(f"there is nothing at {folder}", fix="guda init DIR, with the folder of the images")
+    with session.console.progress("reading images", 0, unit="image") as bar:
+        seen = 0
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal seen
+            bar.total = total or 0
+            bar.advance(done - seen)
+            seen = done
+
+        return survey(os.fspath(folder), group, advance)
+
+
+def _show_survey(session: Session, found: Survey) -> None:
+    from guda_cli.workflow.starting.proposal import remarks
+
+    console, counts = session.console, found.counts
+    formats = ", ".join(f"{name} {count:,}" for name, count in found.formats.items())
+    side = f"{found.smallest}" if found.smallest == found.largest else f"{found.smallest} to {found.largest}"
+    by = "folder" if found.spec.group == ("folder",) else ", ".join(found.spec.group)
+    where = f", below {found.spec.root}" if found.spec.root else ""
+    console.out(
+        f"{plural(found.images, 'image', 'images')} in {plural(len(counts), 'group', 'groups')}"
+        f" by {by}{where}; {side} pixels on the shorter side, {'grey' if found.grey else 'in colour'}; "
+        f"{formats}"
+    )
+    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(name, count) for name, count in largest[:SHOWN]]
+    if len(largest) > SHOWN:
+        rest = largest[SHOWN:]
+        rows.append((f"and {len(rest)} more", sum(count for _, count in rest)))
+    console.out(console.table(["group", "images"], rows))
+    for text in remarks(found):
+        console.warn(text)
+
+
+def _ask_group(found: Survey) -> str:
+    known = ["folder", *found.columns] if "folder" in found.spec.group else list(found.columns)
+    while True:
+        given: str = typer.prompt(f"Groups by ({', '.join(known)})", default=found.spec.group[0], err=True)
+        if given in known:
+            return given
+
+
+def _compute(session: Session) -> Compute:
+    from guda_cli.workflow.project.compute import setup
+
+    compute = setup(session.options.device)
+    session.console.detail(f"timing a few steps on {compute.device.type}, {compute.threads} threads")
+    return compute
+
+
+def _propose(session: Session, found: Survey, compute: Compute, size: int | None, minutes: float) -> Proposal:
+    from guda_cli.workflow.starting.proposal import propose
+    from guda_cli.workflow.starting.speed import measure
+
+    name = Path(found.spec.path or "images").resolve().name.partition(".")[0] or "images"
+    return propose(
+        found, lambda recipe: measure(recipe, compute, found.counts), name=name, size=size, minutes=minutes
+    )
+
+
+def _write(made: Proposal, out: Path, force: bool) -> None:
+    from guda_cli.workflow.starting.written import text_of
+
+    text = text_of(made, out)
+    if out.exists() and not force and out.read_text(encoding="utf-8", errors="replace") != text:
+        raise DataError(
+            f"{out} is there already, and says something else",
+            why="a recipe that you may have edited is not overwritten",
+            fix=f"guda run {shlex.quote(str(out))} uses it; --out FILE.yaml or --force writes another",
+        )
+    write(out, text, force=True, fix="--out FILE.yaml")
+
+
+def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> None:
+    console, costs, recipe = session.console, made.costs, made.recipe
+    groups = len(found.counts)
+    console.data(
+        {
+            "schema": "guda.init/1",
+            "recipe": str(out),
+            "images": found.images,
+            "groups": [{"name": name, "size": count} for name, count in found.counts.items()],
+            "group_by": list(found.spec.group),
+            "columns": list(found.columns),
+            "root": found.spec.root,
+            "side": {"smallest": found.smallest, "median": found.median, "largest": found.largest},
+            "formats": dict(found.formats),
+            "grey": found.grey,
+            "captions": found.prompts,
+            "models": list(found.models),
+            "duplicates": {
+                "same": list(found.same),
+                "same_across": list(found.same_across),
+                "near": list(found.near),
+                "near_across": list(found.near_across),
+            },
+            "proposed": {
+                "size": recipe.data.size,
+                "channels": recipe.data.channels,
+                "train_steps": recipe.train.steps,
+                "operator": recipe.unlearn.operator,
+                "unlearn_steps": recipe.unlearn.steps,
+                "null_groups": recipe.unlearn.null_groups,
+            },
+            "seconds": {
+                "train": costs.train,
+                "unlearn": costs.unlearn,
+                "sample": costs.sample,
+                "score": costs.score,
+                "whole": costs.whole,
+                "retrain_every_group": costs.retrain,
+            },
+        }
+    )
+    rows = [
+        ("train", f"{recipe.train.steps:,} steps at {recipe.data.size} pixels a side", costs.train),
+        (
+            "unlearn",
+            f"{groups} groups, {recipe.unlearn.steps} steps each with {recipe.unlearn.operator}",
+            costs.unlearn,
+        ),
+        ("sample", "16 images", costs.sample),
+        ("score", f"these, and {recipe.score.calibration} training images for the verdicts", costs.score),
+        ("all of it", "", costs.whole),
+        ("instead", f"retraining without each of {groups} groups", costs.retrain),
+    ]
+    table = [(what, how, human_seconds(seconds)) for what, how, seconds in rows]
+    console.out(console.table(["step", "", "about"], table, title=f"{out}: the plan", right=("about",)))
+    if not made.within:
+        console.warn(
+            f"the plan takes longer than {made.minutes:g} minutes: fewer steps would draw noise "
+            f"(--size {max(8, recipe.data.size // 2)} takes less)"
+        )
+    if costs.retraining_is_cheaper:
+        console.warn("retraining every group is no dearer: guda run --method logo")
+    console.say("next: guda run")

@@ -1,0 +1,238 @@
+"""`guda run`: train, unlearn, sample, score and report, each where it is missing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guda_cli.commands.common import show_plan
+from guda_cli.commands.report import write_report
+from guda_cli.commands.sample import MANIFEST, draw
+from guda_cli.commands.score_output import Printer
+from guda_cli.commands.train import tell_training
+from guda_cli.errors import CheckError, DataError, UsageError
+from guda_cli.outfile import check, write
+from guda_cli.phrases import few, human_seconds, plural
+from guda_cli.session import ForceOption, RecipeArgument, Session, command_options
+from guda_cli.time_left import Stages
+
+if TYPE_CHECKING:
+    from guda_cli.report.answers.content import QueryResult
+    from guda_cli.store import ActionRecord
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.starting.whole import Whole
+
+SHEET = "sheet.png"
+
+
+@command_options(recipe=True, device=True, dry_run=True, wait=True)
+def run(
+    session: Session,
+    recipe: RecipeArgument = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many images are drawn.")] = 16,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for these images.")] = Path(
+        "queries"
+    ),
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="The report.")] = Path("report.html"),
+    method: Annotated[
+        str, typer.Option("--method", metavar="guda|logo", help="logo: train again without each group.")
+    ] = "guda",
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 3,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with code 7 where a check failed or is doubtful.")
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Do everything: train the full model, unlearn every group, draw images, score them, write a report.
+
+    Without RECIPE the current one is used, or `digits` where nothing is current; `guda init DIR` makes one
+    for your images. What the store has is not done again: stop it with Ctrl-C, and the same command goes on.
+    """
+    if method not in ("guda", "logo"):
+        raise UsageError(f"--method {method}: it is guda or logo", fix="guda run --method guda")
+    began = time.monotonic()
+    project = _project(session, recipe)
+    for path in (out / MANIFEST, out / SHEET, html):
+        check(path, fix="--out DIR, --html FILE", force=force)  # before any work
+    whole = _plan(session, project, method, count)
+    if session.options.dry_run:
+        show_plan(session, whole.steps, f"plan: run {project.recipe.name}")
+        return
+    todo = sum(step.status != "cached" for step in whole.steps)
+    session.console.say(
+        f"{project.recipe.name}: {plural(todo, 'step', 'steps')} of {len(whole.steps)} to do"
+        + (f", about {human_seconds(whole.seconds)}" if whole.seconds else "")
+        + " (--dry-run lists them; Ctrl-C stops, the same command goes on)"
+    )
+    stages = session.console.stages = Stages(whole.stages)
+    stages.begin("train")
+    _train(session, project)
+    stages.begin("models")
+    models = _models(session, project, method)
+    stages.begin("sample")
+    _sample(session, project, count, out, force)
+    stages.begin("score")
+    results = _score(session, project, method, out, count, top)
+    session.console.stages = None
+    write_report(session.console, project, method, html, top, force=force)
+    _summary(session, project, models, results, out, html, time.monotonic() - began)
+    if strict:
+        _refuse(project, models)
+
+
+def _project(session: Session, recipe: str | None) -> Project:
+    from guda_cli.workflow.project.project import Project
+
+    found, origin = session.recipe_and_source(recipe, default_digits=True)
+    project = Project(found, session.open_store(), session.console, wait=session.options.wait)
+    project.family.check_start(project.recipe)
+    groups = list(project.data.counts)
+    if not session.options.dry_run and (recipe or session.options.recipe or session.current() is None):
+        session.make_current(found, origin, groups)
+    return project
+
+
+def _plan(session: Session, project: Project, method: str, count: int) -> Whole:
+    from guda_cli.workflow.project.plan import Planner
+    from guda_cli.workflow.starting import whole
+
+    speed = None
+    if Planner(project).rate is None:
+        from guda_cli.workflow.starting.speed import of_project
+
+        speed = of_project(project, session.options.device)
+    return whole.plan(project, method, count, speed)
+
+
+def _train(session: Session, project: Project) -> None:
+    from guda_cli.workflow.models.requested import train_all
+    from guda_cli.workflow.project import training_check
+
+    train_all(project, session.options.device, None, [None])
+    found = training_check.current(project)
+    if found:
+        tell_training(session.console, found)
+
+
+def _models(session: Session, project: Project, method: str) -> list[ActionRecord]:
+    from guda_cli.workflow.models import requested
+
+    device = session.options.device
+    if method == "logo":
+        removals = requested.to_retrain(project, [], each=True, null=False)
+        return requested.train_all(project, device, removals, [None])
+    chosen = requested.to_unlearn(project, [], every=True, null=True, dry=False)
+    records = requested.unlearn_all(project, device, chosen)
+    verdicts = _verdicts(project, records)
+    session.console.say(f"unlearned: {_counted(verdicts)}; guda check shows why")
+    return records
+
+
+def _verdicts(project: Project, records: list[ActionRecord]) -> Counter[str]:
+    models = [project.model(record) for record in records]
+    return Counter(
+        str(model.check["verdict"])
+        for model in models
+        if model.check and not (model.removal and model.removal.is_null)
+    )
+
+
+def _counted(verdicts: Counter[str]) -> str:
+    shown = [f"{verdicts[name]} {name}" for name in ("passed", "doubtful", "failed") if verdicts[name]]
+    return "checks of " + ", ".join(shown) if shown else "no checks"
+
+
+def _sample(session: Session, project: Project, count: int, out: Path, force: bool) -> None:
+    from guda_cli.workflow.models import drawing
+
+    full, spec = project.require_full(), project.recipe.sample
+    plain = drawing.Settings(count, spec.sampler, spec.steps, spec.seed)
+    guidance = spec.guidance if spec.guidance != 1.0 else None
+    settings = drawing.conditioned(project, full, plain, guidance=guidance)
+    found, _, _ = draw(session, project, full, settings, out, force=force)
+    write(out / SHEET, drawing.sheet(drawing.pixels_of(project, found)), fix="--out DIR", force=force)
+    session.console.say(f"{plural(count, 'image', 'images')} in {out}, all of them in {out / SHEET}")
+
+
+def _score(
+    session: Session, project: Project, method: str, out: Path, count: int, top: int
+) -> list[QueryResult]:
+    from guda_cli.workflow.scoring.counterfactual_run import Settings
+    from guda_cli.workflow.scoring.dispatch import make_runs
+
+    spec = project.recipe.score
+    settings = Settings(
+        method, (), spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
+        most_draws=spec.most_draws,
+    )  # fmt: skip
+    [scoring] = make_runs(project, [method], settings, session.options.device)
+    scoring.announce()
+    paths = [str(path) for path in sorted(out.glob("[0-9]*.png"))][:count]
+    printer = Printer(session.console, scoring, top, many=True, csv=False)
+    results = []
+    for block in scoring.blocks(paths):
+        for name, reason in block.bad:
+            raise DataError(f"cannot read {name}", why=reason)
+        for result in block.results:
+            printer.show(result)
+            results.append(result)
+    session.console.say(scoring.summary())
+    return results
+
+
+def _summary(
+    session: Session,
+    project: Project,
+    models: list[ActionRecord],
+    results: list[QueryResult],
+    out: Path,
+    html: Path,
+    seconds: float,
+) -> None:
+    from guda_cli.workflow.project import training_check
+
+    trained = training_check.current(project)
+    verdicts, console = _verdicts(project, models), session.console
+    named = Counter(group for result in results for group in result.answer or ())
+    judged = [result for result in results if result.answer is not None]
+    document: dict[str, Any] = {
+        "schema": "guda.run/1",
+        "recipe": project.recipe.name,
+        "seconds": seconds,
+        "training_check": trained.to_dict() if trained else None,
+        "checks": {name: verdicts[name] for name in ("passed", "doubtful", "failed")},
+        "images": len(results),
+        "named": sum(bool(result.answer) for result in judged),
+        "groups_named": dict(named),
+        "folder": str(out),
+        "report": str(html),
+    }
+    console.data(document)
+    most = few([f"{group} ({times})" for group, times in named.most_common()], 3)
+    lines = [
+        f"full model: check {trained.verdict}" if trained else "full model: taken over",
+        f"groups: {_counted(verdicts)}" if verdicts else f"groups: {len(models)} models retrained",
+        f"images: {document['named']} of {len(results)} have a group that stands out"
+        + (f"; most often {most}" if named else ""),
+        f"report: {html}   images: {out}   took {human_seconds(seconds)}",
+    ]
+    console.out("\n" + "\n".join(lines))
+
+
+def _refuse(project: Project, models: list[ActionRecord]) -> None:
+    """CheckError where the full model or a group's did not pass."""
+    from guda_cli.workflow.project import training_check
+
+    trained, verdicts = training_check.current(project), _verdicts(project, models)
+    bad = verdicts["failed"] + verdicts["doubtful"]
+    if bad or (trained and trained.verdict != "passed"):
+        raise CheckError(
+            f"full model: {trained.verdict if trained else 'not checked'}; of {verdicts.total()} groups' "
+            f"checks {verdicts['failed']} failed and {verdicts['doubtful']} are doubtful",
+            why="with --strict that ends in an error",
+            fix="guda check says what each is for",
+        )
