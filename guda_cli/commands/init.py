@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.console import is_terminal
-from guda_cli.errors import DataError
+from guda_cli.errors import DataError, UsageError
 from guda_cli.outfile import write
 from guda_cli.phrases import human_seconds, plural
 from guda_cli.session import Session, command_options
@@ -60,7 +60,7 @@ def init(
     from guda_cli.workflow.starting.speed import remember
 
     if out.suffix not in (".yaml", ".yml"):
-        raise DataError(f"--out {out}: recipes end in .yaml", fix="--out guda.yaml")
+        raise UsageError(f"--out {out}: recipes end in .yaml", fix="--out guda.yaml")
     ask = not yes and not session.console.json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
     found = _survey(session, folder, tuple(group or ()))
     if not session.console.json:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from guda_cli.data.dataset import Dataset, Progress
 from guda_cli.data.images import header, is_image, pixels_digest, small
 from guda_cli.data.sources import open_tree, read_dataset
-from guda_cli.data.sources.detect import locate
+from guda_cli.data.sources.detect import idx_files, locate
+from guda_cli.data.sources.idx import read_array
 from guda_cli.data.sources.metadata import PROMPT_COLUMNS, read_metadata
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
@@ -26,6 +27,7 @@ HEADERS = 1000  # files whose size and format are looked at, at most
 COMPARED = 20_000  # images beyond which only equal hashes count as alike
 NEAR = 4  # bits of 64 in which perceptual hashes of near duplicates differ, at most
 APART = 8.0  # grey levels that their small copies differ by on average, at most
+CIFAR = 32  # pixels a side
 GREY = 2  # levels between channels up to which an image is grey
 TRAINING = ("train", "training", "trainset")
 PARTS = {*TRAINING, "test", "testing", "val", "valid", "validation", "dev", "eval"}
@@ -149,12 +151,12 @@ def _headers(spec: DataSpec, data: Dataset) -> tuple[list[int], dict[str, int]]:
     """Shorter sides and formats of image files; of packed data sets the side that they have."""
     kind, path = locate(spec)
     if path is None or kind not in ("folder", "archive"):
-        return [_packed_side(kind)], {kind: len(data)}
+        return [_packed_side(kind, path)], {kind: len(data)}
     sides, formats = [], Counter[str]()
     with closing(open_tree(kind, path)) as tree:
         names = [name for name in tree.files if is_image(name)]
         if not names:
-            return [_packed_side("cifar-binary")], {"cifar-binary": len(data)}
+            return [CIFAR], {"cifar-binary": len(data)}
         for name in tree.order(names[:: max(1, len(names) // HEADERS)]):
             what, side = header(tree.read(name))
             sides.append(side)
@@ -162,8 +164,12 @@ def _headers(spec: DataSpec, data: Dataset) -> tuple[list[int], dict[str, int]]:
     return sides or [LOOKED_AT], dict(formats.most_common())
 
 
-def _packed_side(kind: str) -> int:
-    return {"digits": 8, "idx": 28}.get(kind, 32)
+def _packed_side(kind: str, path: Path | None) -> int:
+    """The shorter side of images that lie in one array."""
+    files = idx_files(path) if path is not None and kind == "idx" else None
+    if files is not None:
+        return int(min(read_array(files.images, 3).shape[1:]))
+    return 8 if kind == "digits" else CIFAR
 
 
 def _grey(data: Dataset) -> bool:

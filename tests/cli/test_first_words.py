@@ -109,10 +109,7 @@ def test_a_folder_of_images_is_no_recipe(tmp_path: Path, monkeypatch: pytest.Mon
     draw(tmp_path / "my pictures", ("amber",), images=1)
     done = cli("train", "my pictures", code=3)
     assert "my pictures is a folder, not a recipe" in done.stderr
-    assert (
-        "guda recipes show folder > my.yaml && guda train my.yaml --set data.path='my pictures'"
-        in done.stderr
-    )
+    assert "try: guda init 'my pictures'" in done.stderr
 
 
 def test_gc_takes_dry_run_and_removes_nothing(cli: Cli, project: Path) -> None:
