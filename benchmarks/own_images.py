@@ -4,8 +4,8 @@
 
 Makes folders of 240 to 5,000 images in 2 to 50 groups out of the two archives (docs/data-formats.md says
 where they come from), runs the two commands in each with nothing else given, then scores training images, of
-which it is known whose they are. A line of the table as each is done; `--only NAME` chooses, `--work DIR` keeps
-what was made and goes on from it.
+which it is known whose they are. A line of the table as each is done; `--only NAME` chooses, `--work DIR`
+keeps what was made and goes on from it.
 """
 
 from __future__ import annotations

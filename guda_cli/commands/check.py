@@ -23,7 +23,7 @@ def check(
     group: GroupOption = None,
     images: Annotated[int, typer.Option("-n", "--images", min=2, help="Images drawn from each model.")] = 64,
 ) -> None:
-    """Show the checks of unlearned models, and how far they are from retrained ones.
+    """Show the checks of the full model and of unlearned ones, and how far these are from retrained ones.
 
     Where the store has the oracle's model without a group (`guda train --each-group --seeds 2,3`), images
     are drawn from it, from the unlearned and from the full model, and each is asked how well it explains the
@@ -70,6 +70,9 @@ def _show(
 ) -> None:
     from dataclasses import asdict
 
+    from guda_cli.workflow.project import training_check
+
+    trained = training_check.current(project)
     console, run = session.console, runs[0] if runs else None
     console.data(
         {
@@ -79,12 +82,15 @@ def _show(
             "unit": run.unit if run else None,
             "images": images,
             "oracle_seeds": list(run.seeds) if run else [],
+            "training_check": trained.to_dict() if trained else None,
             "models": [
                 {"group": what.name, "check": checked, "distances": asdict(found) if found else None}
                 for what, checked, found in entries
             ],
         }
     )
+    if trained:
+        console.out(trained.sentence)
     rows = [
         (what.short, (checked or {}).get("verdict"), *_cells(found), (checked or {}).get("why"))
         for what, checked, found in entries

@@ -20,6 +20,8 @@ from guda_cli.session import Options, Session, complete_group
 from guda_cli.store import CorruptBlob, LeaseBusy, MissingBlob, Store, StoreError, StoreFull, StoreMissing
 
 COMMANDS = [
+    "init",
+    "run",
     "train",
     "unlearn",
     "sample",
