@@ -50,6 +50,16 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
+def time_once(project: Project, device: str) -> None:
+    """Time a few steps where nothing is known yet of how long a plan takes."""
+    from guda_cli.workflow.project.plan import Planner
+
+    if Planner(project).rate is None:
+        from guda_cli.workflow.starting.speed import of_project
+
+        of_project(project, device)
+
+
 def show_plan(session: Session, steps: Sequence[Step], title: str) -> None:
     """Print a plan as a table and as a `guda.plan/1` document."""
     console = session.console

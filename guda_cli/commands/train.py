@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guda_cli.commands.common import join_launch, parse_seeds, say_done, show_plan
+from guda_cli.commands.common import join_launch, parse_seeds, say_done, show_plan, time_once
 from guda_cli.errors import CheckError, UsageError
 from guda_cli.outfile import check as check_out
 from guda_cli.outfile import write
@@ -132,6 +132,9 @@ def train(
     project = Project(found, session.open_store(), session.console, wait=session.options.wait)
     fresh = bool(recipe or session.options.recipe) or session.current() is None
     if session.options.dry_run:
+        if not source and not session.store_path.exists():
+            _ = project.data  # into the folder that ends with this run: their number is what a plan needs
+        time_once(project, session.options.device)
         steps = requested.training_plan(
             project, without or [], each=each_group, null=null, seeds=chosen, source=source, subsets=drawn
         )

@@ -17,7 +17,7 @@ from guda_cli.settings import lookup
 from guda_cli.store import Store
 from guda_cli.workflow.starting.proposal import FLOOR, Speed, propose, remarks
 from guda_cli.workflow.starting.written import text_of
-from tests.workflow.fixtures import Cli, draw
+from tests.workflow.fixtures import RECIPE, Cli, draw
 
 Documents = Callable[[str], list[dict[str, Any]]]
 QUICK = Speed(1e-6, 1e-6)
@@ -198,3 +198,12 @@ def test_a_training_that_draws_noise_is_called_so(cli: Cli, here: Path) -> None:
     assert "check of the full model" in done.stderr
     assert np.asarray(Image.open(here / "s.png")).size
     assert "check " in cli("status").stdout
+
+
+def test_a_dry_run_before_anything_was_trained_says_how_long(cli: Cli, here: Path) -> None:
+    (here / "tiny.yaml").write_text(RECIPE.replace("path: images", "path: art"))
+    plan = cli("train", "tiny.yaml", "--each-group", "--dry-run", "--json").document
+    models = [step for step in plan["steps"] if "without" in step["what"]]
+    assert len(models) == 3
+    assert all(step["seconds"] > 0 for step in models)
+    assert sorted(path.name for path in here.iterdir()) == ["art", "tiny.yaml"]

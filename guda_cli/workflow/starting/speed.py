@@ -20,6 +20,7 @@ from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.starting.proposal import Speed
 
 STEPS, ROWS, TIMES = 4, 64, 2
+UNKNOWN = tuple(str(i) for i in range(10))  # classes of a network whose data have not been read
 
 
 def measure(recipe: Recipe, compute: Compute, groups: Iterable[str] = ()) -> Speed:
@@ -56,7 +57,8 @@ def of_project(project: Project, device: str) -> Speed | None:
     known = project.store.get_document(SPEED) or {}
     if known.get("of") == _timed(recipe, compute):
         return Speed(known["training"], known["scoring"])
-    found = measure(recipe, compute, project.data.counts if recipe.model.class_conditional else ())
+    data = project.known_data() if recipe.model.class_conditional else None
+    found = measure(recipe, compute, data.counts if data else UNKNOWN)
     remember(project.store, recipe, compute, found)
     return found
 
