@@ -78,43 +78,48 @@ def measured(name: str) -> dict[str, tuple[float, float]]:
     return found
 
 
+def text(x: float, y: float, words: str, anchor: str = "start", more: str = "") -> str:
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" {more}>{words}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
+    return f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{colour}"/>'
+
+
+def dot(x: float, y: float, colour: str) -> str:
+    return f'<circle cx="{x:g}" cy="{y:g}" r="5" fill="{colour}"/>'
+
+
 def plot() -> str:
     """Methods below each other, a dot a data set."""
-    step, left, width, top = 30, 230, 560, 62
-    height = top + step * len(SHOWN) + 56
-    x = lambda value: left + max(0.0, min(1.0, value)) * width  # noqa: E731
+    step, left, width, top = 30, 240, 550, 62
+    bottom = top + step * len(SHOWN) + 4
     colours = {"digits": "#1f5fa8", "fashion-mnist": "#c4611a"}
-    parts = [
-        '<text x="16" y="24" font-size="16" font-weight="600">How well scores go with what retraining says'
-        "</text>"
-    ]
+    grey = 'fill="#555"'
+
+    def at(value: float) -> float:
+        return left + max(0.0, min(1.0, value)) * width
+
+    title = "How well scores go with what retraining says"
+    parts = [text(16, 24, title, more='font-size="16" font-weight="600"')]
     for i, (name, title) in enumerate(SETS.items()):
-        at = left + i * 130
-        parts += [f'<circle cx="{at}" cy="44" r="5" fill="{colours[name]}"/>',
-                  f'<text x="{at + 12}" y="49">{title}</text>']  # fmt: skip
+        parts += [dot(left + i * 130, 44, colours[name]), text(left + 12 + i * 130, 49, title)]
     for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-        parts += [f'<line x1="{x(tick)}" x2="{x(tick)}" y1="{top}" y2="{height - 52}" stroke="#ddd"/>',
-                  f'<text x="{x(tick)}" y="{height - 34}" text-anchor="middle" fill="#555">{tick:g}</text>']  # fmt: skip
-    parts.append(
-        f'<text x="{x(0.5)}" y="{height - 10}" text-anchor="middle" fill="#555">correlation with the mean of two '
-        "retrainings, corrected for their noise; 95 % intervals</text>"
-    )
+        parts.append(line(at(tick), top, at(tick), bottom, "#ddd"))
+        parts.append(text(at(tick), bottom + 18, f"{tick:g}", "middle", grey))
+    caption = "correlation with the mean of two retrainings, corrected for their noise; 95 % intervals"
+    parts.append(text(at(0.5), bottom + 42, caption, "middle", grey))
     values = {name: measured(name) for name in SETS}
     for row, (method, title) in enumerate(SHOWN.items()):
         y = top + step * (row + 0.5)
-        bold = ' font-weight="700"' if title == "guda" else ""
-        parts.append(f'<text x="{left - 14}" y="{y + 5}" text-anchor="end"{bold}>{title}</text>')
+        parts.append(text(left - 14, y + 5, title, "end", 'font-weight="700"' if title == "guda" else ""))
         for i, name in enumerate(SETS):
-            if method not in values[name]:
-                continue
             value, half = values[name][method]
-            at = y - 4 + 8 * i
-            parts += [
-                f'<line x1="{x(value - half)}" x2="{x(value + half)}" y1="{at}" y2="{at}" stroke="{colours[name]}"/>',
-                f'<circle cx="{x(value)}" cy="{at}" r="5" fill="{colours[name]}"/>',
-            ]
+            height = y - 4 + 8 * i
+            parts.append(line(at(value - half), height, at(value + half), height, colours[name]))
+            parts.append(dot(at(value), height, colours[name]))
     style = "font-family: system-ui, sans-serif; font-size: 14px; background: #fff"
-    return f'<svg width="840" height="{height}" style="{style}">{"".join(parts)}</svg>'
+    return f'<svg width="840" height="{bottom + 56}" style="{style}">{"".join(parts)}</svg>'
 
 
 if __name__ == "__main__":
