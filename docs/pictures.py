@@ -2,8 +2,8 @@
 
     guda run && python docs/pictures.py        writes docs/pictures/*.png
 
-Needs a Chromium and `playwright`. A card and a row of the gallery are cut out of the page that `guda report` writes;
-the plot is of the columns `corr:true` of the results.
+Needs a Chromium and `playwright`. A card and a row of the gallery are cut out of the page that `guda report`
+writes; the plot is of the columns `corr:true` of the results.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ LARGEST = 300_000  # bytes of a picture
 
 
 def main() -> None:
+    """All pictures."""
     OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         report = Path(folder) / "report.html"
@@ -79,14 +80,17 @@ def measured(name: str) -> dict[str, tuple[float, float]]:
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", more: str = "") -> str:
+    """A piece of the drawing."""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" {more}>{words}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
+    """A piece of the drawing."""
     return f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{colour}"/>'
 
 
 def dot(x: float, y: float, colour: str) -> str:
+    """A piece of the drawing."""
     return f'<circle cx="{x:g}" cy="{y:g}" r="5" fill="{colour}"/>'
 
 
