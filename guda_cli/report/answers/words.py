@@ -12,9 +12,11 @@ from guda_cli.report.answers.content import (
     Change,
     Check,
     CostRow,
+    Maps,
     QueryResult,
     Regeneration,
     ReportModel,
+    Training,
 )
 from guda_cli.report.pieces.text import flatten, number, printable, significant
 
@@ -56,12 +58,15 @@ def score_name(counterfactual: bool) -> str:
 
 def caption(query: QueryResult) -> str:
     """The query's name, and the class or the prompts it was scored with where there are some."""
+    told = condition(query)
+    return f"{query.name} ({told})" if told else query.name
+
+
+def condition(query: QueryResult) -> str:
+    """The class or the prompts that the image was scored with, or nothing."""
     if query.condition is not None:
-        return f"{query.name} (class {query.condition})"
-    if not query.prompts:
-        return query.name
-    told = "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
-    return f"{query.name} ({told})"
+        return f"class {query.condition}"
+    return "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
 
 
 def query_answer(query: QueryResult) -> str:
@@ -190,6 +195,24 @@ def retraining_line(report: ReportModel) -> str:
         f"retrained without {known['groups']} groups: {known['slope']:.2f} times the score and "
         f"{significant(known['shift'], sign=True)}, give or take what such models differ by. Each group in "
         "turn was left out to find how far off that is."
+    )
+
+
+def training_line(training: Training) -> str:
+    """What the training images beside the answers are."""
+    of = "the named group" if training.groups == 1 else f"each of the first {training.groups} named groups"
+    return (
+        f"Training images: the {training.each} of {of} that are nearest to the image by their pixels. They "
+        "show what the group looks like; the scores were found without comparing pictures."
+    )
+
+
+def maps_line(maps: Maps) -> str:
+    """How to read the maps of the first images."""
+    images = "first image" if len(maps.of) == 1 else f"first {len(maps.of):,} images"
+    return (
+        f"Maps of the {images}: red where the model explains the image worse without the group, blue where "
+        "better. The maps of one image share a colour scale."
     )
 
 

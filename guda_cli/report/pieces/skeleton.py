@@ -1,14 +1,17 @@
-"""The frame of a report page: one self-contained HTML document, no script, nothing loaded from anywhere."""
+"""The frame of a report page: one self-contained HTML document with its own script, nothing loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from guda_cli.report.pieces.control_css import CONTROL_CSS
 from guda_cli.report.pieces.css import style_sheet
 from guda_cli.report.pieces.markup import Column, esc, scrolling, table
+from guda_cli.report.pieces.script import policy, script
 from guda_cli.report.pieces.text import flatten
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+ROWS = 20
+"""Of a long table, how many rows show unasked."""
 
 
 def document(title: str, head: str, sections: Sequence[tuple[str, str, str]], *, css: str = "") -> str:
@@ -18,13 +21,15 @@ def document(title: str, head: str, sections: Sequence[tuple[str, str, str]], *,
     body = "".join(
         f'<section id="{key}"><h2>{esc(name)}</h2>{content}</section>' for key, name, content in shown
     )
+    style = style_sheet() + CONTROL_CSS + css
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">'
         '<meta name="generator" content="guda">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{esc(title)}</title><style>{style_sheet()}{css}</style></head>"
-        f'<body><main>{head}<nav aria-label="Sections">{links}</nav>{body}</main></body></html>\n'
+        f"<title>{esc(title)}</title><style>{style}</style></head>"
+        f'<body><main>{head}<nav aria-label="Sections">{links}</nav>{body}</main>'
+        f"<script>{script()}</script></body></html>\n"
     )
 
 
@@ -42,9 +47,22 @@ def warnings_note(warnings: Sequence[str]) -> str:
     return f'<div class="note" role="note"><strong>Warnings</strong><ul>{items}</ul></div>'
 
 
-def details(summary: str, content: str, *, opened: bool = False) -> str:
+def details(summary: str, content: str, *, opened: bool = False, css: str = "") -> str:
     """Content behind a line that opens it."""
-    return f"<details{' open' if opened else ''}><summary>{esc(summary)}</summary>{content}</details>"
+    kind = f' class="{css}"' if css else ""
+    return f"<details{kind}{' open' if opened else ''}><summary>{esc(summary)}</summary>{content}</details>"
+
+
+def folded_table(
+    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, keep: int = 0, css: str = ""
+) -> str:
+    """A table to sort, its rows beyond the first `ROWS` in a fold; the first ``keep`` always show."""
+    first = max(ROWS, keep)
+    head, rest = rows[:first], rows[first:]
+    shown = table(caption, columns, head, css=css, sort=True, keep=keep)
+    if rest:
+        shown += details(f"The other {len(rest):,}", table(f"{caption}: the others", columns, rest, css=css))
+    return f'<div class="fold">{shown}</div>'
 
 
 def pairs(values: Mapping[str, object], label: str) -> str:
