@@ -20,16 +20,27 @@ from guda_cli.report.answers import page
 from guda_cli.report.answers.content import Check, GroupScore, QueryResult, ReportModel, summarise
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Until the browser has drawn what was asked for: the frame after the next begins when this one is done.
-DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
+# Does one thing, and says after how many milliseconds it was drawn: the frame after the next begins then.
+TIMED = """([kind, where, value]) => new Promise((done) => {
+  const found = document.querySelector(where);
+  const started = performance.now();
+  const frame = (next) => requestAnimationFrame(next);
+  if (kind === "click") found.click();
+  else if (kind === "set") {
+    found.value = value;
+    found.dispatchEvent(new Event("input"));
+  }
+  frame(() => frame(() => done(performance.now() - started)));
+})"""
+LOADED = "() => performance.getEntriesByType('navigation')[0].loadEventEnd"
 STEPS = {
-    "search": ("input", "[name=q]", "00123"),
-    "search nothing": ("input", "[name=q]", ""),
-    "sort by z": ("select", "[name=sort]", "z-"),
-    "filter by group": ("select", "[name=group]", "group-007"),
-    "all groups again": ("select", "[name=group]", ""),
+    "search": ("set", "[name=q]", "00123"),
+    "search nothing": ("set", "[name=q]", ""),
+    "sort by z": ("set", "[name=sort]", "z-"),
+    "filter by group": ("set", "[name=group]", "group-007"),
+    "all groups again": ("set", "[name=group]", ""),
     "unfold the images": ("click", "details.others > summary", ""),
-    "search in the unfolded": ("input", "[name=q]", "0012"),
+    "search in the unfolded": ("set", "[name=q]", "0012"),
     "sort a matrix of 20": ("click", "#matrix .heat thead button", ""),
     "unfold the matrix of all": ("click", "#matrix summary", ""),
     "sort the matrix of all": ("click", "#matrix details thead button", ""),
@@ -85,21 +96,10 @@ def measured(file: Path) -> Iterator[tuple[str, float]]:
     with sync_playwright() as tools, tools.chromium.launch(executable_path=browser) as chromium:
         tab = chromium.new_page(viewport={"width": 1200, "height": 900})
         tab.set_default_timeout(300_000)
-        started = time.perf_counter()
         tab.goto(file.as_uri())
-        tab.evaluate(DRAWN)
-        yield "load", 1000 * (time.perf_counter() - started)
-        for name, (kind, where, value) in STEPS.items():
-            found = tab.locator(where).first
-            started = time.perf_counter()
-            if kind == "input":
-                found.fill(value)
-            elif kind == "select":
-                found.select_option(value)
-            else:
-                found.evaluate("(one) => one.click()")
-            tab.evaluate(DRAWN)
-            yield name, 1000 * (time.perf_counter() - started)
+        yield "load", tab.evaluate(LOADED)
+        for name, step in STEPS.items():
+            yield name, tab.evaluate(TIMED, list(step))
 
 
 def main() -> None:

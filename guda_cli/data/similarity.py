@@ -27,6 +27,16 @@ def nearest_groups(queries: Pixels, ds: Dataset, *, neighbours: int = 5, block: 
     return found
 
 
+def nearest_members(queries: Pixels, ds: Dataset, group: str, count: int) -> npt.NDArray[np.int64]:
+    """Indices [Q, at most `count`] of the images of `group` nearest to each query, nearest first.
+
+    Distance and ties as in `nearest_groups`.
+    """
+    rows = np.flatnonzero(ds.members(group))
+    found: npt.NDArray[np.int64] = rows[_nearest(queries, ds.images[rows], min(count, len(rows)))]
+    return found
+
+
 def _nearest(queries: Pixels, images: Pixels, k: int) -> npt.NDArray[np.int64]:
     """Indices [Q, k] of the nearest images, nearest first; equal distances in order of index."""
     n = len(images)

@@ -95,7 +95,7 @@ def _condition(query: QueryResult) -> str:
     if len(told) <= _LONGEST:
         return f'<p class="small" data-text>{esc(told)}</p>' if told else ""
     whole = f'<p class="small" data-text>{esc(told)}</p>'
-    return details(told[: _LONGEST - 40].rstrip() + "…", whole, css="told")
+    return details(f"{told[: _LONGEST - 40].rsplit(' ', 1)[0]} …", whole, css="told")
 
 
 def _instances(instances: Sequence[InstanceScore]) -> str:

@@ -83,6 +83,7 @@ def _matrix(
 ) -> str:
     turned = len(groups) > _TURNED or sum(map(len, groups)) > 90
     css = "heat" + (" turned" if turned else "") + (" dense" if len(groups) > _DENSE else "")
+    css += " even" if len(groups) > _WIDEST else ""  # of 90,000 cells, no browser measures each in no time
     heads = "".join(
         f'<th scope="col" class="num" title="{esc(g)}"><span>{esc(shorten(g, 22))}</span></th>'
         for g in groups

@@ -200,10 +200,10 @@ def retraining_line(report: ReportModel) -> str:
 
 def training_line(training: Training) -> str:
     """What the training images beside the answers are."""
-    of = "the named group" if training.groups == 1 else f"each of the first {training.groups} named groups"
     return (
-        f"Training images: the {training.each} of {of} that are nearest to the image by their pixels. They "
-        "show what the group looks like; the scores were found without comparing pictures."
+        f"Training images: of each named group (the first {training.groups} at most) the {training.each} "
+        "that are nearest to the image by their pixels. They show what the group looks like; nearness has no "
+        "part in the scores."
     )
 
 

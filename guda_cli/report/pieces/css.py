@@ -92,7 +92,7 @@ nav a{margin-right:1.1rem;white-space:nowrap}
 .note ul{margin:.2rem 0;padding-left:1.2rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:.9rem;align-items:start}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;min-width:0}
-.card{content-visibility:auto;contain-intrinsic-size:auto 300px}
+.others .card{content-visibility:auto;contain-intrinsic-size:auto 300px}
 .intro{margin-bottom:1.1rem}
 .intro .small{max-width:100ch}
 .told summary{font-weight:400;font-size:.88rem}
@@ -150,12 +150,16 @@ svg.bar .zero{stroke:var(--muted);stroke-width:1}
 svg.bar .error{stroke:var(--ink);stroke-width:1.5;fill:none}
 .heat td{text-align:right;white-space:nowrap;font-size:.85rem;padding:.3rem .45rem}
 .heat th{font-size:.82rem;white-space:nowrap}
-.heat tbody tr>*{border:1px solid var(--card)}
+.heat{border-collapse:separate;border-spacing:1px}
+.heat tbody tr+tr>*{border:0}
 .heat thead th{text-align:right;max-width:9rem;overflow:hidden;text-overflow:ellipsis}
 .heat tbody th{position:sticky;left:0;background:var(--card);max-width:16rem;
 overflow:hidden;text-overflow:ellipsis}
 .heat .own{outline:2px solid var(--ink);outline-offset:-2px}
 .dense th,.dense td{font-size:.68rem;padding:.12rem .2rem}
+.even{table-layout:fixed;width:1px}
+.even thead th{width:3rem}
+.even thead td{width:12rem}
 .turned thead th{vertical-align:bottom;max-width:none}
 .turned thead th span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:12rem;overflow:hidden;
 text-overflow:ellipsis}
@@ -172,9 +176,11 @@ overflow-x:auto;white-space:pre-wrap}
 .bars,.bars thead,.bars tbody{display:block}.bars tr{display:grid;grid-template-columns:1fr auto 3.2rem}
 .wide tr{grid-template-columns:1fr auto}
 .bars td:nth-child(2){grid-column:1/-1;grid-row:2;padding-bottom:.5rem}
-.bars thead th:nth-child(2){display:none}}
+.bars thead th:nth-child(2){display:none}.bars thead th{border:0}
+.bars thead tr{border-bottom:1px solid var(--line)}
+.bars .c-group,.bars .c-value,.bars .c-z{width:auto}}
 @media print{body{font-size:10pt;background:#fff}main{max-width:none;padding:0}nav{display:none}
-.card,tr{break-inside:avoid}.card{content-visibility:visible}
+.card,tr{break-inside:avoid}.others .card{content-visibility:visible}
 h2{break-after:avoid}.cards{grid-template-columns:1fr 1fr}
 .scroll{overflow:visible;border:0;padding:0}
 .dense th,.dense td{font-size:4.5pt;padding:1px}tfoot{display:table-row-group}

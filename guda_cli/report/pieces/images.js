@@ -43,25 +43,42 @@
   }
 
   // A sort is a number's name and its direction, such as "z-": the highest first. Unknown numbers come last.
-  function sorted(found) {
+  function sorted() {
     const [, name, sign] = /^(\w*)([+-]?)$/.exec(field.sort.value);
-    if (!name) return found;
-    const known = found.filter((one) => one[name] !== null);
+    if (!name) return cards;
+    const known = cards.filter((one) => one[name] !== null);
     known.sort((a, b) => (sign === "-" ? b[name] - a[name] : a[name] - b[name]) || a.order - b.order);
-    return [...known, ...found.filter((one) => one[name] === null)];
+    return [...known, ...cards.filter((one) => one[name] === null)];
+  }
+
+  const home = fold ? fold.querySelector(".cards") : open;
+  let ordered = cards;
+  let opened = fold ? cards.slice(0, first) : [];
+
+  // Moving thousands of cards takes long: a filter moves those that come into the open, and those that leave it.
+  function goHome(one) {
+    const after = ordered.slice(ordered.indexOf(one) + 1);
+    home.insertBefore(one.card, after.find((other) => other.card.parentNode === home)?.card ?? null);
+  }
+
+  function sort() {
+    ordered = sorted();
+    home.append(...ordered.map((one) => one.card));
+    opened = [];
   }
 
   function show() {
-    const found = sorted(cards.filter(matches));
+    const found = ordered.filter(matches);
     const chosen = new Set(found);
-    for (const one of cards) one.card.hidden = !chosen.has(one);
-    const all = [...found, ...cards.filter((one) => !chosen.has(one))].map((one) => one.card);
-    open.replaceChildren(...all.slice(0, first));
+    for (const one of cards) if (one.card.hidden === chosen.has(one)) one.card.hidden = !one.card.hidden;
     if (fold) {
-      fold.querySelector(".cards").replaceChildren(...all.slice(first));
-      const others = Math.max(found.length - first, 0);
-      fold.hidden = !others;
-      fold.querySelector("summary").textContent = `The other ${others.toLocaleString("en")} images`;
+      const head = found.slice(0, first);
+      for (const one of opened) if (!head.includes(one)) goHome(one);
+      open.append(...head.map((one) => one.card));
+      opened = head;
+      const others = (found.length - head.length).toLocaleString("en");
+      fold.hidden = others === "0";
+      fold.querySelector("summary").textContent = `The other ${others} images`;
     }
     const counts = [found.length, cards.length].map((n) => n.toLocaleString("en"));
     count.textContent = `${counts[0]} of ${counts[1]} images`;
@@ -82,10 +99,12 @@
       one.value = view.get(one.name) ?? usual[one.name];
       if (one.selectedIndex === -1) one.value = usual[one.name]; // of another report
     }
+    sort();
     show();
   }
 
-  function changed() {
+  function changed(event) {
+    if (event.target === field.sort) sort();
     show();
     remember();
   }
@@ -93,11 +112,13 @@
   for (const one of fields) one.addEventListener("input", changed);
   controls.querySelector("button").addEventListener("click", () => {
     for (const one of fields) one.value = usual[one.name];
-    changed();
+    sort();
+    show();
+    remember();
     field.q.focus();
   });
   addEventListener("hashchange", recall);
   controls.hidden = false;
   show();
-  recall();
+  if (location.hash.includes("=")) recall();
 })();
