@@ -52,7 +52,7 @@ def test_every_value_with_its_interval_is_there() -> None:
 def test_rows_of_the_tables() -> None:
     tables = [
         t
-        for t in re.findall(r"<table class=\"agreement\">.*?</table>", render_html(report()))
+        for t in re.findall(r"<table class=\"agreement\" data-sort>.*?</table>", render_html(report()))
         if "tfoot" in t
     ]
     assert len(tables) == 2

@@ -66,7 +66,7 @@ def matrix_section(report: ReportModel) -> str:
     if len(report.groups) <= _WIDEST:
         return f"<p>{esc(intro)}</p>{whole}"
     most = _commonest(report)
-    intro += f" Shown are the {len(most)} groups that most of the images look like."
+    intro += f" Shown are the {len(most)} groups that the most images look like."
     part = _matrix(report, most, [group for group in report.groups if group in most], limit, scale)
     return f"<p>{esc(intro)}</p>{part}{details(f'All {len(report.groups):,} groups', whole)}"
 

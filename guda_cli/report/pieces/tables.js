@@ -4,10 +4,15 @@
   "use strict";
   const compare = new Intl.Collator("en", { numeric: true }).compare;
 
+  const SIZES = { k: 1e3, M: 1e6, G: 1e9, T: 1e12 };
+
+  // A cell begins with its value, such as "−1,234 ± 5", "12.3 k" or "×24"; what stands below it is another node.
   function value(row, column, numeric) {
-    const text = row.cells[column].textContent.trim();
-    const number = parseFloat(text.replaceAll("−", "-").replaceAll(",", ""));
-    return numeric ? number : text;
+    const text = row.cells[column].firstChild?.textContent.trim() ?? "";
+    if (!numeric) return text;
+    const plain = text.replaceAll("−", "-").replaceAll(",", "");
+    const [, number, size] = /^[×±]?([+-]?\d[\d.]*(?:e[+-]?\d+)?)(?: ([kMGT])\b)?/.exec(plain) ?? [];
+    return parseFloat(number) * (SIZES[size] ?? 1);
   }
 
   // Numbers that are none come last, whatever the direction.
@@ -54,6 +59,7 @@
     const heads = [...table.tHead.rows[0].cells].filter((cell) => cell.textContent.trim());
     for (const head of heads) {
       const button = document.createElement("button");
+      button.title = "Sort by this column";
       button.append(...head.childNodes);
       head.append(button);
       button.addEventListener("click", () => {
