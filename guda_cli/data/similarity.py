@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,12 +29,14 @@ def nearest_groups(queries: Pixels, ds: Dataset, *, neighbours: int = 5, block: 
     return found
 
 
-def nearest_members(queries: Pixels, ds: Dataset, group: str, count: int) -> npt.NDArray[np.int64]:
-    """Indices [Q, at most `count`] of the images of `group` nearest to each query, nearest first.
+def nearest_members(
+    queries: Pixels, ds: Dataset, groups: Collection[str], count: int
+) -> npt.NDArray[np.int64]:
+    """Indices [Q, at most `count`] of the images of any of `groups` nearest to each query, nearest first.
 
     Distance and ties as in `nearest_groups`.
     """
-    rows = np.flatnonzero(ds.members(group))
+    rows = np.flatnonzero(np.any([ds.members(group) for group in groups], axis=0))
     found: npt.NDArray[np.int64] = rows[_nearest(queries, ds.images[rows], min(count, len(rows)))]
     return found
 

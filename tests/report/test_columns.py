@@ -172,7 +172,8 @@ class TestAColumnAddedToTheList:
     def test_page(self) -> None:
         said = Page(page.render(report((answered(4.0, 1.0), answered(2.0, 1.0))))).words
         assert said.count("of the highest") == 2
-        assert [text.strip() for text in said if text.strip() in {"25%", "50%", "100%"}] == ["100%", "25%", "100%", "50%"]
+        shares = [text.strip() for text in said if text.strip() in {"25%", "50%", "100%"}]
+        assert shares == ["100%", "25%", "100%", "50%"]
 
     def test_it_is_left_out_where_it_has_nothing_to_show(self) -> None:
         below = answered(-1.0, -4.0)

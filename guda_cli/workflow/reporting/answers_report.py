@@ -134,7 +134,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         ranked=ranking.words,
         retraining=asdict(line) if line else None,
         regeneration=_regeneration(project, found, queries, found_answers, shown.regeneration),
-        training=training_images.build(project, queries, found_answers, shown.training),
+        training=training_images.build(project, groups, queries, found_answers, shown.training),
         maps=build_maps(project, found, reading, queries, found_answers, shown.maps) if shown.maps else None,
         **summarise(found_answers, names)._asdict(),
     )

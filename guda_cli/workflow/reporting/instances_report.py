@@ -68,7 +68,7 @@ def build(
         counterfactual=False,
         sentence=chosen.row.sentence,
         regeneration=_regeneration(project, ordered, answers, redraw),
-        training=training_images.build(project, ordered, answers, training),
+        training=training_images.build(project, run.removals, ordered, answers, training),
         **summarise(answers, groups)._asdict(),
     )
 

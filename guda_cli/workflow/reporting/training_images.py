@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from guda_cli.data.queries import Query
 from guda_cli.data.similarity import nearest_members
 from guda_cli.report.answers.content import GroupImages, QueryResult, Training
+from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring.looks import comparable
 
@@ -16,10 +17,15 @@ GROUPS = 3
 
 
 def build(
-    project: Project, queries: Sequence[Query], answers: Sequence[QueryResult], each: int
+    project: Project,
+    removals: Iterable[Removal],
+    queries: Sequence[Query],
+    answers: Sequence[QueryResult],
+    each: int,
 ) -> Training | None:
     """Of each named group the `each` images nearest to the image, none for 0.
 
+    `removals` are the groups of the answers, some of which may be several of the data's groups together.
     `answers` belong to `queries`, in order.
     """
     if not each:
@@ -29,12 +35,13 @@ def build(
     for query in queries:
         for group in wanted[query.digest]:
             by_group[group].append(query)
+    parts = {what.name: what.groups for what in removals}
     data = project.dataset() if by_group else None
     found: dict[tuple[str, str], GroupImages] = {}
     for group, users in by_group.items():
         assert data is not None
         pixels, compared = comparable(project, users)
-        rows = nearest_members(pixels, compared, group, each)
+        rows = nearest_members(pixels, compared, parts[group], each)
         for query, near in zip(users, rows.tolist(), strict=True):
             images = tuple((data.names[i], data.images[i]) for i in near)
             found[query.digest, group] = GroupImages(group, images)
