@@ -99,10 +99,10 @@ def test_sorting_puts_what_is_unknown_last(show: Open) -> None:
     tab = show(html(some()))
     by = choice(tab, "Sort by")
     for option, names in {
-        "z of the first group, highest first": "a-two b-one strange told c-ten",
-        "z of the first group, lowest first": "told strange b-one a-two c-ten",
-        "score of the first group, highest first": "a-two b-one strange c-ten told",
-        "error of the first group, highest first": "b-one a-two c-ten strange told",  # all alike: as listed
+        "highest z first": "a-two b-one strange told c-ten",
+        "lowest z first": "told strange b-one a-two c-ten",
+        "highest score first": "a-two b-one strange c-ten told",
+        "highest error first": "b-one a-two c-ten strange told",  # all alike: as listed
         "name": "b-one a-two c-ten strange told",  # as the report has them
     }.items():
         by.select_option(option)

@@ -58,6 +58,8 @@ def test_a_phone_needs_no_scrolling_sideways(show: Open, make, scheme: str) -> N
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     for bar in tab.locator(".card .bars svg").all()[:3]:
         assert bar.bounding_box()["width"] > 200
+    for caption in tab.locator("caption:not(.sr):visible").all():
+        assert caption.bounding_box()["width"] > 100
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -30,7 +30,10 @@ def verdict(query: QueryResult) -> str:
 
 
 def controls(queries: Sequence[QueryResult]) -> str:
-    """Search, filters, sort and count; nothing for a few images."""
+    """Search, filters, sort and count; nothing for a few images.
+
+    The numbers are those of each image's first group.
+    """
     if len(queries) < _FEWEST:
         return ""
     counts = Counter(verdict(query) for query in queries)
@@ -39,8 +42,7 @@ def controls(queries: Sequence[QueryResult]) -> str:
     known = [name for name in _SORTS if any(getattr(first, name) is not None for first in firsts)]
     sorts = {"": "name"}
     for name in known:
-        sorts[f"{name}-"] = f"{_SORTS[name]} of the first group, highest first"
-        sorts[f"{name}+"] = f"{_SORTS[name]} of the first group, lowest first"
+        sorts |= {f"{name}-": f"highest {_SORTS[name]} first", f"{name}+": f"lowest {_SORTS[name]} first"}
     return (
         '<div class="controls" role="search" aria-label="Images" hidden>'
         '<label class="search">Search<input type="search" name="q" placeholder="name, prompt or group" '

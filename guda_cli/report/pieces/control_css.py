@@ -5,7 +5,7 @@ from __future__ import annotations
 CONTROL_CSS = """
 [hidden]{display:none!important}
 button,input,select{font:inherit;font-size:.92rem;color:var(--ink);background:var(--card);
-border:1px solid var(--edge);border-radius:6px;padding:.3rem .55rem}
+border:1px solid var(--edge);border-radius:6px;padding:.3rem .55rem;min-height:2.15rem}
 button{cursor:pointer}
 button:disabled,select:disabled{opacity:.5;cursor:default}
 :focus-visible{outline:2px solid var(--neg);outline-offset:2px}
@@ -16,7 +16,7 @@ background:var(--page)}
 .controls .search{flex:1 1 12rem}
 .controls output{flex:1 0 100%;font-size:.92rem;color:var(--muted)}
 .others>summary,.fold>button{margin:.9rem 0}
-thead button{border:0;padding:0;background:none;font:inherit;color:inherit;text-align:inherit}
+thead button{border:0;padding:0;min-height:0;background:none;font:inherit;color:inherit;text-align:inherit}
 thead button:hover{text-decoration:underline}
 [aria-sort] button::after{content:" \\25B2"}
 [aria-sort=descending] button::after{content:" \\25BC"}
@@ -33,6 +33,6 @@ dialog div button:last-child{margin-left:auto}
 @media screen and (min-width:900px){.controls{position:sticky;top:0;z-index:2}}
 @media (max-width:560px){.controls label{flex:1 1 40%}
 .controls .search{flex:1 1 100%}.controls select{max-width:100%}}
-@media print{.controls label,.controls button,.fold>button{display:none}
+@media print{.controls label,.controls button,.fold>button{display:none}.controls{background:none}
 thead button::after{content:none!important}}
 """

@@ -69,7 +69,7 @@ _VARIABLES_DARK = (
 _BASE = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+body{margin:0;background:var(--page);color:var(--ink);font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",Arial,sans-serif;overflow-wrap:anywhere}
 main{max-width:1120px;margin:0 auto;padding:1.5rem 1rem 4rem}
 h1{font-size:1.1rem;font-weight:600;color:var(--muted);margin:0 0 .4rem}
@@ -173,13 +173,14 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:8px;paddin
 overflow-x:auto;white-space:pre-wrap}
 .sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @media (max-width:560px){.lead{font-size:1.2rem}th,td{padding:.25rem .4rem}.card{padding:.6rem}
-.bars,.bars thead,.bars tbody{display:block}.bars tr{display:grid;grid-template-columns:1fr auto 3.2rem}
+.bars,.bars caption:not(.sr),.bars thead,.bars tbody{display:block}
+.bars tr{display:grid;grid-template-columns:1fr auto 3.2rem}
 .wide tr{grid-template-columns:1fr auto}
 .bars td:nth-child(2){grid-column:1/-1;grid-row:2;padding-bottom:.5rem}
 .bars thead th:nth-child(2){display:none}.bars thead th{border:0}
 .bars thead tr{border-bottom:1px solid var(--line)}
 .bars .c-group,.bars .c-value,.bars .c-z{width:auto}}
-@media print{body{font-size:10pt;background:#fff}main{max-width:none;padding:0}nav{display:none}
+@media print{html{font-size:10pt}body{background:#fff}main{max-width:none;padding:0}nav{display:none}
 .card,tr{break-inside:avoid}.others .card{content-visibility:visible}
 h2{break-after:avoid}.cards{grid-template-columns:1fr 1fr}
 .scroll{overflow:visible;border:0;padding:0}
