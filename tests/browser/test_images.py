@@ -82,6 +82,16 @@ def test_a_group_filters_by_what_it_is_for_the_image(show: Open) -> None:
     assert shown(tab) == ["b-one.png", "c-ten.png"]
 
 
+def test_a_group_that_the_card_has_no_room_for_is_found(show: Open) -> None:
+    names = [f"g{i}" for i in range(15)]
+    entries = tuple(score(name, 20.0 - i, 3.0, True) for i, name in enumerate(names))
+    crowded = query("crowded.png", {}, scores=entries, answer=tuple(names))
+    tab = show(html([*some(), crowded]))
+    assert tab.locator(".card", has_text="crowded.png").locator("tbody tr").count() == 12
+    choice(tab, "Group").select_option("g14")
+    assert shown(tab) == ["crowded.png"]
+
+
 def test_verdicts_filter(show: Open) -> None:
     tab = show(html([*some(), image("open.png", 1.0, "cat", False)]))
     answer = choice(tab, "Answer")

@@ -126,6 +126,14 @@ def test_the_policy_allows_the_page_alone() -> None:
     assert not any("style" in attrs for _, attrs in Page(text).tags)
 
 
+def test_a_long_warning_is_behind_its_first_words() -> None:
+    long = "no model without " + ", ".join(f"group-{i}" for i in range(300))
+    text = pages.render(report(warnings=(long, "short")))
+    assert f'<li><details class="told"><summary>{long[:100]}' in text
+    assert f"<p>{long}</p>" in text
+    assert "<li>short</li>" in text
+
+
 def test_equal_reports_give_equal_pages() -> None:
     assert pages.render(report()) == pages.render(report())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from guda_cli.report.answers import columns, words
@@ -10,8 +11,8 @@ from guda_cli.report.answers.content import InstanceScore, QueryResult, ReportMo
 from guda_cli.report.answers.page_beside import maps_of, training_of
 from guda_cli.report.answers.page_controls import controls, verdict
 from guda_cli.report.pieces.markup import Column, bar, clipped, esc, span, table, thumbnail
-from guda_cli.report.pieces.skeleton import details
-from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, scale_for
+from guda_cli.report.pieces.skeleton import behind, details
+from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, printable, scale_for
 
 MOST = 12
 """Groups a card at most for standing out."""
@@ -67,7 +68,7 @@ def _card(report: ReportModel, query: QueryResult, top: int, side: int) -> str:
         _instances(query.instances),
     ]
     return (
-        f'<article class="card"{_data(query)}>'
+        f'<article class="card"{_data(query, top)}>'
         f"<header>{thumbnail(query.pixels, query.name, most=side, css='thumb')}"
         f"<div><h3 data-text>{clipped(query.name, 80)}</h3>"
         f'<p class="muted small"><code title="{esc(query.digest)}" data-text>{esc(query.digest[:12])}</code>'
@@ -76,13 +77,16 @@ def _card(report: ReportModel, query: QueryResult, top: int, side: int) -> str:
     )
 
 
-def _data(query: QueryResult) -> str:
+def _data(query: QueryResult, top: int) -> str:
     """What the page's script filters and sorts by, beside the text of the card."""
     first = query.scores[0] if query.scores else None
     values = {} if first is None else {"score": first.score, "z": first.z, "se": first.se}
     known = {name: finite(value) for name, value in values.items()}
     told = "".join(f' data-{name}="{value:.6g}"' for name, value in known.items() if value is not None)
-    return f' data-verdict="{verdict(query)}"{told}'
+    shown = {line.entry.group for line in chosen(query, top)}
+    more = [printable(e.group) for e in query.scores if e.stands_out and e.group not in shown]
+    also = f' data-also="{esc(json.dumps(more))}"' if more else ""
+    return f' data-verdict="{verdict(query)}"{told}{also}'
 
 
 def _muted(text: str) -> str:
@@ -92,10 +96,7 @@ def _muted(text: str) -> str:
 def _condition(query: QueryResult) -> str:
     """The class or the prompts; long ones behind their first words."""
     told = words.condition(query)
-    if len(told) <= _LONGEST:
-        return f'<p class="small" data-text>{esc(told)}</p>' if told else ""
-    whole = f'<p class="small" data-text>{esc(told)}</p>'
-    return details(f"{told[: _LONGEST - 40].rsplit(' ', 1)[0]} …", whole, css="told")
+    return f'<div class="small" data-text>{behind(told, _LONGEST)}</div>' if told else ""
 
 
 def _instances(instances: Sequence[InstanceScore]) -> str:

@@ -88,12 +88,15 @@ def _matrix(
         f'<th scope="col" class="num" title="{esc(g)}"><span>{esc(shorten(g, 22))}</span></th>'
         for g in groups
     )
-    body = "".join(_matrix_row(report, row, groups, limit, scale) for row in rows)
-    content = (
+    made = [_matrix_row(report, row, groups, limit, scale) for row in rows]
+    first, rest = (
         f'<table class="{css}" data-sort><caption class="sr">Mean score by look and group</caption>'
-        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody></table>"
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(part)}</tbody></table>"
+        for part in (made[:ROWS], made[ROWS:])
     )
-    return scrolling(content, "Groups against groups")
+    if len(made) > ROWS:
+        first = f'<div class="fold">{first}{details(f"The other {len(made) - ROWS:,}", rest)}</div>'
+    return scrolling(first, "Groups against groups")
 
 
 def _matrix_row(report: ReportModel, row: str, groups: Sequence[str], limit: float, scale: Scale) -> str:

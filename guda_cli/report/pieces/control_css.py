@@ -30,7 +30,8 @@ dialog figcaption{margin:.5rem 0;max-width:min(90vw,76vh)}
 dialog div{display:flex;gap:.5rem}
 dialog div button:last-child{margin-left:auto}
 @media screen{.folded .beyond{display:none}}
-@media screen and (min-width:900px){.controls{position:sticky;top:0;z-index:2}}
+@media screen and (min-width:900px){.controls{position:sticky;top:0;z-index:2}
+.cards img{scroll-margin-top:8rem}}
 @media (max-width:560px){.controls label{flex:1 1 40%}
 .controls .search{flex:1 1 100%}.controls select{max-width:100%}}
 @media print{.controls label,.controls button,.fold>button{display:none}.controls{background:none}

@@ -28,7 +28,7 @@
 
   const kind = (picture) => picture.classList[0];
   const alike = () => [...(shown.closest("section") ?? main).querySelectorAll("img")]
-    .filter((one) => kind(one) === kind(shown) && one.checkVisibility());
+    .filter((one) => kind(one) === kind(shown) && (one.checkVisibility?.() ?? true));
 
   function show(picture) {
     shown = picture;

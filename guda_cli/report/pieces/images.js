@@ -19,6 +19,7 @@
     const heads = [...card.querySelectorAll(".bars tbody th")];
     const ranked = heads.slice(0, 1).map(full);
     const named = heads.filter((head) => head.querySelector("strong")).map(full);
+    named.push(...JSON.parse(card.dataset.also ?? "[]")); // too many to show
     const told = [...card.querySelectorAll("[data-text]")].map(full);
     const { verdict, score, z, se } = card.dataset;
     return {

@@ -12,6 +12,7 @@ from guda_cli.report.pieces.text import flatten
 
 ROWS = 20
 """Of a long table, how many rows show unasked."""
+_LONGEST_WARNING = 400
 
 
 def document(title: str, head: str, sections: Sequence[tuple[str, str, str]], *, css: str = "") -> str:
@@ -43,7 +44,7 @@ def warnings_note(warnings: Sequence[str]) -> str:
     """The warnings in a box, or nothing."""
     if not warnings:
         return ""
-    items = "".join(f"<li>{esc(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{behind(warning, _LONGEST_WARNING)}</li>" for warning in warnings)
     return f'<div class="note" role="note"><strong>Warnings</strong><ul>{items}</ul></div>'
 
 
@@ -51,6 +52,13 @@ def details(summary: str, content: str, *, opened: bool = False, css: str = "") 
     """Content behind a line that opens it."""
     kind = f' class="{css}"' if css else ""
     return f"<details{kind}{' open' if opened else ''}><summary>{esc(summary)}</summary>{content}</details>"
+
+
+def behind(text: str, longest: int) -> str:
+    """The text, or where it is longer, all of it behind its first words."""
+    if len(text) <= longest:
+        return esc(text)
+    return details(f"{text[: longest * 2 // 3].rsplit(' ', 1)[0]} …", f"<p>{esc(text)}</p>", css="told")
 
 
 def folded_table(
