@@ -134,6 +134,13 @@ def test_a_long_warning_is_behind_its_first_words() -> None:
     assert "<li>short</li>" in text
 
 
+def test_script_and_style_are_the_same_in_every_encoding() -> None:
+    """A terminal that cannot write all characters has others for some, which their digests would not fit."""
+    text = pages.render(report())
+    assert script().isascii()
+    assert text.partition("<style>")[2].partition("</style>")[0].isascii()
+
+
 def test_equal_reports_give_equal_pages() -> None:
     assert pages.render(report()) == pages.render(report())
 

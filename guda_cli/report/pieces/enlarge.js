@@ -18,7 +18,7 @@
   const image = element("img", []);
   const caption = element("figcaption", []);
   const [back, on, close] = [
-    element("button", ["←"], "Previous picture"), element("button", ["→"], "Next picture"),
+    element("button", ["\u2190"], "Previous picture"), element("button", ["\u2192"], "Next picture"),
     element("button", ["Close"]),
   ];
   const bar = element("div", [back, on, close]);

@@ -6,12 +6,12 @@
 
   const SIZES = { k: 1e3, M: 1e6, G: 1e9, T: 1e12 };
 
-  // A cell begins with its value, such as "−1,234 ± 5", "12.3 k" or "×24"; what stands below it is another node.
+  // A cell begins with its value, such as "1,234 \u00b1 5" or "12.3 k"; what stands below it is another node.
   function value(row, column, numeric) {
     const text = row.cells[column].firstChild?.textContent.trim() ?? "";
     if (!numeric) return text;
-    const plain = text.replaceAll("−", "-").replaceAll(",", "");
-    const [, number, size] = /^[×±]?([+-]?\d[\d.]*(?:e[+-]?\d+)?)(?: ([kMGT])\b)?/.exec(plain) ?? [];
+    const plain = text.replaceAll("\u2212", "-").replaceAll(",", "");
+    const [, number, size] = /^\u00d7?([+-]?\d[\d.]*(?:e[+-]?\d+)?)(?: ([kMGT])\b)?/.exec(plain) ?? [];
     return parseFloat(number) * (SIZES[size] ?? 1);
   }
 
