@@ -61,12 +61,14 @@ def test_search_finds_names_prompts_groups_and_digests(show: Open) -> None:
         "abab": [*IMAGES, "strange.png", "told.png"],  # the digest
         "no such": [],
     }.items():
-        search.press_sequentially(text)
+        search.fill(text)
         assert shown(tab) == found
         assert count(tab) == f"{len(found)} of 5 images"
         tab.get_by_role("button", name="Clear").click()
     assert len(shown(tab)) == 5
     assert search.input_value() == ""
+    search.press_sequentially("two")
+    assert shown(tab) == ["a-two.png"]
 
 
 def test_a_group_filters_by_what_it_is_for_the_image(show: Open) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from guda_cli.report.answers import words
 from guda_cli.report.answers.content import Counterpart, GalleryRow, Pixels, ReportModel
-from guda_cli.report.pieces.markup import Column, esc, picture, scrolling, table
+from guda_cli.report.pieces.markup import Column, clipped, esc, picture, scrolling, table
+from guda_cli.report.pieces.skeleton import behind
 from guda_cli.report.pieces.text import Scale, number, scale_for, shorten
 
 GALLERY_CSS = """
@@ -68,9 +69,9 @@ def _row(row: GalleryRow) -> str:
         lines = ["the full model", esc(off)]
         cells.append(_cell(row.drawn, f"the full model's drawing for {row.image}", lines))
     cells += [_without(row, one, scale) for one in row.counterparts]
-    told = "" if row.condition is None else f" (“{row.condition}”)"
+    told = "" if row.condition is None else f'<div class="small">{behind(f"“{row.condition}”", 160)}</div>'
     return (
-        f'<article class="gallery-row"><h3>{esc(shorten(row.image, 80))}{esc(told)}</h3>{_remark(row)}'
+        f'<article class="gallery-row"><h3>{clipped(row.image, 80)}</h3>{told}{_remark(row)}'
         f'<ul class="pictures">{"".join(cells)}</ul></article>'
     )
 
