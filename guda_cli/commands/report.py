@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.reporting.answers_report import Shown
     from guda_cli.workflow.reporting.gallery import Request
+    from guda_cli.workflow.reporting.page_maps import Request as MapRequest
     from guda_cli.workflow.reporting.regeneration import Request as Redraw
     from guda_cli.workflow.scoring.asked_scores import Asked
 
@@ -136,10 +137,35 @@ def report(
             help="Whose models draw [the method's own; for methods without, logo's where there are any].",
         ),
     ] = None,
+    training: Annotated[
+        int,
+        typer.Option(
+            "--training",
+            metavar="N",
+            min=0,
+            help="Put N training images of each named group beside the answers of the page: the nearest by "
+            "their pixels. Runs no model. The page then holds these images.",
+        ),
+    ] = 0,
+    maps: Annotated[
+        bool,
+        typer.Option(
+            "--maps",
+            help="Put maps of the highest groups into the cards of the page's first images, as guda score "
+            "--map: as many network forwards as it takes to score them, at every call.",
+        ),
+    ] = False,
+    maps_images: Annotated[
+        int | None, typer.Option("--maps-images", metavar="N", min=1, help="--maps of so many images [8].")
+    ] = None,
+    maps_top: Annotated[
+        int | None,
+        typer.Option("--maps-top", metavar="K", min=1, help="--maps of so many groups an image [3]."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Report on the images scored with the current models and the recipe's settings: table, HTML, CSV or
-    JSON. Runs no model but for --gallery and --regeneration.
+    JSON. Runs no model but for --gallery, --regeneration and --maps.
 
     With --against logo: how well each method agrees with retraining.
     """
@@ -154,14 +180,20 @@ def report(
     asked = gallery or gallery_images or gallery_top
     request = _gallery(session, gallery_images or 8, gallery_top or 3, html) if asked else None
     redraw = _redraw(session, regeneration, regeneration_top, regeneration_by)
+    mapped = maps or maps_images or maps_top
+    map_request = _maps(session, maps_images or 8, maps_top or 3, html) if mapped else None
+    if training and html is None:
+        raise UsageError("--training needs a page for its pictures", fix="--html FILE")
     project = open_project(session)
     chosen = weighting or project.recipe.score.weighting
     asked_for = Asked(grid, timesteps, draws, seed, _digests(project, images) if images else None)
     if against is not None:
         if against != "logo":
             raise UsageError(f"--against {against}: the oracle is logo", fix="--against logo")
-        if request or redraw:
-            name = "--gallery" if request else "--regeneration"
+        pictures = {
+            "--gallery": request, "--regeneration": redraw, "--maps": map_request, "--training": training
+        }  # fmt: skip
+        for name in [name for name, given in pictures.items() if given]:
             raise UsageError(f"{name} does not go with --against")
         found = _agreement(project, chosen, method, center, seeds, asked_for)
         _show_agreement(session.console, found, html, csv, latex, force)
@@ -171,7 +203,7 @@ def report(
             raise UsageError(f"{option} goes with --against logo")
     from guda_cli.workflow.reporting.answers_report import Shown
 
-    shown = Shown(rank, asked_for, request, redraw)
+    shown = Shown(rank, asked_for, request, redraw, training, map_request)
     model = _scores(project, method or "guda", chosen, instances, shown)
     _show_scores(session.console, model, html, csv, top, force)
 
@@ -194,6 +226,14 @@ def _gallery(session: Session, images: int, top: int, html: Path | None) -> Requ
 
     if html is None and not session.console.json:
         raise UsageError("--gallery needs a page for its pictures", fix="--html FILE")
+    return Request(images, top, session.options.device)
+
+
+def _maps(session: Session, images: int, top: int, html: Path | None) -> MapRequest:
+    from guda_cli.workflow.reporting.page_maps import Request
+
+    if html is None:
+        raise UsageError("--maps needs a page for its pictures", fix="--html FILE")
     return Request(images, top, session.options.device)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +26,18 @@ def nearest_groups(queries: Pixels, ds: Dataset, *, neighbours: int = 5, block: 
     for start in range(0, len(queries), block):
         indices = _nearest(queries[start : start + block], ds.images, k)
         found += [_vote(row, ds) for row in indices]
+    return found
+
+
+def nearest_members(
+    queries: Pixels, ds: Dataset, groups: Collection[str], count: int
+) -> npt.NDArray[np.int64]:
+    """Indices [Q, at most `count`] of the images of any of `groups` nearest to each query, nearest first.
+
+    Distance and ties as in `nearest_groups`.
+    """
+    rows = np.flatnonzero(np.any([ds.members(group) for group in groups], axis=0))
+    found: npt.NDArray[np.int64] = rows[_nearest(queries, ds.images[rows], min(count, len(rows)))]
     return found
 
 

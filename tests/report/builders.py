@@ -65,5 +65,5 @@ def report(queries: tuple[QueryResult, ...] | None = None, **changes: Any) -> Re
         "warnings": ("<u>careful</u>",),
         "sentence": "each group was unlearned from the full model",
     }
-    summary = summarise(queries, fields["groups"])._asdict()
+    summary = summarise(queries, changes.get("groups", GROUPS))._asdict()
     return ReportModel(queries=queries, **{**fields, **summary, **changes})

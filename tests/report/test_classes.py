@@ -38,5 +38,5 @@ def test_text(one) -> None:
 
 def test_page_escapes_it() -> None:
     page = pages.render(report((query("a.png", VALUES, condition=HOSTILE),)))
-    assert "(class &lt;script&gt;" in page
+    assert ">class &lt;script&gt;" in page
     assert "<script>alert" not in page

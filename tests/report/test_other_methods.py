@@ -15,7 +15,7 @@ from guda_cli.report.answers import page as pages
 from guda_cli.report.answers.content import GroupScore, InstanceScore, QueryResult, ReportModel
 from guda_cli.report.pieces.markup import bar, span
 from tests.report.builders import GROUPS, HOSTILE, query, report
-from tests.report.test_html import Page
+from tests.report.test_html import Page, without_script
 from tests.report.test_tables import schema, validate
 from tests.report.test_terminal import shown
 
@@ -70,11 +70,11 @@ def test_page_says_nothing_of_counterfactuals() -> None:
 
 
 def test_page_shows_the_training_images() -> None:
-    text = pages.render(similarity())
+    text = without_script(pages.render(similarity()))
     page = Page(text)
     assert text.count('<ol class="instances">') == 2
-    assert sum(attrs.get("class") == "instance" for tag, attrs in page.tags if tag == "img") == 2
-    assert [a["alt"] for t, a in page.tags if t == "img" and a.get("class") == "instance"] == [
+    assert sum(attrs.get("class") == "instance crisp" for tag, attrs in page.tags if tag == "img") == 2
+    assert [a["alt"] for t, a in page.tags if t == "img" and a.get("class") == "instance crisp"] == [
         "training image train-7.png"
     ] * 2
     said = "".join(page.words)

@@ -76,7 +76,14 @@ def _table(report: AgreementReport, one: AgreementTable, rows: Sequence[Placed])
     if not made[False]:
         made = {False: made[True], True: []}
     return scrolling(
-        table(caption, [_head_of(c, report) for c in shown], made[False], foot=made[True], css="agreement"),
+        table(
+            caption,
+            [_head_of(c, report) for c in shown],
+            made[False],
+            foot=made[True],
+            css="agreement",
+            sort=True,
+        ),
         caption,
     )
 
@@ -151,7 +158,7 @@ def _bands(report: AgreementReport) -> str:
     ]
     rows = [_band_row(band) for band in report.bands]
     numbers = details(
-        "As numbers", scrolling(table("Ceiling by band", heads, rows, css="agreement"), "Ceiling")
+        "As numbers", scrolling(table("Ceiling by band", heads, rows, css="agreement", sort=True), "Ceiling")
     )
     return f"<p>{esc(intro)}</p>{_figure(drawing, caption) if drawing else ''}{numbers}"
 
@@ -175,7 +182,9 @@ def _steps(report: AgreementReport) -> str:
         ]
         rows = [_step_row(p) for p in sorted(mine, key=lambda p: (p.operator, p.steps))]
         title = f"Agreement by unlearning steps under {weighting}"
-        numbers = details("As numbers", scrolling(table(title, heads, rows, css="agreement"), title))
+        numbers = details(
+            "As numbers", scrolling(table(title, heads, rows, css="agreement", sort=True), title)
+        )
         out.append((_figure(drawings, caption) if drawings else "") + numbers)
     return "".join(out)
 

@@ -26,7 +26,6 @@ class View(Enum):
     NARROW = "terminal: the table of all images where there is little room"
     LINE = "terminal: an image in one line of text"
     CARD = "page: an image's card"
-    BRIEF = "page: an image's highest groups in one cell"
 
 
 class Kind(Enum):
@@ -179,7 +178,6 @@ _CSV = frozenset({View.CSV})
 _DATA = frozenset({View.CSV, View.JSON})
 _LISTS = (View.LIST, View.NARROW)
 _TABLES = (View.TABLE, *_LISTS)
-_PAGE = (View.CARD, View.BRIEF)
 
 # In the order of every view; the first that a card shows is the group's name, beside its bar. The pieces of a
 # LINE follow one another as they are, so each but the first begins with what parts it from the one before.
@@ -208,7 +206,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         Kind.TEXT,
         value=lambda line: line.entry.group,
         data=_DATA,
-        cells=_on(*_TABLES, *_PAGE, text=_group) | _on(View.LINE, text=_said_group),
+        cells=_on(*_TABLES, View.CARD, text=_group) | _on(View.LINE, text=_said_group),
         css="c-group",
     ),
     ScoreColumn(
@@ -217,7 +215,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         value=lambda line: line.entry.score,
         data=_DATA,
         cells=_on(*_TABLES, text=_score)
-        | _on(*_PAGE, text=_score_and_error)
+        | _on(View.CARD, text=_score_and_error)
         | _on(View.LINE, text=_said_score),
         css="c-value",
     ),

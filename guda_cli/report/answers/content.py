@@ -122,6 +122,30 @@ class Gallery:
     notes: tuple[str, ...] = ()
 
 
+class GroupImages(NamedTuple):
+    """Training images of one group: (name, uint8 ``[C, H, W]``) of each."""
+
+    group: str
+    pictures: tuple[tuple[str, Pixels], ...]
+
+
+class Training(NamedTuple):
+    """Training images of the groups that images are owed to, by the images' digests.
+
+    At most ``each`` a group, the nearest by their pixels first, of at most ``groups`` groups an image.
+    """
+
+    each: int
+    groups: int
+    of: Mapping[str, tuple[GroupImages, ...]]
+
+
+class Maps(NamedTuple):
+    """Per-pixel delta-ELBO ``[H, W]`` of the highest groups of the first images, by the images' digests."""
+
+    of: Mapping[str, tuple[tuple[str, Map], ...]]
+
+
 class Change(NamedTuple):
     """How much pictures change by one measure, means over images: ``top`` and ``others`` as `Regenerated`.
 
@@ -228,10 +252,10 @@ class ReportModel:
     or what another method's scores are, such as ``similarity score``. ``counterfactual`` says whether models
     without the groups were compared; ``weighting``, ``grid`` and ``draws`` may be empty otherwise.
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
-    of which there are ``matrix_counts[row]``. ``gallery`` and ``regeneration`` are there where they were
-    asked for. ``sentence`` says how the method finds out, as the end of a sentence; ``ranked`` by what groups
-    are ranked, where it is not the score. ``training_check`` is what the check of the full model found: see
-    `training.soundness.TrainingCheck`.
+    of which there are ``matrix_counts[row]``. ``gallery``, ``regeneration``, ``training`` and ``maps`` are
+    there where they were asked for; the last two are for the page alone. ``sentence`` says how the method
+    finds out, as the end of a sentence; ``ranked`` by what groups are ranked, where it is not the score.
+    ``training_check`` is what the check of the full model found: see `training.soundness.TrainingCheck`.
     """
 
     title: str
@@ -263,6 +287,8 @@ class ReportModel:
     ranked: str = ""
     retraining: Mapping[str, Any] | None = None
     regeneration: Regeneration | None = None
+    training: Training | None = None
+    maps: Maps | None = None
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

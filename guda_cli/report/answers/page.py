@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no script, nothing loaded from anywhere."""
+"""The report as one self-contained HTML page: nothing is loaded, and its script is not needed to read it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,34 @@ from collections.abc import Sequence
 
 from guda_cli.report.answers import words
 from guda_cli.report.answers.content import Check, CostRow, ReportModel
+from guda_cli.report.answers.page_cards import images_section
 from guda_cli.report.answers.page_gallery import GALLERY_CSS, gallery_section, regeneration_section
-from guda_cli.report.answers.page_sections import matrix_section, means_section, queries_section
+from guda_cli.report.answers.page_sections import matrix_section, means_section
 from guda_cli.report.pieces.markup import Column, esc, scrolling, table
-from guda_cli.report.pieces.skeleton import details, document, facts_list, pairs, recipe, warnings_note
+from guda_cli.report.pieces.skeleton import (
+    details,
+    document,
+    facts_list,
+    folded_table,
+    pairs,
+    recipe,
+    warnings_note,
+)
 from guda_cli.report.pieces.text import change, count, duration, significant
 
 _OPEN_ROWS = 12
-_MOST_CHECKS = 20
+_MOST_FAILED = 40
 
 
-def render(report: ReportModel, *, top: int = 5, expanded: int = 200) -> str:
-    """The whole page; ``top`` groups a query, the first ``expanded`` queries as cards."""
+def render(report: ReportModel, *, top: int = 5, expanded: int = 24) -> str:
+    """The whole page; ``top`` groups an image, all but the first ``expanded`` images in a fold."""
     sections = [
-        ("queries", "Images", queries_section(report, top, expanded)),
+        ("queries", "Images", images_section(report, top, expanded)),
         ("gallery", "Had it never seen …", gallery_section(report)),
         ("regeneration", "Drawn without the groups", regeneration_section(report)),
         ("means", "Mean score per group", means_section(report)),
         ("matrix", "Groups against groups", matrix_section(report)),
+        ("trained", "Has the model learnt?", _trained(report)),
         ("checks", "Were the groups unlearned?", _checks(report.checks)),
         ("costs", "Cost", _costs(report.costs)),
         ("limits", "Limits", _limits(report)),
@@ -43,6 +53,28 @@ def _head(report: ReportModel) -> str:
     )
 
 
+def _trained(report: ReportModel) -> str:
+    """The full model's loss by band of noise, beside those of two models that know nothing."""
+    found = report.training_check
+    if found is None:
+        return ""
+    numbers = ("Loss", "Of the mean image", "Of the untrained network")
+    columns = [Column("Timesteps"), *(Column(name, True) for name in numbers)]
+    rows = [
+        [
+            f"{band['first']} to {band['last']}",
+            *(significant(band[k]) for k in ("trained", "mean", "untrained")),
+        ]
+        for band in found["bands"]
+    ]
+    caption = "Denoising loss per pixel, from little noise to much"
+    intro = (
+        f"Check of the full model {_RESULTS[found['verdict']]}: {esc(found['why'])}. The mean image is the "
+        "best guess that looks at one pixel at a time; a model that is not clearly better draws noise."
+    )
+    return f"<p>{intro}</p>{scrolling(table(caption, columns, rows), caption)}"
+
+
 def _checks(checks: Sequence[Check]) -> str:
     if not checks:
         return ""
@@ -53,18 +85,16 @@ def _checks(checks: Sequence[Check]) -> str:
         *(_LOSSES if not held else (*_LOSSES, *_HELD_OUT)),
         Column("Why", css="c-why"),
     ]
-    rows = {v: [_check_row(c, held) for c in checks if c.verdict == v] for v in words.VERDICTS}
-    against, passed = rows["failed"] + rows["doubtful"], rows["passed"]
+    order = sorted(checks, key=lambda check: words.VERDICTS.index(check.verdict))
+    failed = sum(check.verdict == words.VERDICTS[0] for check in checks)
     caption = "Denoising loss per pixel, full model → model without the group"
     intro = (
         "A model without a group should be worse on that group and as good as before on the rest. "
         f"{words.checks_line(checks)} {words.MEMBERSHIP_NOTE if held else ''}"
     ).strip()
-    if len(checks) <= _MOST_CHECKS:
-        return f"<p>{esc(intro)}</p>" + scrolling(table(caption, columns, against + passed), caption)
-    shown = scrolling(table(caption, columns, against), caption) if against else ""
-    folded = scrolling(table(caption, columns, passed), "Passed checks")
-    return f"<p>{esc(intro)}</p>{shown}{details(f'The {len(passed)} that passed', folded)}"
+    rows = [_check_row(check, held) for check in order]
+    shown = folded_table(caption, columns, rows, keep=min(failed, _MOST_FAILED))
+    return f"<p>{esc(intro)}</p>{scrolling(shown, caption)}"
 
 
 _LOSSES = (
@@ -146,7 +176,8 @@ def _limits(report: ReportModel) -> str:
 
 def _provenance(report: ReportModel) -> str:
     sizes = [[esc(g), f"{report.group_sizes.get(g, 0):,}"] for g in report.groups]
-    groups = table("Groups of the training data", [Column("Group"), Column("Images", True)], sizes)
+    heads = [Column("Group"), Column("Images", True)]
+    groups = table("Groups of the training data", heads, sizes, sort=True)
     return (
         details("Where these numbers come from", pairs(report.provenance, "Provenance"))
         + details(f"Groups ({len(report.groups):,})", scrolling(groups, "Groups"))

@@ -6,24 +6,21 @@ from collections.abc import Sequence
 
 from guda_cli.report.answers import words
 from guda_cli.report.answers.content import Counterpart, GalleryRow, Pixels, ReportModel
-from guda_cli.report.pieces.markup import Column, esc, picture, scrolling, table
+from guda_cli.report.pieces.markup import Column, clipped, esc, picture, scrolling, table
+from guda_cli.report.pieces.skeleton import behind
 from guda_cli.report.pieces.text import Scale, number, scale_for, shorten
 
 GALLERY_CSS = """
 .gallery-row{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;
 margin:.9rem 0}
 .gallery-row h3{font-weight:600}
-.pictures{display:flex;flex-wrap:wrap;gap:.9rem .6rem;list-style:none;margin:.6rem 0 0;padding:0}
-.pictures li{width:9rem;display:flex;flex-direction:column;font-size:.85rem;line-height:1.35}
-.pictures li.own{border-right:1px solid var(--line);margin-right:.6rem}
-img.drawn{width:128px;height:128px;object-fit:contain;border-radius:4px;margin-bottom:.3rem}
-img.crisp{image-rendering:pixelated}
-@media (max-width:560px){.pictures{gap:.8rem}.pictures li,.pictures li.own{width:calc(50% - .4rem);margin:0;
-border:0}img.drawn{width:100%;height:auto;aspect-ratio:1}}
-@media print{.gallery-row{break-inside:avoid}}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(11.5rem,40%),1fr));gap:.9rem;
+list-style:none;margin:.6rem 0 0;padding:0}
+.pictures li{display:flex;flex-direction:column;font-size:.85rem;line-height:1.35;min-width:0}
+img.drawn{width:100%;height:auto;aspect-ratio:1;border-radius:4px;margin-bottom:.4rem}
+@media print{.gallery-row{break-inside:avoid}.pictures{grid-template-columns:repeat(5,1fr)}}
 """
-_MOST = 256  # pixels a side: sharp at 128 CSS pixels on a dense screen
-_COARSE = 96  # smaller pictures are enlarged: their pixels are shown as squares
+_MOST = 384  # pixels a side: sharp at 192 CSS pixels on a dense screen
 
 _HOW = {
     "guda": "a model from which one group was unlearned, an estimate of one that has never seen it",
@@ -66,15 +63,15 @@ def regeneration_section(report: ReportModel) -> str:
 def _row(row: GalleryRow) -> str:
     scale = scale_for([one.score for one in row.counterparts])
     own = ["<strong>the image</strong>", "drawn again: same" if row.same else ""]
-    cells = [_cell(row.pixels, f"image {row.image}", own, "own")]
+    cells = [_cell(row.pixels, f"image {row.image}", own)]
     if not row.same:
         off = f"differs by {_level(row.difference)} from the image" if row.redrawn else ""
         lines = ["the full model", esc(off)]
         cells.append(_cell(row.drawn, f"the full model's drawing for {row.image}", lines))
     cells += [_without(row, one, scale) for one in row.counterparts]
-    told = "" if row.condition is None else f" (“{row.condition}”)"
+    told = "" if row.condition is None else f'<div class="small">{behind(f"“{row.condition}”", 160)}</div>'
     return (
-        f'<article class="gallery-row"><h3>{esc(shorten(row.image, 80))}{esc(told)}</h3>{_remark(row)}'
+        f'<article class="gallery-row"><h3>{clipped(row.image, 80)}</h3>{told}{_remark(row)}'
         f'<ul class="pictures">{"".join(cells)}</ul></article>'
     )
 
@@ -106,12 +103,10 @@ def _without(row: GalleryRow, one: Counterpart, scale: Scale) -> str:
     return _cell(one.pixels, f"drawing for {row.image} by the model without {one.group}", lines)
 
 
-def _cell(pixels: Pixels, alt: str, lines: Sequence[str], css: str = "") -> str:
-    crisp = " crisp" if max(pixels.shape[1:]) <= _COARSE else ""
-    shown = picture(pixels, alt, most=_MOST, css=f"drawn{crisp}")
+def _cell(pixels: Pixels, alt: str, lines: Sequence[str]) -> str:
+    shown = picture(pixels, alt, most=_MOST, css="drawn")
     text = "".join(f"<span>{line}</span>" for line in lines if line)
-    kind = f' class="{css}"' if css else ""
-    return f"<li{kind}>{shown}{text}</li>"
+    return f"<li>{shown}{text}</li>"
 
 
 def _level(value: float) -> str:

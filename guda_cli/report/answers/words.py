@@ -12,9 +12,11 @@ from guda_cli.report.answers.content import (
     Change,
     Check,
     CostRow,
+    Maps,
     QueryResult,
     Regeneration,
     ReportModel,
+    Training,
 )
 from guda_cli.report.pieces.text import flatten, number, printable, significant
 
@@ -56,12 +58,15 @@ def score_name(counterfactual: bool) -> str:
 
 def caption(query: QueryResult) -> str:
     """The query's name, and the class or the prompts it was scored with where there are some."""
+    told = condition(query)
+    return f"{query.name} ({told})" if told else query.name
+
+
+def condition(query: QueryResult) -> str:
+    """The class or the prompts that the image was scored with, or nothing."""
     if query.condition is not None:
-        return f"{query.name} (class {query.condition})"
-    if not query.prompts:
-        return query.name
-    told = "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
-    return f"{query.name} ({told})"
+        return f"class {query.condition}"
+    return "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
 
 
 def query_answer(query: QueryResult) -> str:
@@ -151,6 +156,8 @@ def method_facts(report: ReportModel) -> list[tuple[str, str]]:
         ("Noise draws", f"{report.draws}" if report.draws else ""),
         ("Seed", f"{report.seed}"),
         ("Order", report.ranked),
+        ("Full model", model_verdict(report)),
+        ("Groups unlearned", group_verdicts(report.checks)),
         ("Recipe", report.recipe_name),
         ("Date", report.created),
     ]
@@ -193,6 +200,24 @@ def retraining_line(report: ReportModel) -> str:
     )
 
 
+def training_line(training: Training) -> str:
+    """What the training images beside the answers are."""
+    return (
+        f"Training images: of each named group (the first {training.groups} at most) the {training.each} "
+        "that are nearest to the image by their pixels. They show what the group looks like; nearness has no "
+        "part in the scores."
+    )
+
+
+def maps_line(maps: Maps) -> str:
+    """How to read the maps of the first images."""
+    images = "first image" if len(maps.of) == 1 else f"first {len(maps.of):,} images"
+    return (
+        f"Maps of the {images}: red where the model explains the image worse without the group, blue where "
+        "better. The maps of one image share a colour scale."
+    )
+
+
 def foretold_line(query: QueryResult) -> str:
     """What one more retraining would say of the image's first group, or nothing."""
     first = query.scores[0] if query.scores else None
@@ -215,6 +240,19 @@ def elbo_line(query: QueryResult) -> str:
 
 VERDICTS = ("failed", "doubtful", "passed")
 """Of checks, the worst first."""
+
+
+def model_verdict(report: ReportModel) -> str:
+    """The check of the full model, with its number; nothing where there is none."""
+    found = report.training_check
+    return f"check {found['verdict']}: {found['why']}" if found else ""
+
+
+def group_verdicts(checks: Sequence[Check]) -> str:
+    """`8 checks passed, 1 doubtful, 1 failed`."""
+    counts = [(sum(c.verdict == verdict for c in checks), verdict) for verdict in reversed(VERDICTS)]
+    shown = [f"{count} {verdict}" for count, verdict in counts if count]
+    return "checks: " + ", ".join(shown) if shown else ""
 
 
 def checks_line(checks: Sequence[Check]) -> str:

@@ -59,17 +59,17 @@ def _ramp_rules(scheme: dict[str, str]) -> str:
 
 _VARIABLES_LIGHT = (
     "--page:#f6f6f3;--card:#ffffff;--ink:#1c1e21;--muted:#5a6068;--line:#d9dbd6;"
-    "--pos:#b8321c;--neg:#1d5fae;--good:#17693a;--bad:#a3201a;--note:#fff4d6;--note-ink:#4f3b00"
+    "--pos:#b8321c;--neg:#1d5fae;--good:#17693a;--bad:#a3201a;--edge:#b9bdb6;--note:#fff4d6;--note-ink:#4f3b00"
 )
 _VARIABLES_DARK = (
     "--page:#15171a;--card:#1e2125;--ink:#e8e9ea;--muted:#a4abb3;--line:#3a3f46;"
-    "--pos:#e2674a;--neg:#5b9be6;--good:#6fcf97;--bad:#ff8a80;--note:#3b3215;--note-ink:#f6e3ad"
+    "--pos:#e2674a;--neg:#5b9be6;--good:#6fcf97;--bad:#ff8a80;--edge:#596069;--note:#3b3215;--note-ink:#f6e3ad"
 )
 
 _BASE = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+body{margin:0;background:var(--page);color:var(--ink);font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",Arial,sans-serif;overflow-wrap:anywhere}
 main{max-width:1120px;margin:0 auto;padding:1.5rem 1rem 4rem}
 h1{font-size:1.1rem;font-weight:600;color:var(--muted);margin:0 0 .4rem}
@@ -92,18 +92,26 @@ nav a{margin-right:1.1rem;white-space:nowrap}
 .note ul{margin:.2rem 0;padding-left:1.2rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:.9rem;align-items:start}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;min-width:0}
+.others .card{content-visibility:auto;contain-intrinsic-size:auto 300px}
+.intro{margin-bottom:1.1rem}
+.intro .small{max-width:100ch}
+.told summary{font-weight:400;font-size:.88rem}
+.told{margin:.2rem 0}
 .card header{display:flex;gap:.8rem;align-items:flex-start;margin-bottom:.5rem}
 .card header>div{min-width:0}
 .card p{margin:.1rem 0}
 .answer{font-weight:600}
-img{display:block;image-rendering:pixelated;object-fit:contain;background:var(--line)}
-img.thumb{width:76px;height:76px;border-radius:4px;flex:none}
-img.tiny{width:28px;height:28px;border-radius:2px}
-.instances{display:grid;grid-template-columns:repeat(auto-fill,minmax(5.4rem,1fr));gap:.5rem;list-style:none;
-margin:.3rem 0 0;padding:0;font-size:.75rem;line-height:1.25}
+img{display:block;object-fit:contain;background:var(--line);box-shadow:0 0 0 1px var(--edge)}
+img.crisp{image-rendering:pixelated}
+img.thumb{width:96px;height:96px;border-radius:4px;flex:none}
+.instances{display:grid;grid-template-columns:repeat(auto-fill,minmax(5.4rem,1fr));gap:.6rem .5rem;
+list-style:none;margin:.3rem 0 .2rem;padding:0;font-size:.75rem;line-height:1.25}
+.instances img{margin:1px 1px .2rem}
+img.beside{width:64px;height:64px;border-radius:3px}
+img.map{width:100%;max-width:128px;aspect-ratio:1;border-radius:3px}
 .instances li{display:flex;flex-direction:column;min-width:0}
 .instance-name{font-weight:500}
-img.instance{width:48px;height:48px;border-radius:3px}
+img.instance{width:64px;height:64px;border-radius:3px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--muted);font-size:.88rem;padding-bottom:.3rem}
 th,td{padding:.28rem .6rem;text-align:left;vertical-align:top}
@@ -134,6 +142,7 @@ margin:.6rem 0;max-width:100%;width:fit-content;overflow-wrap:break-word}
 .wide .c-group{width:24%}
 .wide .c-value{width:11rem}
 svg.bar{display:block;width:100%;height:15px}
+svg.bar *{vector-effect:non-scaling-stroke}
 svg.bar .pos{fill:var(--pos)}
 svg.bar .neg{fill:var(--neg)}
 svg.bar .pale{opacity:.42}
@@ -141,12 +150,16 @@ svg.bar .zero{stroke:var(--muted);stroke-width:1}
 svg.bar .error{stroke:var(--ink);stroke-width:1.5;fill:none}
 .heat td{text-align:right;white-space:nowrap;font-size:.85rem;padding:.3rem .45rem}
 .heat th{font-size:.82rem;white-space:nowrap}
-.heat tbody tr>*{border:1px solid var(--card)}
+.heat{border-collapse:separate;border-spacing:1px}
+.heat tbody tr+tr>*{border:0}
 .heat thead th{text-align:right;max-width:9rem;overflow:hidden;text-overflow:ellipsis}
 .heat tbody th{position:sticky;left:0;background:var(--card);max-width:16rem;
 overflow:hidden;text-overflow:ellipsis}
 .heat .own{outline:2px solid var(--ink);outline-offset:-2px}
 .dense th,.dense td{font-size:.68rem;padding:.12rem .2rem}
+.even{table-layout:fixed;width:1px}
+.even thead th{width:3rem}
+.even thead td{width:12rem}
 .turned thead th{vertical-align:bottom;max-width:none}
 .turned thead th span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:12rem;overflow:hidden;
 text-overflow:ellipsis}
@@ -159,10 +172,17 @@ summary{cursor:pointer;font-weight:600}
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;
 overflow-x:auto;white-space:pre-wrap}
 .sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media (max-width:560px){.lead{font-size:1.2rem}.bars .c-value{width:8.4rem}.bars .c-z{width:3rem}
-.wide .c-group{width:28%}th,td{padding:.25rem .4rem}.card{padding:.6rem}}
-@media print{body{font-size:10pt;background:#fff}main{max-width:none;padding:0}nav{display:none}
-.card,tr{break-inside:avoid}h2{break-after:avoid}.cards{grid-template-columns:1fr 1fr}
+@media (max-width:560px){.lead{font-size:1.2rem}th,td{padding:.25rem .4rem}.card{padding:.6rem}
+.bars,.bars caption:not(.sr),.bars thead,.bars tbody{display:block}
+.bars tr{display:grid;grid-template-columns:1fr auto 3.2rem}
+.wide tr{grid-template-columns:1fr auto}
+.bars td:nth-child(2){grid-column:1/-1;grid-row:2;padding-bottom:.5rem}
+.bars thead th:nth-child(2){display:none}.bars thead th{border:0}
+.bars thead tr{border-bottom:1px solid var(--line)}
+.bars .c-group,.bars .c-value,.bars .c-z{width:auto}}
+@media print{html{font-size:10pt}body{background:#fff}main{max-width:none;padding:0}nav{display:none}
+.card,tr{break-inside:avoid}.others .card{content-visibility:visible}
+h2{break-after:avoid}.cards{grid-template-columns:1fr 1fr}
 .scroll{overflow:visible;border:0;padding:0}
 .dense th,.dense td{font-size:4.5pt;padding:1px}tfoot{display:table-row-group}
 details::details-content{content-visibility:visible;height:auto}

@@ -20,9 +20,11 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.project import training_check
 from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.project import Project, now, provenance
-from guda_cli.workflow.reporting import retrained
+from guda_cli.workflow.reporting import retrained, training_images
 from guda_cli.workflow.reporting.gallery import Request
 from guda_cli.workflow.reporting.gallery import build as build_gallery
+from guda_cli.workflow.reporting.page_maps import Request as MapRequest
+from guda_cli.workflow.reporting.page_maps import build as build_maps
 from guda_cli.workflow.reporting.regeneration import Request as Redraw
 from guda_cli.workflow.reporting.regeneration import build as build_regeneration
 from guda_cli.workflow.reporting.regeneration import drawer
@@ -46,6 +48,9 @@ class Shown:
     asked: Asked = field(default_factory=Asked)
     gallery: Request | None = None
     regeneration: Redraw | None = None
+    training: int = 0
+    """Training images of each named group, for a page that may show them."""
+    maps: MapRequest | None = None
 
 
 def of_method(
@@ -53,18 +58,21 @@ def of_method(
 ) -> ReportModel:
     """Everything scored by one method of `guda score`, of whatever kind; errors as `build`.
 
-    UsageError for a gallery of a method that makes no models.
+    UsageError for a gallery or maps of a method that makes no models.
     """
     if method in KINDS:
         return build(project, method, weighting, shown)
     shown = shown or Shown()
-    if shown.gallery:
+    if shown.gallery or shown.maps:
+        option = "--gallery" if shown.gallery else "--maps"
         raise UsageError(
-            "--gallery needs models without the groups", why=f"{method} makes none", fix="--method guda"
+            f"{option} needs models without the groups", why=f"{method} makes none", fix="--method guda"
         )
     from guda_cli.workflow.reporting import instances_report
 
-    return instances_report.build(project, method, instances, shown.regeneration, shown.asked.images)
+    return instances_report.build(
+        project, method, instances, shown.regeneration, shown.asked.images, shown.training
+    )
 
 
 def build(project: Project, method: str, weighting: str, shown: Shown | None = None) -> ReportModel:
@@ -128,6 +136,8 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         ranked=ranking.words,
         retraining=asdict(line) if line else None,
         regeneration=_regeneration(project, found, queries, found_answers, shown.regeneration),
+        training=training_images.build(project, groups, queries, found_answers, shown.training),
+        maps=build_maps(project, found, reading, queries, found_answers, shown.maps) if shown.maps else None,
         **summarise(found_answers, names)._asdict(),
     )
 

@@ -10,7 +10,7 @@ from guda_cli.report.answers.content import CostRow, QueryResult, Regeneration, 
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.project import Project, now, provenance
-from guda_cli.workflow.reporting import regeneration
+from guda_cli.workflow.reporting import regeneration, training_images
 from guda_cli.workflow.scoring import instance_settings, remembered
 from guda_cli.workflow.scoring.conditions import Given
 from guda_cli.workflow.scoring.instance_run import InstanceRun, make_run
@@ -22,11 +22,12 @@ def build(
     instances: int,
     redraw: regeneration.Request | None = None,
     images: Collection[str] | None = None,
+    training: int = 0,
 ) -> ReportModel:
     """Everything scored by `method` with the recipe's settings; MissingError when nothing was.
 
     Of `images`, by their pixels' digests, where they are given. With `redraw` also what models without the
-    groups draw in the images' place.
+    groups draw in the images' place, with `training` so many training images of the first groups.
     """
     chosen = instance_settings.settings(method, project.recipe.attribution)
     run = make_run(project, chosen, "auto", given=Given(), instances=instances)
@@ -67,6 +68,7 @@ def build(
         counterfactual=False,
         sentence=chosen.row.sentence,
         regeneration=_regeneration(project, ordered, answers, redraw),
+        training=training_images.build(project, run.removals, ordered, answers, training),
         **summarise(answers, groups)._asdict(),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guda_cli.data.dataset import Dataset, from_bytes, make_dataset, to_bytes
+from guda_cli.data.dataset import Dataset, Pixels, from_bytes, make_dataset, to_bytes
 from guda_cli.data.images import small
 from guda_cli.data.queries import Query
 from guda_cli.data.similarity import nearest_groups
@@ -17,14 +17,19 @@ LARGEST, SMALL = 64, 32  # pixels a side: images above are compared as copies of
 
 
 def looks_like(project: Project, queries: Sequence[Query]) -> list[str]:
-    """For each query the group that its nearest training images are of (see `nearest_groups`).
+    """For each query the group that its nearest training images are of (see `nearest_groups`)."""
+    return nearest_groups(*comparable(project, queries))
+
+
+def comparable(project: Project, queries: Sequence[Query]) -> tuple[Pixels, Dataset]:
+    """The queries' pixels [Q, C, H, W] and the training images, of one size: that of small copies at most.
 
     The copies of large images are made once and kept in the store, so that a score need not read them all.
     """
     pixels = np.stack([query.pixels for query in queries])
     if project.data.shape[1] <= LARGEST:
-        return nearest_groups(pixels, project.dataset())
-    return nearest_groups(small(pixels, SMALL), _copies(project))
+        return pixels, project.dataset()
+    return small(pixels, SMALL), _copies(project)
 
 
 def _copies(project: Project) -> Dataset:
