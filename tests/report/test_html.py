@@ -180,11 +180,13 @@ def test_bars_start_at_zero() -> None:
 
 
 def test_the_check_of_the_full_model_stands_in_the_head_and_with_its_numbers() -> None:
+    names = ("first", "last", "trained", "mean", "untrained", "gain", "gain_se")
     bands = [
-        {"first": 1, "last": 500, "trained": 0.4, "mean": 0.7, "untrained": 1.2, "gain": 0.3, "gain_se": 0.01},
-        {"first": 501, "last": 1000, "trained": 0.3, "mean": 0.1, "untrained": 1.2, "gain": -0.2, "gain_se": 0.01},
-    ]  # fmt: skip
-    found = {"verdict": "doubtful", "why": "its loss is 30% under that of the mean image, but …", "bands": bands}
+        dict(zip(names, values, strict=True))
+        for values in ((1, 500, 0.4, 0.7, 1.2, 0.3, 0.01), (501, 1000, 0.3, 0.1, 1.2, -0.2, 0.01))
+    ]
+    why = "its loss is 30% under that of the mean image, but …"
+    found = {"verdict": "doubtful", "why": why, "bands": bands}
     page = pages.render(report(training_check=found))
     assert "check doubtful: its loss is 30% under" in page.partition("</header>")[0]
     assert "Has the model learnt?" in page
