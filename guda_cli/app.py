@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "Show what the current recipe has and lacks, and what that would cost.",
     "groups": "List the groups of the data, and what there is of each.",
     "doctor": "Check the installation, the store and the data.",
+    "data": "List and fetch the data sets of the shipped recipes.",
     "recipes": "List and show the shipped recipes.",
     "store": "Look into the store; verify it, clean it, export from it.",
 }

@@ -31,6 +31,7 @@ LEAVES: dict[str, set[str]] = {
     "plugins": {"errors"},
     "plain_text": set(),
     "environment": {"errors"},
+    "download": {"errors", "phrases"},
     "outfile": {"errors", "plain_text"},
     "console": {"errors", "jsonable", "phrases"},
     "failures": {"console", "errors"},

@@ -65,5 +65,5 @@ def _known(session: Session) -> tuple[str, Known]:
 
     recipe = session.recipe_and_source(default_digits=True)[0]
     if not session.store_path.exists():  # looking makes none
-        return recipe.name, from_source(recipe.data, session.console)
+        return recipe.name, from_source(recipe, session.console)
     return recipe.name, from_store(Project(recipe, session.open_store(create=False), session.console))

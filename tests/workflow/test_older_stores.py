@@ -80,7 +80,7 @@ def test_in_another_environment_the_model_is_found(
     from guda_cli.data.sources import stamp
 
     before = {record.key for record in old.records()}
-    monkeypatch.setattr(stamp, "_digits_file", lambda: ARCHIVE)
+    monkeypatch.setattr(stamp, "digits_file", lambda: ARCHIVE)
     done = cli("score", "q", "--grid", "strata:even", "--json")
     assert "every term was in the store, no model was run" in done.stderr
     scored = [json.loads(line) for line in Path("scores.json").read_text().splitlines()]

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from guda_cli.console import Console
+from guda_cli.data import known_sets
 from guda_cli.data.sources import read_dataset
+from guda_cli.data.sources.detect import MissingSourceError
 from guda_cli.errors import MissingError
 from guda_cli.report.answers.content import ReportModel, score_table
 from guda_cli.report.group_rows import GroupRow
-from guda_cli.sections import DataSpec
+from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, model_blobs
 from guda_cli.workflow.keys.removal import Removal
@@ -31,10 +33,13 @@ class Known:
     scored: int = 0
 
 
-def from_source(spec: DataSpec, console: Console) -> Known:
+def from_source(recipe: Recipe, console: Console) -> Known:
     """Groups and counts alone, of data that no store has."""
-    with reading_progress(console, spec) as progress:
-        data = read_dataset(spec, progress)
+    try:
+        with reading_progress(console, recipe.data) as progress:
+            data = read_dataset(recipe.data, progress)
+    except MissingSourceError as err:
+        raise known_sets.remedied(err, recipe.name) from None
     held = data.held_out.counts() if data.held_out else {}
     return Known([GroupRow(name, n, held.get(name, 0)) for name, n in data.counts().items()], len(data))
 
@@ -42,7 +47,7 @@ def from_source(spec: DataSpec, console: Console) -> Known:
 def from_store(project: Project) -> Known:
     """With what was made of each group and how it scores by the recipe's settings."""
     if project.seen_data() is None:
-        return from_source(project.recipe.data, project.console)
+        return from_source(project.recipe, project.console)
     data, held = project.data, project.held_out()
     out = held.counts() if held else {}
     rows = [GroupRow(name, n, out.get(name, 0)) for name, n in data.counts.items()]
