@@ -133,6 +133,7 @@ def _download(wanted: Wanted, url: str, part: Path, progress: Progress, deadline
             _attempt(wanted, url, part, progress, deadline)
             return
         except urllib.error.HTTPError as err:
+            err.close()
             if err.code == 416 and before:  # nothing lies beyond what is there
                 part.unlink()
                 continue

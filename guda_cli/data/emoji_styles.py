@@ -1,7 +1,8 @@
 """Builds the emoji-styles data set: the same 1,299 things drawn in eleven styles, with prompts.
 
-The drawings come from eleven public npm packages, in the versions and with the digests that emoji_styles.json
-names. An SVG is rendered at 256x256 on white, averaged down to 64x64 and stored as a PNG of up to 256 colours.
+The drawings come from eleven npm packages, in the versions and with the digests that emoji_styles.json
+names. An SVG is rendered at 256x256 on white, averaged down to 64x64, and stored as a PNG of up to 256
+colours.
 
 The archive holds `<style>/<object>/<concept>.png`, `metadata.jsonl` (file_name, style, object, concept,
 prompt) and `styles.json` (each style's descriptors, licence, author and source). Licences differ by style and
