@@ -57,7 +57,7 @@ def document(
 
 
 def kinds_table(console: Console, found: dict[str, Any], width: int) -> Table:
-    """A line a kind: how many, their bytes, the age of the newest, how many are pinned; what, where it fits."""
+    """A line a kind: how many, their bytes, the age of the newest, how many are pinned; words where they fit."""
     rows: list[tuple[object, ...]] = []
     for kind in kinds_of(found):
         records = [r for r in found["records"] if r["operation"] == kind]

@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ MAX_PIXELS = 178_956_970
 
 # Only these decoders run: Pillow knows others that start programs (EPS) or that nobody trains on.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_AVIF = "AVIF"  # not in every Pillow
 
 _ORIENTATION = 0x0112
 
@@ -55,6 +57,14 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The decoders that run, of those that this Pillow has."""
+    from PIL import features
+
+    return (*_FORMATS, _AVIF) if features.check(_AVIF.lower()) else _FORMATS
 
 
 def is_image(name: str) -> bool:
@@ -101,13 +111,15 @@ def decode(
             raise ValueError("the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(raw), formats=_formats()) as image:
                 if image.width * image.height > max_pixels:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
                 image.load()
                 return preprocess(image, size, channels)
     except UnidentifiedImageError:
-        reason = "it is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image"
+        reason = "it is no JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF or PNM image"
+        if name.lower().endswith(".avif") and _AVIF not in _formats():
+            reason = "this Pillow reads no AVIF (guda doctor)"
     except Image.DecompressionBombError:
         reason = f"it has more than {max_pixels} pixels"
     except DECODING_ERRORS as err:
