@@ -29,6 +29,7 @@ WORDS = {
     "latents": "latents of the images",
     "embeddings": "embeddings of the prompts",
     "small-copies": "small copies of the images",
+    "look-accuracy": "how sure `looks like` is",
     "sample": "drawn images",
     "score": "images that were scored",
     "elbo-table": "terms of scored images, a table a model",
@@ -57,7 +58,7 @@ def document(
 
 
 def kinds_table(console: Console, found: dict[str, Any], width: int) -> Table:
-    """A line a kind: how many, their bytes, the age of the newest, how many are pinned; words where they fit."""
+    """A line a kind: how many, their bytes, the age of the newest, how many are pinned; words if there is room."""
     rows: list[tuple[object, ...]] = []
     for kind in kinds_of(found):
         records = [r for r in found["records"] if r["operation"] == kind]

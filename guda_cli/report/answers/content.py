@@ -204,6 +204,17 @@ class CostRow:
     created: str
 
 
+class Looks(NamedTuple):
+    """How often the nearest training images by pixels name a right group, on ``images`` of the training data.
+
+    Where that is too seldom, ``shown`` is False and no query has a ``looks_like``.
+    """
+
+    accuracy: float
+    images: int
+    shown: bool
+
+
 class GroupMean(NamedTuple):
     """A group's mean score over the queries; ``se`` is None with fewer than two queries."""
 
@@ -230,7 +241,7 @@ class ReportModel:
     ``matrix[row][column]`` is the mean score of group ``column`` over the queries that look like ``row``,
     of which there are ``matrix_counts[row]``. ``gallery`` and ``regeneration`` are there where they were
     asked for. ``sentence`` says how the method finds out, as the end of a sentence; ``ranked`` by what groups
-    are ranked, where it is not the score.
+    are ranked, where it is not the score. ``looks`` says how sure ``looks_like`` is.
     """
 
     title: str
@@ -261,6 +272,7 @@ class ReportModel:
     ranked: str = ""
     retraining: Mapping[str, Any] | None = None
     regeneration: Regeneration | None = None
+    looks: Looks | None = None
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

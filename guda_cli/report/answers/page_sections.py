@@ -32,6 +32,7 @@ def queries_section(report: ReportModel, top: int, expanded: int) -> str:
     if report.null is not None:
         intro += "Pale bars do not stand out. "
     intro += words.null_line(report)
+    intro += f" {words.looks_line(report)}".rstrip()
     intro += f" {words.retraining_line(report)}".rstrip()
     cards = "".join(_card(query, top, report.counterfactual) for query in report.queries[:expanded])
     rest = report.queries[expanded:]
@@ -110,14 +111,15 @@ def _brief(query: QueryResult) -> str:
 
 
 def _compact(queries: Sequence[QueryResult], score_name: str) -> str:
-    heads = [Column("Image"), Column(""), Column("Digest"), Column("Looks like"), Column("Answer")]
-    heads.append(Column(f"Highest three: {score_name}"))
+    told = any(query.looks_like for query in queries)
+    heads = [Column("Image"), Column(""), Column("Digest")] + [Column("Looks like")] * told
+    heads += [Column("Answer"), Column(f"Highest three: {score_name}")]
     rows = [
         [
             esc(words.caption(q)),
             thumbnail(q.pixels, q.name, most=_TINY, css="tiny", colours=32),
             f"<code>{esc(q.digest[:12])}</code>",
-            esc(q.looks_like or UNKNOWN),
+            *[esc(q.looks_like or UNKNOWN)] * told,
             esc(words.query_answer(q)),
             _brief(q),
         ]

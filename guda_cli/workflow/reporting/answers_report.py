@@ -29,7 +29,7 @@ from guda_cli.workflow.scoring import answers, asked_scores, calibrating, counte
 from guda_cli.workflow.scoring.asked_scores import Asked
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
-from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.looks import known_looks, looks_like
 from guda_cli.workflow.scoring.ranking import AUTO, choose
 from guda_cli.workflow.scoring.stored_scores import StoredScores
 from guda_cli.workflow.scoring.strangers import Strangers
@@ -126,6 +126,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         ranked=ranking.words,
         retraining=asdict(line) if line else None,
         regeneration=_regeneration(project, found, queries, found_answers, shown.regeneration),
+        looks=known_looks(project),
         **summarise(found_answers, names)._asdict(),
     )
 

@@ -14,6 +14,7 @@ from guda_cli.workflow.reporting import regeneration
 from guda_cli.workflow.scoring import instance_settings, remembered
 from guda_cli.workflow.scoring.conditions import Given
 from guda_cli.workflow.scoring.instance_run import InstanceRun, make_run
+from guda_cli.workflow.scoring.looks import known_looks
 
 
 def build(
@@ -67,6 +68,7 @@ def build(
         counterfactual=False,
         sentence=chosen.row.sentence,
         regeneration=_regeneration(project, ordered, answers, redraw),
+        looks=known_looks(project),
         **summarise(answers, groups)._asdict(),
     )
 

@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
 from guda_cli.data.dataset import Dataset, from_bytes, make_dataset, to_bytes
 from guda_cli.data.images import small
 from guda_cli.data.queries import Query
-from guda_cli.data.similarity import nearest_groups
-from guda_cli.workflow.keys.operations import Action
+from guda_cli.data.similarity import NEIGHBOURS, SAMPLE, Accuracy, accuracy, nearest_groups
+from guda_cli.jsonable import canonical
+from guda_cli.report.answers.content import Looks
+from guda_cli.workflow.keys.operations import LOOK_ACCURACY, Action
 from guda_cli.workflow.project.project import Job, Made, Project
 
 LARGEST, SMALL = 64, 32  # pixels a side: images above are compared as copies of SMALL x SMALL
 
 
-def looks_like(project: Project, queries: Sequence[Query]) -> list[str]:
+def looks_like(project: Project, queries: Sequence[Query]) -> list[str | None]:
     """For each query the group that its nearest training images are of (see `nearest_groups`).
 
-    The copies of large images are made once and kept in the store, so that a score need not read them all.
+    None for all where that is too often wrong of training images themselves (`similarity.Accuracy`). The
+    copies of large images, and the accuracy, are made once and kept in the store.
     """
+    if not how_sure(project).trusted:
+        return [None] * len(queries)
     pixels = np.stack([query.pixels for query in queries])
     if project.data.shape[1] <= LARGEST:
-        return nearest_groups(pixels, project.dataset())
-    return nearest_groups(small(pixels, SMALL), _copies(project))
+        return list(nearest_groups(pixels, project.dataset()))
+    return list(nearest_groups(small(pixels, SMALL), _copies(project)))
+
+
+def how_sure(project: Project) -> Accuracy:
+    """How often the nearest training images are of a right group."""
+
+    def measure() -> Accuracy:
+        return accuracy(project.dataset() if project.data.shape[1] <= LARGEST else _copies(project))
+
+    params = {"neighbours": NEIGHBOURS, "images": SAMPLE}
+    action = Action(LOOK_ACCURACY, params, {"dataset": project.data.blob}, "how sure `looks like` is")
+    if project.store.read_only and project.store.lookup(action.key) is None:
+        return measure()
+    record = project.ensure(Job(action, lambda: Made({"accuracy": canonical(asdict(measure()))})))
+    return Accuracy(**json.loads(project.read(record, "accuracy")))
+
+
+def known_looks(project: Project) -> Looks:
+    """The same for a report."""
+    found = how_sure(project)
+    return Looks(found.value, found.images, found.trusted)
 
 
 def _copies(project: Project) -> Dataset:
