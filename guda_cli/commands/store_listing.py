@@ -58,7 +58,7 @@ def document(
 
 
 def kinds_table(console: Console, found: dict[str, Any], width: int) -> Table:
-    """A line a kind: how many, their bytes, the age of the newest, how many are pinned; words if there is room."""
+    """A line a kind: how many, their bytes, the newest's age, how many are pinned; words if there is room."""
     rows: list[tuple[object, ...]] = []
     for kind in kinds_of(found):
         records = [r for r in found["records"] if r["operation"] == kind]

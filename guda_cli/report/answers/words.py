@@ -264,7 +264,7 @@ def _total(rows: Sequence[CostRow]) -> tuple[int, int, float | None, float | Non
 
 
 def looks_line(report: ReportModel) -> str:
-    """How it is known what an image looks like, and how sure that is; or why it is not said. "" if unknown."""
+    """How it is known what an image looks like, and how surely; or why it is not said. "" if unknown."""
     found = report.looks
     if found is None:
         return ""

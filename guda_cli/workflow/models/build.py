@@ -22,6 +22,7 @@ from guda_cli.training.scale import Scale
 from guda_cli.unlearning import catalog, judgement, subsets
 from guda_cli.unlearning import run as unlearning
 from guda_cli.unlearning.check import Check, Shown
+from guda_cli.unlearning.drawn import never, times_drawn
 from guda_cli.unlearning.judgement import CheckResult
 from guda_cli.unlearning.operators.base import Problem
 from guda_cli.workflow.keys.operations import Action
@@ -135,9 +136,14 @@ class Builder:
                 scale=Scale.of(self.project.recipe.train), resume=resume, hooks=hooks,
             )  # fmt: skip
         kept = subsets.stored(trained, models.base, spec.params)
-        verdict = plain(self._check(models, kept, removal, forget).to_dict())
+        verdict, times = (
+            plain(self._check(models, kept, removal, forget).to_dict()),
+            times_drawn(forget, spec),
+        )
+        if not times:
+            verdict["why"] = f"{never(spec.steps)}; {verdict['why']}"
         outputs = {"weights": networks.to_bytes(kept), "check": canonical(verdict)}
-        facts = {"images_removed": int(forget.sum()), "check": verdict}
+        facts = {"images_removed": int(forget.sum()), "check": verdict, "drawn": times}
         return Made(outputs, self._facts(resume, hooks) | facts)
 
     def _problem(self, removal: Removal, models: Models) -> Problem:
