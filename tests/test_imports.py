@@ -30,6 +30,7 @@ LEAVES: dict[str, set[str]] = {
     "sections": {"errors"},
     "plugins": {"errors"},
     "plain_text": set(),
+    "git_lfs": set(),
     "environment": {"errors"},
     "download": {"errors", "phrases"},
     "outfile": {"errors", "plain_text"},

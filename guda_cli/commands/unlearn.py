@@ -181,7 +181,7 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
         steps = made[0].record.params["unlearn"]["steps"]
         session.console.warn(
             f"no batch of {plural(steps, 'step', 'steps')} showed an image of {few(unseen)}: "
-            "nothing was forgotten there; more --steps, or --set unlearn.forget_share=0.25 where the operator takes it"
+            "nothing was forgotten there; more --steps, or --set unlearn.forget_share=0.25 where that counts"
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli import git_lfs
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
@@ -117,7 +118,11 @@ def decode(
                 image.load()
                 return preprocess(image, size, channels)
     except UnidentifiedImageError:
-        reason = "it is no JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF or PNM image"
+        reason = (
+            git_lfs.WHY
+            if git_lfs.is_pointer(raw)
+            else "it is no JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF or PNM image"
+        )
         if name.lower().endswith(".avif") and _AVIF not in _formats():
             reason = "this Pillow reads no AVIF (guda doctor)"
     except Image.DecompressionBombError:
