@@ -275,7 +275,7 @@ def looks_line(report: ReportModel) -> str:
         )
     return (
         "What the images look like is not said: the nearest training images by pixels are of the right "
-        f"group for {rate} alone."
+        f"group for only {rate}."
     )
 
 
