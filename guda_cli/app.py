@@ -25,7 +25,9 @@ COMMANDS = {
     "check": "Show checks of unlearned models, and how far they are from retrained ones.",
     "report": "Put scores, checks and costs into a table, a CSV or an HTML file.",
     "status": "Show what the current recipe has and lacks, and what that would cost.",
+    "groups": "List the groups of the data, and what there is of each.",
     "doctor": "Check the installation, the store and the data.",
+    "data": "List and fetch the data sets of the shipped recipes.",
     "recipes": "List and show the shipped recipes.",
     "store": "Look into the store; verify it, clean it, export from it.",
 }

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from guda_cli import git_lfs
+from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.errors import DataError, MissingError, UsageError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -35,7 +37,8 @@ def json_object(text: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as err:
-        raise DataError(f"{path} cannot be read", why=str(err)) from None
+        why = git_lfs.WHY if git_lfs.is_pointer(text.encode()) else str(err)
+        raise DataError(f"{path} cannot be read", why=why) from None
     if not isinstance(value, dict):
         raise DataError(f"{path} is not a JSON object")
     return value
@@ -68,7 +71,7 @@ def encoder_folder(name: str, fix: str) -> Path | None:
     """The local folder `name` of an encoder, None for a hub id; UsageError with `fix` when it is neither."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder
+        return snapshot_in(folder)
     if not is_hub_id(name):
         raise UsageError(
             f"unknown encoder '{name}'", why="there is no such folder and it is no hub id", fix=fix
@@ -96,9 +99,11 @@ def check_no_pickle(path: Path) -> None:
         raise _pickle(path, f"{path.name} is a pickle")
     try:
         with path.open("rb") as file:
-            head = file.read(9)
+            head = file.read(64)
     except OSError as err:
         raise DataError(f"{path} cannot be read", why=err.strerror or str(err)) from None
+    if git_lfs.is_pointer(head):
+        raise DataError(f"{path} is not there", why=git_lfs.WHY, fix="git lfs pull")
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
         raise _pickle(path, f"{path.name} is a pickle in spite of its name")
     if head[8:9] != b"{":

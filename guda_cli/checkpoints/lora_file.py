@@ -38,7 +38,8 @@ _OTHERS = {  # what the ending of a name tells
     r"\.diff(_b)?": "full differences",
 }
 _METADATA = "lora_adapter_metadata"  # where diffusers keeps the scales of an adapter, as JSON
-_PARTS = {"unet": "unet", "text_encoder": "text_encoder", "base_model.model": "unet"}
+_PARTS = ("unet", "text_encoder")
+_PEFT = "base_model.model."
 _KOHYA = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder"}
 
 
@@ -56,8 +57,10 @@ def is_lora(names: Iterable[str]) -> bool:
     return any(name.endswith((*_DOWN, _DOWN_KOHYA)) or name.startswith(tuple(_KOHYA)) for name in names)
 
 
-def apply_lora(pipeline: Pipeline, path: Path) -> Pipeline:
+def apply_lora(pipeline: Pipeline, path: Path, bare: str = "unet") -> Pipeline:
     """`pipeline` with the LoRA in the `.safetensors` file `path` added to its unet and text encoder.
+
+    Names that do not say their part are of the part `bare`.
 
     Linear layers and convolutions, the names of peft, diffusers (old and new) and kohya. DataError for other
     kinds of update and for tensors that belong to no module of this pipeline.
@@ -76,7 +79,7 @@ def apply_lora(pipeline: Pipeline, path: Path) -> Pipeline:
         "unet": networks.from_bytes(pipeline.unet),
         "text_encoder": plain_text_names(networks.from_bytes(pipeline.components.text_encoder)),
     }
-    updates = _collected(stored, {part: _modules(weights) for part, weights in parts.items()}, path)
+    updates = _collected(stored, {part: _modules(weights) for part, weights in parts.items()}, path, bare)
     scales = _Scales(path)
     touched = set()
     for (part, module), update in updates.items():
@@ -105,7 +108,7 @@ def _modules(weights: Weights) -> set[str]:
 
 
 def _collected(
-    stored: Weights, modules: Mapping[str, set[str]], path: Path
+    stored: Weights, modules: Mapping[str, set[str]], path: Path, bare: str
 ) -> dict[tuple[str, str], _Update]:
     """The factors by part and module; DataError when tensors fit nowhere, some of them named."""
     kohya = {  # kohya's names have an underscore for every dot, so they are looked up, not taken apart
@@ -117,7 +120,7 @@ def _collected(
     strangers = []
     for name, value in stored.items():
         stem, kind = _stem(name)
-        place = kohya.get(stem) or _dotted(stem, modules)
+        place = kohya.get(stem) or _dotted(stem, modules, bare)
         if kind is None or place is None or (kind == "alpha" and value.numel() != 1):
             strangers.append(name)
             continue
@@ -145,12 +148,12 @@ def _stem(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _dotted(stem: str, modules: Mapping[str, set[str]]) -> tuple[str, str] | None:
-    """The module of a name with dots: `unet.<module>`, `text_encoder.<module>`, or the unet's bare module."""
-    part, name = "unet", stem
-    for prefix, of in _PARTS.items():
-        if stem.startswith(f"{prefix}."):
-            part, name = of, stem.removeprefix(f"{prefix}.")
+def _dotted(stem: str, modules: Mapping[str, set[str]], bare: str) -> tuple[str, str] | None:
+    """The module of a name with dots: `unet.<module>`, `text_encoder.<module>`, or a module of `bare`."""
+    part, name = bare, stem.removeprefix(_PEFT)
+    for known in _PARTS:
+        if name.startswith(f"{known}."):
+            part, name = known, name.removeprefix(f"{known}.")
     if part == "text_encoder":
         name = name.removeprefix("text_model.")
         name = re.sub(r"self_attn\.to_([qkv])$", r"self_attn.\1_proj", name)

@@ -9,6 +9,7 @@ from guda_cli.checkpoints import supported
 from guda_cli.checkpoints.files import PICKLES, download, is_hub_id
 from guda_cli.checkpoints.lora_file import apply_lora, is_lora
 from guda_cli.checkpoints.pipeline_folder import (
+    ADAPTER,
     LORA_NAMES,
     Pipeline,
     locate,
@@ -26,29 +27,34 @@ from guda_cli.errors import DataError, UsageError
 def register_source(source: str, base: str | None) -> Pipeline:
     """The model at `source`: a folder, a `.safetensors` file, or a hub id OWNER/MODEL.
 
-    A pipeline folder; a `UNet2DConditionModel` folder or a LoRA (file or folder), each put over the pipeline
-    `base`, which may itself be a checkpoint in one file; a checkpoint in one file, with `base` for its
-    configuration. Safetensors only. UsageError where a `base` is needed and missing, DataError for what
-    cannot be used, MissingError when a hub does not answer.
+    A pipeline folder; a `UNet2DConditionModel` folder or a LoRA (file, folder, or peft's folder a part), each
+    put over the pipeline `base`, which may be a checkpoint in one file; a checkpoint in one file, with `base`
+    for its configuration. Safetensors only. UsageError where a `base` is needed and missing, DataError for
+    what cannot be used, MissingError when a hub does not answer.
     """
     path = Path(source).expanduser()
     if path.is_file():
         return _from_file(path, base)
-    if not path.is_dir():
-        if path.suffix.lower() in (*PICKLES, ".safetensors") or not is_hub_id(source):
-            raise DataError(
-                f"no such file or folder: {source}", fix="give a folder, a .safetensors file or OWNER/MODEL"
-            )
-        path = locate(source)
+    if not path.is_dir() and (path.suffix.lower() in (*PICKLES, ".safetensors") or not is_hub_id(source)):
+        raise DataError(
+            f"no such file or folder: {source}", fix="give a folder, a .safetensors file or OWNER/MODEL"
+        )
+    path = locate(source)
     if (path / "model_index.json").is_file():
         return read_pipeline(str(path))
+    adapters = {part: path / part / ADAPTER for part in ("unet", "text_encoder")}
+    if any(file.is_file() for file in adapters.values()):  # peft saves a folder a part
+        made = _pipeline(_needed(base, "a LoRA"))
+        for part, file in adapters.items():
+            made = apply_lora(made, file, part) if file.is_file() else made
+        return made
     for name in LORA_NAMES:
         if (path / name).is_file():
             return apply_lora(_pipeline(_needed(base, "a LoRA")), path / name)
     if (path / "config.json").is_file():
         return _over(path, _needed(base, "a unet without its pipeline"))
     files = sorted(path.glob("*.safetensors"))
-    if not files and path != Path(source).expanduser():  # a hub's model: it may be a file, not fetched so far
+    if not files and not Path(source).expanduser().exists():  # a hub's model: it may be a file, not fetched
         path = download(source, ("*.safetensors",), "download the file and give its path", ("*/*",))
         files = sorted(path.glob("*.safetensors"))
     if len(files) == 1:

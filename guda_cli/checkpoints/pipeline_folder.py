@@ -20,13 +20,15 @@ from guda_cli.checkpoints.weights import (
     plain_text_names,
     read_weights,
 )
+from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError, UsageError
 
 TEXTS = ("*.json", "*.txt", "*.model")
 """Files of a hub model that are fetched for its configuration; none of them can run code."""
-LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+ADAPTER = "adapter_model.safetensors"
+LORA_NAMES = ("pytorch_lora_weights.safetensors", ADAPTER)
 WANTED = (*TEXTS, "*/*.safetensors", f"{DIFFUSION}*.safetensors", *LORA_NAMES)
 """With the weights of its components, without the copies in one file that lie beside them."""
 UNWANTED = ("safety_checker/*", "image_encoder/*", "*.non_ema*", "*.onnx*")
@@ -96,7 +98,7 @@ def locate(source: str, *, weights: bool = True) -> Path:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return folder
+        return snapshot_in(folder)
     if folder.exists() or not is_hub_id(source):
         raise DataError(f"no such folder: {source}", fix="give a folder or OWNER/MODEL (a hub id)")
     return download(source, WANTED if weights else TEXTS, "download it and give the folder", UNWANTED)

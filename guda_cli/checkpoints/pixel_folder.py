@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from guda_cli import git_lfs
 from guda_cli.checkpoints.files import download, is_hub_id, pickles_only, read_json
+from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.errors import DataError
 from guda_cli.sections import PREDICTION_TYPES
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+SHARDED = ".safetensors.index.json"
 LAYOUT = "give a DDPMPipeline or UNet2DModel folder"
 
 
@@ -26,9 +29,14 @@ class PixelFolder:
     def scheduler(self, given: str | None, usual: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The noise schedule's configuration, and warnings: in `given` (a folder or file), else beside it.
 
-        Of a bare network without one it is `usual`, which is said. DataError for one that is no DDPM's.
+        Of a pipeline's `unet/` it is the `scheduler/` beside that, of a bare network without one `usual`;
+        both are said. DataError for one that is no DDPM's.
         """
         path = Path(given).expanduser() if given else self.folder / "scheduler"
+        said: tuple[str, ...] = ()
+        beside = self.folder.absolute().parent / "scheduler"
+        if not given and not path.exists() and self.folder.absolute().name == "unet" and beside.is_dir():
+            path, said = beside, (f"the noise schedule is that beside it: {beside}",)
         if not given and not path.exists():
             if self.unet != self.folder:
                 raise DataError(f"{self.folder}: the pipeline has no scheduler/", fix="--scheduler FOLDER")
@@ -44,19 +52,28 @@ class PixelFolder:
         kind = config.get("prediction_type") or "epsilon"
         if kind not in PREDICTION_TYPES:
             raise DataError(f"{path}: prediction_type '{kind}'", why="one of " + ", ".join(PREDICTION_TYPES))
-        return {k: v for k, v in config.items() if not k.startswith("_")}, ()
+        return {k: v for k, v in config.items() if not k.startswith("_")}, said
 
     def weights(self) -> bytes:
-        """The network's safetensors; DataError where there are none, or pickles only."""
+        """The network's safetensors (shards as one, in float32); DataError where there are none."""
         for name in WEIGHTS:
             if (self.unet / name).is_file():
-                return (self.unet / name).read_bytes()
+                data = (self.unet / name).read_bytes()
+                if git_lfs.is_pointer(data):
+                    raise DataError(f"{self.unet / name} is not there", why=git_lfs.WHY, fix="git lfs pull")
+                return data
         refusal = pickles_only(self.unet, "the network") if self.unet.is_dir() else None
         if refusal:
             raise refusal
-        sharded = list(self.unet.glob("*.safetensors.index.json"))
-        why = "sharded weights are not supported" if sharded else f"looked for {' and '.join(WEIGHTS)}"
-        raise DataError(f"{self.unet} has no weights that can be read", why=why)
+        if any(self.unet.glob(f"*{SHARDED}")):
+            from guda_cli.checkpoints.weights import DIFFUSION, read_weights
+            from guda_cli.diffusion import networks
+
+            return networks.to_bytes(read_weights(self.unet, DIFFUSION, "the network")[0])
+        raise DataError(
+            f"{self.unet} has no weights that can be read",
+            why=f"looked for {' and '.join(WEIGHTS)}, or shards",
+        )
 
 
 def open_folder(source: str) -> PixelFolder:
@@ -69,6 +86,7 @@ def open_folder(source: str) -> PixelFolder:
         if not is_hub_id(source):
             raise DataError(f"no such folder: {source}", fix="--from FOLDER or --from OWNER/MODEL (a hub id)")
         folder = download(source, ("*.json", "*.safetensors"), "download it and give the folder")
+    folder = snapshot_in(folder)
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     config = read_json(unet / "config.json", "network's configuration (config.json)", LAYOUT)
     _check_class(config)

@@ -7,29 +7,24 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guda_cli.commands import extras, machine
+from guda_cli.commands.findings import Check
 from guda_cli.errors import GudaError
 from guda_cli.failures import explain
 from guda_cli.phrases import human_bytes
 from guda_cli.session import Session, command_options
 
+if TYPE_CHECKING:
+    from guda_cli.sections import Recipe
+
 LITTLE_DISK = 1 << 30  # bytes; less free space than this is worth a warning
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at. `state`: ok | warn | fail; `fix` is what to do when it is not ok."""
-
-    name: str
-    state: str
-    detail: str
-    fix: str = ""
 
 
 @command_options(recipe=True)
@@ -39,13 +34,16 @@ def doctor(
         bool, typer.Option("--full", help="Also import torch and try its devices (takes seconds).")
     ] = False,
 ) -> None:
-    """Check the installation, the store and the data.
+    """Check the installation, the machine, the store and the data.
 
-    Ends with code 3 when a check fails.
+    Says which optional packages are there, whether the current recipe needs others, and whether two threads
+    are faster than one at this moment. Ends with code 3 when a check fails.
     """
     checks = [
         _python(),
         *_packages(),
+        extras.avif(),
+        *machine.checks(),
         *(_torch() if full else ()),
         _disk(session),
         *_store_and_recipe(session),
@@ -146,11 +144,13 @@ def _store_and_recipe(session: Session) -> Iterator[Check]:
     try:
         recipe, source = session.recipe_and_source(default_digits=True)
     except GudaError as err:
+        yield from extras.checks(None)
         yield _failed("recipe", err)
         return
+    yield from extras.checks(recipe)
     known = "current recipe" if session.current() and not session.options.recipe else "recipe"
     yield Check(known, "ok", f"{recipe.name} ({source})")
-    yield _data(recipe.data.source, recipe.data.path)
+    yield _data(recipe)
 
 
 def _store(session: Session) -> Check:
@@ -168,13 +168,17 @@ def _store(session: Session) -> Check:
     return Check("store", "ok", f"{path}, {human_bytes(store.usage()['bytes'])}")
 
 
-def _data(source: str, path: str | None) -> Check:
-    if source == "digits":
+def _data(recipe: Recipe) -> Check:
+    from guda_cli.data.known_sets import of_recipe
+
+    path, known = recipe.data.path, of_recipe(recipe.name)
+    fix = f"guda data get {known.name}" if known else "guda train --set data.path=DIR"
+    if recipe.data.source == "digits":
         return Check("data", "ok", "embedded digits")
     if path is None:
-        return Check("data", "fail", "the recipe names no images", "--set data.path=DIR with guda train")
+        return Check("data", "fail", "the recipe names no images", fix)
     if not Path(path).exists():
-        return Check("data", "fail", f"{path} does not exist", "--set data.path=DIR with guda train")
+        return Check("data", "fail", f"{path} does not exist", fix)
     return Check("data", "ok", path)
 
 

@@ -34,8 +34,11 @@ def list_recipes(session: Session) -> None:
     rows = [_summary(name) for name in shipped()]
     session.console.data({"schema": "guda.recipes/1", "recipes": rows})
     if not session.console.json:
-        cells = [(r["name"], f"{r['size']}x{r['size']}x{r['channels']}", r["description"]) for r in rows]
-        session.console.out(session.console.table(("recipe", "images", "description"), cells))
+        cells = [
+            (r["name"], f"{r['size']}x{r['size']}x{r['channels']}", _start(r), r["description"]) for r in rows
+        ]
+        session.console.out(session.console.table(("recipe", "images", "data", "description"), cells))
+        session.console.out("here: guda train RECIPE starts at once; get NAME: guda data get NAME first")
 
 
 @app.command("show")
@@ -60,10 +63,12 @@ def show_recipe(
 
 
 def _summary(name: str) -> dict[str, Any]:
+    from guda_cli.data.known_sets import is_there, of_recipe
     from guda_cli.settings.lookup import shipped_text
     from guda_cli.settings.reading import from_dict, parse
 
     recipe = from_dict(parse(shipped_text(name)))
+    known = of_recipe(name)
     return {
         "name": name,
         "description": recipe.description,
@@ -71,4 +76,13 @@ def _summary(name: str) -> dict[str, Any]:
         "channels": recipe.data.channels,
         "source": recipe.data.source,
         "needs_path": recipe.data.source != "digits" and recipe.data.path is None,
+        "data_here": is_there(recipe.data),
+        "data_set": known.name if known else None,
     }
+
+
+def _start(row: dict[str, Any]) -> str:
+    """Where the images of a recipe come from."""
+    if row["data_here"]:
+        return "here"
+    return f"get {row['data_set']}" if row["data_set"] else "your own"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.errors import MissingError
-from guda_cli.phrases import human_bytes, human_seconds
+from guda_cli.commands import store_listing
+from guda_cli.commands.store_listing import SHORT
+from guda_cli.console import width_of
+from guda_cli.errors import GudaError, MissingError
+from guda_cli.phrases import human_bytes
 from guda_cli.session import Session, command_options, complete_key
 
 if TYPE_CHECKING:
     from guda_cli.store import ActionRecord, Store
     from guda_cli.store.gc import GcReport
     from guda_cli.store.verify import VerifyReport
-
-SHORT = 12  # digits of a key that are shown
 
 app = typer.Typer(
     name="store",
@@ -29,7 +30,11 @@ app = typer.Typer(
 )
 Key = Annotated[
     str,
-    typer.Argument(metavar="KEY", help="Key of a record, or how it begins.", autocompletion=complete_key),
+    typer.Argument(
+        metavar="RECORD",
+        help="Its name, such as 'full model' or 'without digit-3', or how its key begins.",
+        autocompletion=complete_key,
+    ),
 ]
 
 
@@ -42,37 +47,41 @@ def _group() -> None:
 @command_options()
 def list_records(
     session: Session,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="Every record of this kind, such as train or unlearn."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every record of every kind.", show_default=False)
+    ] = False,
     operation: Annotated[
-        str | None, typer.Option("--operation", metavar="NAME", help="Only records of this operation.")
+        str | None, typer.Option("--operation", metavar="NAME", help="The same as KIND.")
     ] = None,
 ) -> None:
-    """List what was made and kept: models, samples, scores, tables."""
+    """List what was made and kept: how much of every kind, or the records of one.
+
+    With --json always the records themselves.
+    """
     store = session.open_store(create=False)
-    pins = store.pins()
-    records = [_summary(store, record, pins) for record in store.records(operation)]
-    tables = [] if operation else [_table_summary(table) for table in store.tables()]
-    usage = store.usage()
-    session.console.data(
-        {
-            "schema": "guda.store/1",
-            "store": store.root,
-            "records": records,
-            "tables": tables,
-            "bytes": usage["bytes"],
-        }
-    )
+    found = store_listing.document(store, list(store.records()), store.tables())
+    kind = kind or operation
+    shown = store_listing.of_kind(found, kind) if kind else found
+    session.console.data(shown)
     if session.console.json:
         return
-    out, table = session.console.out, session.console.table
-    if not records and not tables:
-        out("nothing in this store" + (f" of operation '{operation}'" if operation else ""))
+    out, console = session.console.out, session.console
+    if not shown["records"] and not shown["tables"]:
+        out("nothing in this store" + (f" of kind '{kind}'" if kind else ""))
         return
-    rows = [_record_row(record) for record in records]
-    out(table(("key", "operation", "what", "size", "age", "pinned"), rows, right=("size", "age")))
-    if tables:
-        rows = [(t["key"][:SHORT], t["rows"], t["segments"], human_bytes(t["bytes"])) for t in tables]
-        out(table(("table", "rows", "segments", "size"), rows, right=("size",)))
-    out(f"{store.root}: {human_bytes(usage['bytes'])} in all")
+    if kind or every:
+        if shown["records"]:
+            out(store_listing.records_table(console, shown))
+        if shown["tables"]:
+            out(store_listing.tables_table(console, shown))
+    else:
+        out(store_listing.kinds_table(console, shown, width_of(sys.stdout)))
+        out("guda store ls KIND lists the records of a kind, --all every record")
+    out(f"{store.root}: {human_bytes(found['bytes'])} in all")
 
 
 @app.command("show")
@@ -82,8 +91,12 @@ def show_record(session: Session, key: Key) -> None:
     import yaml
 
     store = session.open_store(create=False)
-    record = store.resolve(key)
-    details = {**asdict(record), "sizes": _sizes(store, record), "pinned": record.key in store.pins()}
+    record = _chosen(session, store, key)
+    details = {
+        **asdict(record),
+        "sizes": store_listing.sizes(store, record),
+        "pinned": record.key in store.pins(),
+    }
     session.console.data({"schema": "guda.store-record/1", **details})
     if not session.console.json:
         session.console.out(yaml.safe_dump(details, sort_keys=False, allow_unicode=True, width=100).rstrip())
@@ -163,7 +176,7 @@ def pin_record(
 ) -> None:
     """Keep a record, and everything it was made from, from being collected."""
     store = session.open_store(create=False)
-    record = store.resolve(key)
+    record = _chosen(session, store, key)
     store.pin(record.key, note)
     _tell_pin(session, record.key, pinned=True, note=note)
 
@@ -173,11 +186,12 @@ def pin_record(
 def unpin_record(session: Session, key: Key) -> None:
     """Take a pin away."""
     store = session.open_store(create=False)
-    found = [pinned for pinned in store.pins() if pinned.startswith(key.lower())]
-    if len(found) != 1:
-        raise MissingError(
-            f"{len(found) or 'no'} pins begin with '{key}'", fix="guda store ls shows which keys are pinned"
-        )
+    pins = store.pins()
+    found = [pinned for pinned in pins if pinned.startswith(key.lower())]
+    if not found and not pins:
+        raise MissingError("nothing is pinned in this store", fix="guda store ls --all")
+    if len(found) != 1:  # of a pin whose record is gone there is the key alone
+        found = [_chosen(session, store, key, pins).key]
     store.unpin(found[0])
     _tell_pin(session, found[0], pinned=False, note="")
 
@@ -195,50 +209,29 @@ def export_record(
     from guda_cli.workflow.models.export import export_model
 
     store = session.open_store(create=False)
-    record = store.resolve(key)
+    record = _chosen(session, store, key)
     export_model(store, record, folder)
     session.console.data({"schema": "guda.store-export/1", "key": record.key, "folder": folder.absolute()})
     session.console.out(str(folder))
 
 
-def _sizes(store: Store, record: ActionRecord) -> dict[str, int | None]:
-    """Bytes of each output; None for one that is gone."""
-    return {
-        name: store.blob_size(digest) if store.has_blob(digest) else None
-        for name, digest in record.outputs.items()
-    }
+def _needed(session: Session, store: Store) -> set[str]:
+    """Keys that the current recipe's settings lead to; none where that cannot be told."""
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.project.roots import roots
+
+    try:
+        found = roots(Project(session.recipe(), store, session.console))
+    except GudaError:
+        return set()
+    return found[0] if found else set()
 
 
-def _summary(store: Store, record: ActionRecord, pins: dict[str, Any]) -> dict[str, Any]:
-    sizes = _sizes(store, record)
-    return {
-        "key": record.key,
-        "operation": record.operation,
-        "what": str(record.provenance.get("what", "")),
-        "bytes": sum(size or 0 for size in sizes.values()),
-        "complete": None not in sizes.values(),
-        "created": record.created,
-        "pinned": record.key in pins,
-    }
+def _chosen(session: Session, store: Store, text: str, among: Collection[str] | None = None) -> ActionRecord:
+    """The record that is called so, or whose key begins so."""
+    from guda_cli.workflow.models.chosen_record import find
 
-
-def _record_row(summary: dict[str, Any]) -> tuple[object, ...]:
-    size = human_bytes(summary["bytes"]) if summary["complete"] else "incomplete"
-    pinned = "yes" if summary["pinned"] else ""
-    what = summary["what"] or None
-    return summary["key"][:SHORT], summary["operation"], what, size, _age(summary["created"]), pinned
-
-
-def _table_summary(table: dict[str, Any]) -> dict[str, Any]:
-    return {"key": table["table"], **{name: table[name] for name in ("spec", "segments", "rows", "bytes")}}
-
-
-def _age(created: str) -> str:
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return human_seconds(max(0.0, seconds)).split(".")[0].removesuffix(" s") + " s"
+    return find(store, text, lambda: _needed(session, store), among)
 
 
 def _verify_lines(report: VerifyReport, store: Store) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
 from guda_cli.errors import CheckError, UsageError
+from guda_cli.phrases import few, plural
 from guda_cli.session import GroupOption, Session, command_options
 from guda_cli.unlearning.catalog import help_text as operators_help
 
@@ -139,7 +140,7 @@ def _refuse(models: list[StoredModel]) -> None:
 
 
 def _print(session: Session, made: list[StoredModel], ran: int) -> None:
-    rows, models = [], []
+    rows, models, unseen = [], [], []
     for model in made:
         what, check, seen = model.removal, model.check, model.record.provenance
         assert what is not None
@@ -150,6 +151,11 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
             verdict = f"{verdict.upper() if verdict == 'failed' else verdict}: {check['why']}"
         if what.is_null:
             verdict = "null"  # a random set is not expected to be forgotten
+        drawn = seen.get("drawn")
+        if drawn == 0 and not what.is_null:
+            unseen.append(what.short)
+            if verdict == "passed":
+                verdict = f"passed: {check['why']}"
         loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
         rows.append((what.short, removed, *loss, _told_apart(check), verdict, model.weights[:10]))
         models.append(
@@ -157,6 +163,7 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
                 "group": what.name,
                 "null": what.is_null,
                 "images": removed,
+                "drawn": drawn,
                 "check": check,
                 "key": model.key,
                 "weights": model.weights,
@@ -170,6 +177,12 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
         columns.remove("told apart")
         rows = [(*row[:-3], *row[-2:]) for row in rows]
     session.console.out(session.console.table(columns, rows))
+    if unseen:
+        steps = made[0].record.params["unlearn"]["steps"]
+        session.console.warn(
+            f"no batch of {plural(steps, 'step', 'steps')} showed an image of {few(unseen)}: "
+            "nothing was forgotten there; more --steps, or --set unlearn.forget_share=0.25 where that counts"
+        )
 
 
 def _told_apart(check: Mapping[str, Any]) -> str:

@@ -7,12 +7,14 @@ import io
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli import git_lfs
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
@@ -38,6 +40,7 @@ MAX_PIXELS = 178_956_970
 
 # Only these decoders run: Pillow knows others that start programs (EPS) or that nobody trains on.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_AVIF = "AVIF"  # not in every Pillow
 
 _ORIENTATION = 0x0112
 
@@ -56,6 +59,14 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The decoders that run, of those that this Pillow has."""
+    from PIL import features
+
+    return (*_FORMATS, _AVIF) if features.check(_AVIF.lower()) else _FORMATS
 
 
 def is_image(name: str) -> bool:
@@ -102,13 +113,19 @@ def decode(
             raise ValueError("the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(raw), formats=_formats()) as image:
                 if image.width * image.height > max_pixels:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
                 image.load()
                 return preprocess(image, size, channels)
     except UnidentifiedImageError:
-        reason = "it is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image"
+        reason = (
+            git_lfs.WHY
+            if git_lfs.is_pointer(raw)
+            else "it is no JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF or PNM image"
+        )
+        if name.lower().endswith(".avif") and _AVIF not in _formats():
+            reason = "this Pillow reads no AVIF (guda doctor)"
     except Image.DecompressionBombError:
         reason = f"it has more than {max_pixels} pixels"
     except DECODING_ERRORS as err:
@@ -120,7 +137,7 @@ def header(data: bytes) -> tuple[str, int]:
     """Format and shorter side of an image file that `decode` has read."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=_formats()) as image:
         return image.format or "", min(image.size)
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Pixels
+from guda_cli.intervals import wilson95
 
+NEIGHBOURS = 5
+SAMPLE = 400  # training images that accuracy is measured on, at most
+_SPARE = 8  # more neighbours that are looked at, since copies of an image are passed over
 _TRAIN_VALUES = 1 << 22  # float64 values of training images held at once: 32 MB
 
 
-def nearest_groups(queries: Pixels, ds: Dataset, *, neighbours: int = 5, block: int = 256) -> list[str]:
+def nearest_groups(
+    queries: Pixels, ds: Dataset, *, neighbours: int = NEIGHBOURS, block: int = 256
+) -> list[str]:
     """For each query (uint8 [Q, C, H, W]) the group most frequent among its nearest training images.
 
     Distance is Euclidean over pixels, exact (integers in float64), ties between images by name.
@@ -39,6 +46,44 @@ def nearest_members(
     rows = np.flatnonzero(np.any([ds.members(group) for group in groups], axis=0))
     found: npt.NDArray[np.int64] = rows[_nearest(queries, ds.images[rows], min(count, len(rows)))]
     return found
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often the nearest images name a right group, on training images left out one at a time."""
+
+    right: int
+    images: int
+    chance: float
+    """The share of the largest group, which a guess would have."""
+
+    @property
+    def value(self) -> float:
+        """The share of right ones."""
+        return self.right / self.images
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it closes, with 97.5 % confidence, half of the way from the guess to no error.
+
+        A label that is wrong more often than right would mislead, however far above chance it is.
+        """
+        return wilson95(self.right, self.images)[0] >= (1.0 + self.chance) / 2.0
+
+
+def accuracy(ds: Dataset, neighbours: int = NEIGHBOURS) -> Accuracy:
+    """Of `nearest_groups`, on up to SAMPLE training images; copies of an image do not vote for it."""
+    rng = np.random.Generator(np.random.PCG64(0x100C))
+    rows = np.sort(rng.permutation(len(ds))[:SAMPLE])
+    wanted = min(neighbours + 1 + _SPARE, len(ds))
+    right = 0
+    for row, near in zip(rows, _nearest(ds.images[rows], ds.images, wanted), strict=True):
+        others = [i for i in near if not np.array_equal(ds.images[i], ds.images[row])]
+        if others:
+            voted = _vote(np.array(others[:neighbours]), ds)
+            right += bool(ds.membership[row, ds.groups.index(voted)])
+    chance = float(ds.membership.mean(axis=0).max())
+    return Accuracy(right, len(rows), chance)
 
 
 def _nearest(queries: Pixels, images: Pixels, k: int) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 PREPROCESSING_VERSION = 1
 """Goes up whenever `images.preprocess` gives other pixels for some image."""
 
-DATASET_VERSION = 1
+DATASET_VERSION = 2
 """Goes up whenever a reader names, orders, groups or selects images differently."""
 
 IMAGE_SUFFIXES = frozenset(
@@ -16,6 +16,7 @@ IMAGE_SUFFIXES = frozenset(
         ".jpe",
         ".jfif",
         ".webp",
+        ".avif",
         ".bmp",
         ".gif",
         ".tif",

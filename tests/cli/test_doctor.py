@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from guda_cli.commands import extras, machine
 from guda_cli.commands.doctor import satisfies
 from guda_cli.sections import Recipe
 from guda_cli.session import Options, Session
@@ -25,10 +26,12 @@ def test_an_empty_folder_is_well(guda, documents, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_text_gives_a_remedy(guda) -> None:
+def test_text_gives_a_remedy(guda, tmp_path: Path) -> None:
     done = guda("doctor", "--recipe", "cifar10", code=3)
     assert "FAIL" in done.stdout
-    assert "--set data.path=DIR" in done.stdout
+    assert "guda data get cifar10" in done.stdout
+    (tmp_path / "mine.yaml").write_text("name: mine")
+    assert "--set data.path=DIR" in guda("doctor", "--recipe", "mine.yaml", code=3).stdout
 
 
 def test_images_that_are_gone(guda, documents, tmp_path: Path) -> None:
@@ -49,6 +52,61 @@ def test_a_recipe_that_is_wrong(guda, documents, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("trian: {}")
     found = states(documents, guda("doctor", "--recipe", "x.yaml", "--json", code=3).stdout)
     assert found["recipe"] == "fail"
+
+
+def test_extras_that_the_recipe_needs(
+    guda, documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is installed here: what is said of it follows from the packages' own metadata."""
+    lines = [
+        "torch>=2.3", 'peft>=0.13; extra == "lora"', 'transformers>=4.45; extra == "encoders"',
+        'accelerate>=0.34; extra == "text"', 'guda[encoders,lora]; extra == "text"',
+        'guda[text]; extra == "dev"',
+    ]  # fmt: skip
+    known = extras.parsed(lines)
+    assert known == {
+        "lora": {"peft"}, "encoders": {"transformers"}, "text": {"accelerate", "peft", "transformers"},
+    }  # fmt: skip
+    text = from_dict({"model": {"text_conditional": True}})
+    lora = from_dict({"unlearn": {"params": "lora:4"}, "attribution": {"encoder": "some/clip"}})
+    assert set(extras.needed(text)) == {"text"}
+    assert set(extras.needed(lora)) == {"lora", "encoders"}
+    assert extras.needed(Recipe()) == {}
+    monkeypatch.setattr(extras, "packages", lambda: known)
+    monkeypatch.setattr(extras, "_lacks", lambda name: name == "transformers")
+    found = {check.name: check for check in extras.checks(text)}
+    assert found["extra text"].state == "fail"
+    assert found["extra text"].fix == "pip install 'guda[text]'"
+    assert "lora installed; encoders, text not" in found["extras"].detail
+    assert [check.state for check in extras.checks(Recipe())] == ["ok"], "what nobody needs is no failure"
+
+
+def test_the_machine(guda, documents) -> None:
+    [document] = documents(guda("doctor", "--json", code=0, env={"GUDA_THREADS": "1"}).stdout)
+    details = {check["name"]: check["detail"] for check in document["checks"]}
+    assert {"cores", "threads", "GPU", "extras", "AVIF"} <= set(details)
+    assert details["threads"] == "GUDA_THREADS=1"
+    assert guda("doctor", code=3, env={"GUDA_THREADS": "abc"}).stdout.count("FAIL") == 1
+
+
+def test_threads_that_help_and_that_do_not() -> None:
+    assert machine.threads(None, 2, 1.8).state == "ok"
+    slow = machine.threads(None, 2, 0.7)
+    assert slow.state == "warn"
+    assert slow.fix == "export GUDA_THREADS=1"
+    assert "0.7 times as fast as one" in slow.detail
+    assert machine.threads(1, 2, None).state == machine.threads(None, 1, None).state == "ok"
+    assert 0.01 < machine.speedup() < 4
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("200000 100000", 2.0), ("50000 100000", 0.5), ("max 100000", None), ("", None), ("1 0", None)],
+)
+def test_a_containers_limit(tmp_path: Path, text: str, cores: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    assert machine.quota(tmp_path / "cpu.max") == cores
+    assert machine.quota(tmp_path / "gone") is None
 
 
 @pytest.mark.slow

@@ -24,6 +24,19 @@ def test_ls_says_which_need_a_path(guda, documents) -> None:
     assert needs == {"cifar10-small", "cifar10-gpu", "cifar10"}
 
 
+def test_ls_says_which_start_at_once(guda, documents, tmp_path: Path) -> None:
+    (tmp_path / "emoji-styles.tar").touch()
+    [document] = documents(guda("recipes", "ls", "--json", code=0).stdout)
+    rows = {row["name"]: (row["data_here"], row["data_set"]) for row in document["recipes"]}
+    assert rows["digits"] == (True, "digits")
+    assert rows["cifar10-small"] == rows["cifar10"] == (False, "cifar10")
+    assert rows["emoji-styles"] == (True, "emoji-styles")
+    assert rows["folder"] == (False, None)
+    text = guda("recipes", "ls", code=0).stdout
+    assert "get cifar10" in text
+    assert "your own" in text
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_show_prints_the_text_as_it_is(guda, name: str) -> None:
     assert guda("recipes", "show", name, code=0).stdout == shipped_text(name)

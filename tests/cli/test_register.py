@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data.test_folder import POINTER, as_cache
 from tests.workflow.fixtures import GROUPS, RECIPE, Cli, cli, draw, here, one_thread, record, scores
 
 Build = Callable[..., Path]
@@ -98,9 +99,42 @@ class TestTakenOver:
             assert done.document["models"][0]["key"] == whole
 
     def test_a_network_folder_without_one_uses_the_recipe_and_says_so(self, cli: Cli, build: Build) -> None:
-        done = cli(*FROM, build() / "unet")
+        (build() / "unet").rename("alone")
+        done = cli(*FROM, "alone")
         assert "recipe's diffusion section" in done.stderr
         assert len(here().read_bytes(record("register").outputs["betas"])) == 50 * 8
+
+    def test_a_pipelines_unet_takes_the_schedule_beside_it(self, cli: Cli, build: Build) -> None:
+        folder = build("v_prediction")
+        done = cli(*FROM, folder / "unet", "--json")
+        assert "the noise schedule is that beside it" in done.stderr
+        assert done.document["models"][0]["key"] == cli(*FROM, folder, "--json").document["models"][0]["key"]
+
+    def test_shards(self, cli: Cli, build: Build) -> None:
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        folder = build()
+        whole = cli(*FROM, folder, "--json").document["models"][0]["weights"]
+        unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True)
+        weights(folder).unlink()
+        unet.save_pretrained(folder / "unet", safe_serialization=True, max_shard_size="20KB")
+        assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+        assert cli(*FROM, folder, "--json").document["models"][0]["weights"] == whole
+        next((folder / "unet").glob("*.safetensors")).unlink()
+        assert "is missing" in cli(*FROM, folder, code=3).stderr
+
+    def test_a_hubs_cache_folder(self, cli: Cli, build: Build, work: Path) -> None:
+        """As the hub's client lays it out: links from the snapshot to blobs named by digest."""
+        whole = cli(*FROM, build(), "--json").document["models"][0]["key"]
+        cache = as_cache(work / "model", work / "models--owner--name")
+        for place in (cache, cache / "snapshots" / "abc"):
+            assert cli(*FROM, place, "--json").document["models"][0]["key"] == whole
+
+    def test_what_git_lfs_has_not_fetched(self, cli: Cli, build: Build) -> None:
+        folder = build()
+        weights(folder).write_bytes(POINTER)
+        done = cli(*FROM, folder, code=3)
+        assert "git lfs pull" in done.stderr
 
     def test_learned_variance_is_said_and_scored(self, cli: Cli, build: Build) -> None:
         cli(*FROM, build(out=2))

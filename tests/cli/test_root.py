@@ -30,7 +30,9 @@ COMMANDS = [
     "check",
     "report",
     "status",
+    "groups",
     "doctor",
+    "data",
     "recipes",
     "store",
 ]
@@ -210,6 +212,7 @@ class TestImports:
             ("store ls", "torch diffusers numpy h5py scipy sklearn"),
             ("doctor", "torch diffusers numpy h5py scipy sklearn"),
             ("recipes ls", "torch diffusers numpy h5py store"),
+            ("data ls", "torch diffusers numpy h5py store"),
         ],
     )
     def test_light(self, tmp_path: Path, line: str, never: str) -> None:

@@ -58,7 +58,7 @@ class TestList:
     def test_records(self, guda, store: Store, documents) -> None:
         first, second = publish(store, "train", b"x" * 2048), publish(store, "unlearn", b"y")
         store.pin(second)
-        text = guda("store", "ls", code=0).stdout
+        text = guda("store", "ls", "--all", code=0).stdout
         assert first[:12] in text
         assert "the unlearn" in text
         assert "2.0 KB" in text
@@ -66,6 +66,23 @@ class TestList:
         assert [r["key"] for r in document["records"]] == [first, second]
         assert [r["pinned"] for r in document["records"]] == [False, True]
         assert document["records"][0]["bytes"] == 2048
+
+    def test_is_a_line_a_kind(self, guda, store: Store) -> None:
+        for i in range(100):
+            publish(store, "unlearn", b"x" * 1024, {"n": f"{i:064x}"})
+        key = publish(store, "train", b"y")
+        store.pin(key)
+        lines = guda("store", "ls", code=0).stdout.splitlines()
+        assert len(lines) < 10
+        rows = {line.split()[0]: line.split() for line in lines if line.startswith((" train", " unlearn"))}
+        assert rows["unlearn"][:4] == ["unlearn", "100", "100.0", "KB"]
+        assert "1" in rows["train"]
+        assert len(guda("store", "ls", "unlearn", code=0).stdout.splitlines()) > 100
+        narrow = guda("store", "ls", code=0, env={"COLUMNS": "60"}).stdout.splitlines()
+        assert len(narrow) == len(lines)
+        assert max(map(len, narrow[:-2])) <= 60
+        assert "did you mean 'unlearn'" in guda("store", "ls", "unlern", code=2).stderr
+        assert "nothing in this store of kind 'vae'" in guda("store", "ls", "vae", code=0).stdout
 
     def test_of_one_operation(self, guda, store: Store, documents) -> None:
         publish(store, "train", b"x")
@@ -77,7 +94,7 @@ class TestList:
         np = pytest.importorskip("numpy")
         key = action_key("elbo-table", 1, {}, {})
         store.table_publish(key, {"a": 1}, ["ab" * 32], {"terms": np.zeros((1, 2, 3))}, {})
-        assert key[:12] in guda("store", "ls", code=0).stdout
+        assert key[:12] in guda("store", "ls", "table", code=0).stdout
         [document] = documents(guda("store", "ls", "--json", code=0).stdout)
         [table] = document["tables"]
         assert (table["key"], table["rows"], table["segments"]) == (key, 1, 1)
@@ -234,7 +251,18 @@ class TestPins:
         assert store.pins() == {}
 
     def test_unpin_what_is_not_pinned(self, guda, store: Store) -> None:
-        assert "no pins begin with" in guda("store", "unpin", "abcd", code=4).stderr
+        assert "nothing is pinned" in guda("store", "unpin", "abcd", code=4).stderr
+        store.pin(publish(store, "train", b"x"))
+        publish(store, "unlearn", b"x")
+        assert "no record is called" in guda("store", "unpin", "the unlearn", code=3).stderr
+
+    def test_by_name(self, guda, store: Store) -> None:
+        key = publish(store, "train", b"x")
+        guda("store", "pin", "the train", code=0)
+        assert list(store.pins()) == [key]
+        store.forget(key)  # of what is gone the key is left
+        guda("store", "unpin", key[:6], code=0)
+        assert store.pins() == {}
 
 
 def test_a_read_only_store_can_be_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

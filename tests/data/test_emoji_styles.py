@@ -1,10 +1,11 @@
-"""The script that builds the emoji-styles data set, without its packages and its renderer."""
+"""What builds the emoji-styles data set, without its packages and its renderer."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.scripts import load
+from guda_cli.data import emoji_styles
+from guda_cli.data.known_sets import emoji_table
+from guda_cli.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "emoji-styles.tar"
@@ -21,12 +24,12 @@ SHARED = ROOT.parent / "shared" / "data" / "emoji-styles.tar"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    return load("emoji_styles")
+    return emoji_styles
 
 
 @pytest.fixture(scope="module")
-def table(script: ModuleType) -> dict[str, Any]:
-    return dict(json.loads(script.TABLE.read_text(encoding="utf-8")))
+def table() -> Mapping[str, Any]:
+    return emoji_table()
 
 
 def package(path: Path, *members: tuple[str, bytes | str]) -> Path:
@@ -68,7 +71,7 @@ class TestPackages:
     def test_links_gaps_and_repeats_are_refused(
         self, script: ModuleType, tmp_path: Path, members: tuple[tuple[str, bytes | str], ...]
     ) -> None:
-        with pytest.raises(SystemExit, match=r"icons\.json"):
+        with pytest.raises(DataError, match=r"icons\.json"):
             script.read_package(package(tmp_path / "x.tgz", *members))
 
 
@@ -103,13 +106,13 @@ class TestPictures:
 
 class TestTable:
     def test_descriptors_can_be_told_apart_in_prompts(
-        self, script: ModuleType, table: dict[str, Any]
+        self, script: ModuleType, table: Mapping[str, Any]
     ) -> None:
         for style in table["styles"].values():
             assert len(set(style["descriptors"])) == 7
             assert not any("," in text for text in style["descriptors"])
 
-    def test_it_speaks_of_its_concepts_only(self, table: dict[str, Any]) -> None:
+    def test_it_speaks_of_its_concepts_only(self, table: Mapping[str, Any]) -> None:
         listed = [concept for concepts in table["objects"].values() for concept in concepts]
         assert len(listed) == len(set(listed)) == 1299
         known = set(listed)
@@ -117,13 +120,15 @@ class TestTable:
         for style in table["styles"].values():
             assert set(style["icons"]) | set(style["left_out"]) <= known
 
-    def test_no_prompt_names_a_style(self, script: ModuleType, table: dict[str, Any]) -> None:
+    def test_no_prompt_names_a_style(self, script: ModuleType, table: Mapping[str, Any]) -> None:
         makers = ["noto", "twemoji", "openmoji", "fluent", "emojione", "fxemoji", "streamline"]
         for style in table["styles"].values():
             assert not any(maker in text for maker in makers for text in style["descriptors"])
 
     @pytest.mark.shared_data
-    def test_prompts_are_those_of_the_shared_archive(self, script: ModuleType, table: dict[str, Any]) -> None:
+    def test_prompts_are_those_of_the_shared_archive(
+        self, script: ModuleType, table: Mapping[str, Any]
+    ) -> None:
         if not SHARED.is_file():
             pytest.skip("no shared data here")
         with tarfile.open(SHARED) as archive:

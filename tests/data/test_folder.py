@@ -2,15 +2,32 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from guda_cli.data.sources import read_dataset
+from guda_cli.data.sources import fingerprint, read_dataset
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+def as_cache(files: Path, cache: Path) -> Path:
+    """The files of a folder as the hub's client keeps them in `cache`."""
+    snapshot = cache / "snapshots" / "abc"
+    for number, path in enumerate(sorted(p for p in files.rglob("*") if p.is_file())):
+        blob, link = cache / "blobs" / f"{number:064x}", snapshot / path.relative_to(files)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(path.read_bytes())
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    return cache
 
 
 def _spec(path: Path, **changes: object) -> DataSpec:
@@ -137,6 +154,69 @@ def test_links_inside_are_followed_and_outside_refused(
     (path / "cat" / "out.png").unlink()
     (path / "ext").symlink_to(outside)
     assert "'ext' is refused" in _fails(_spec(path))
+
+
+def test_a_hubs_snapshot_may_link_to_its_blobs(
+    folder: Callable[..., Path], two_groups: dict[str, bytes], tmp_path: Path
+) -> None:
+    plain = folder(two_groups)
+    cache = as_cache(plain, tmp_path / "datasets--owner--name")
+    digest = read_dataset(_spec(plain)).digest
+    assert read_dataset(_spec(cache / "snapshots" / "abc")).digest == digest
+    assert read_dataset(_spec(cache)).digest == digest, "the cache's folder stands for its snapshot"
+    fingerprint(_spec(cache))
+    (cache / "refs" / "main").unlink()
+    assert read_dataset(_spec(cache)).digest == digest
+    (cache / "snapshots" / "abc" / "cat" / "x.png").symlink_to(plain / "cat" / "0.png")
+    assert "leads outside" in _fails(_spec(cache))
+
+
+def test_blobs_that_are_a_link_are_no_cache(
+    folder: Callable[..., Path], two_groups: dict[str, bytes], tmp_path: Path
+) -> None:
+    plain, trap = folder(two_groups, "plain"), tmp_path / "trap"
+    (trap / "snapshots" / "x").mkdir(parents=True)
+    (trap / "blobs").symlink_to(plain)
+    for group in ("cat", "dog"):
+        (trap / "snapshots" / "x" / group).symlink_to(plain / group)
+    assert "leads outside" in _fails(_spec(trap / "snapshots" / "x"))
+
+
+def test_what_git_lfs_has_not_fetched(folder: Callable[..., Path], two_groups: dict[str, bytes]) -> None:
+    said = _fails(_spec(folder({**two_groups, "cat/1.png": POINTER})))
+    assert "cat/1.png" in said
+    assert "git lfs pull" in said
+    archive = folder({"x.tar": POINTER}, "packed") / "x.tar"
+    assert "git lfs pull" in _fails(_spec(archive))
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_tables_with_other_separators(
+    folder: Callable[..., Path], two_groups: dict[str, bytes], mark: str
+) -> None:
+    rows = [("file_name", "artist", "prompt"), *((name, f"by, {name[:3]}", "a b") for name in two_groups)]
+    text = "".join(mark.join(row) + "\n" for row in rows)
+    data = read_dataset(_spec(folder({**two_groups, "metadata.csv": text.encode()}), group=("artist",)))
+    assert data.counts() == {"by, cat": 3, "by, dog": 2}
+    assert set(data.prompts) == {"a b"}
+
+
+def test_a_comma_in_the_header_counts(folder: Callable[..., Path], two_groups: dict[str, bytes]) -> None:
+    text = "file_name,style;kind\n" + "".join(f"{name},{name[:3]};x\n" for name in two_groups)
+    data = read_dataset(_spec(folder({**two_groups, "metadata.csv": text.encode()}), group=("style;kind",)))
+    assert set(data.counts()) == {"cat;x", "dog;x"}
+
+
+def test_metadata_beside_an_archive_is_not_read_and_that_is_said(
+    folder: Callable[..., Path], two_groups: dict[str, bytes]
+) -> None:
+    place = folder({"metadata.csv": b"file_name,artist\n"}, "place")
+    with zipfile.ZipFile(place / "x.zip", "w") as archive:
+        for name, data in two_groups.items():
+            archive.writestr(name, data)
+    notes = read_dataset(_spec(place / "x.zip")).notes
+    assert notes == ("metadata.csv beside x.zip is not read: put it into the archive",)
+    assert "put it into the archive" in _fails(_spec(place / "x.zip", group=("artist",)))
 
 
 def test_link_loops_end(folder: Callable[..., Path], two_groups: dict[str, bytes]) -> None:

@@ -139,7 +139,7 @@ def test_bad_files_are_named_with_the_reason(data: bytes, reason: str) -> None:
     assert reason in caught.value.why
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP"])
 def test_truncated_files_are_refused(format: str) -> None:
     rng = np.random.default_rng(0)
     data = _bytes(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format)

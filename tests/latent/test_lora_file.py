@@ -197,6 +197,31 @@ def test_a_folder_of_peft(pipeline: Pipeline, saved: Path, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_peft_saves_a_folder_a_part(pipeline: Pipeline, saved: Path, tmp_path: Path) -> None:
+    """As training scripts do with peft: unet/ and text_encoder/, each with names that do not say which."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import CLIPTextModel
+
+    text = CLIPTextModel.from_pretrained(saved / "text_encoder", use_safetensors=True)
+    config = LoraConfig(r=RANK, lora_alpha=5, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(text, config)
+    model.save_pretrained(tmp_path / "adapter" / "text_encoder")
+    test_a_folder_of_peft(pipeline, saved, tmp_path / "one")
+    (tmp_path / "one" / "adapter").rename(tmp_path / "adapter" / "unet")
+    made, before = weights_of(register_source(str(tmp_path / "adapter"), str(saved))), weights_of(pipeline)
+    want = {
+        name.removeprefix("text_model."): value
+        for name, value in model.merge_and_unload().state_dict().items()
+    }
+    for name, value in made["text_encoder"].items():
+        torch.testing.assert_close(value, want[name], rtol=1e-5, atol=1e-6, msg=name)
+    for part in made:
+        assert any(not torch.equal(made[part][name], before[part][name]) for name in made[part]), part
+    with pytest.raises(UsageError, match="a LoRA needs the pipeline"):
+        register_source(str(tmp_path / "adapter"), None)
+
+
 def refused(path: Path, pipeline: Pipeline) -> str:
     with pytest.raises(DataError) as caught:
         apply_lora(pipeline, path)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from guda_cli.report.answers import terminal
-from guda_cli.report.answers.content import summarise
+from guda_cli.report.answers import page, terminal
+from guda_cli.report.answers.content import Looks, summarise
 from tests.report.builders import GROUPS, query, report, score
 
 
@@ -67,3 +68,17 @@ def test_rich_and_pillow_are_imported_late() -> None:
         "assert not {'rich', 'PIL', 'torch'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_images_look_like_is_explained_or_left_out() -> None:
+    sure = shown(terminal.render(report(looks=Looks(0.97, 400, True)), 2, 120), 120)
+    assert "nearest training images by pixels, right for 97 % of 400 training images" in sure
+    queries = tuple(replace(one, looks_like=None) for one in report().queries)
+    unsure = report(queries, looks=Looks(0.31, 400, False))
+    text = shown(terminal.render(unsure, 2, 120), 120)
+    assert "rows by what the image looks like" not in text
+    assert "is not said" in text
+    assert "31 % of 400" in text
+    html = page.render(unsure)
+    assert "is not said" in html
+    assert "looks like" not in html.lower().replace("what the images look like is not said", "")

@@ -14,15 +14,15 @@ from guda_cli.data.queries import Query, load_query
 from guda_cli.settings import reading as recipes
 from guda_cli.store import Store
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.looks import how_sure, looks_like
 
 
 def painted(folder: Path, size: int) -> Path:
-    """Two groups of five noisy images each: dark and bright."""
+    """Two groups of ten noisy images each: dark and bright."""
     rng = np.random.default_rng(0)
     for group, level in (("dark", 40), ("bright", 160)):
         (folder / group).mkdir(parents=True)
-        for i in range(5):
+        for i in range(10):
             pixels = level + rng.integers(0, 50, (size, size, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / group / f"{i}.png")
     return folder
@@ -54,6 +54,26 @@ def test_of_large_images_small_copies_are_kept(project: Project, monkeypatch: py
     if large:  # the images themselves are not read again
         monkeypatch.setattr(Project, "dataset", None)
         assert looks_like(project, asked) == ["bright"]
+
+
+def test_where_it_is_wrong_of_training_images_it_is_not_said(project: Project) -> None:
+    assert how_sure(project).value == 1.0
+    assert len(list(project.store.records("look-accuracy"))) == 1
+    rng = np.random.default_rng(1)
+    folder = Path(str(project.recipe.data.path)).parent / "noise"
+    for i in range(40):
+        path = folder / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    noise = Project(
+        recipes.from_dict({"name": "n", "data": {"path": str(folder), "size": 8}}),
+        project.store,
+        project.console,
+    )
+    assert looks_like(noise, [load_query(str(folder / "a/0.png"), 8, 3)] * 2) == [None, None]
+    assert not how_sure(noise).trusted
+    record = list(project.store.records("look-accuracy"))[-1]
+    assert set(noise.store.read_bytes(record.outputs["accuracy"])) >= set(b'{"chance":0.5,"images":40')
 
 
 def test_a_small_copy_is_the_mean_of_what_its_pixels_cover() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, cast
 
+from guda_cli import git_lfs
 from guda_cli.data.sources.names import hidden, hostile, safe_name
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
@@ -46,9 +47,11 @@ def open_archive(path: Path) -> Tree:
     """The archive at `path`, told by its first bytes: zip, gzipped tar, or tar."""
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            magic = file.read(64)
     except OSError as err:
         raise DataError(f"cannot open {path}", why=err.strerror or str(err)) from None
+    if git_lfs.is_pointer(magic):
+        raise DataError(f"{path} is not there", why=git_lfs.WHY, fix="git lfs pull")
     if magic[:2] == b"PK":
         return ZipTree(path)
     return TarTree(path, packed=magic[:2] == b"\x1f\x8b")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.data.sources.names import clean_root
 from guda_cli.errors import DataError, nearest, unknown
 from guda_cli.sections import DataSpec
@@ -37,22 +38,30 @@ class Format:
     """Those whose sizes and times tell that the source has changed; none where it is not there."""
 
 
+class MissingSourceError(DataError):
+    """There is nothing at `data.path`, or it is not set; `guess` is what there is of nearly that name."""
+
+    def __init__(self, message: str, *, why: str = "", fix: str = "", guess: str | None = None) -> None:
+        super().__init__(message, why=why, fix=fix)
+        self.guess = guess
+
+
 def locate(spec: DataSpec) -> tuple[str, Path | None]:
     """The kind of source ("digits", "folder", "archive" or a row of FORMATS) and its path, None for digits.
 
     A folder or archive may yet turn out to hold CIFAR's binary files. DataError for a path that is
-    missing or of no accepted kind.
+    missing (MissingSourceError) or of no accepted kind.
     """
     if spec.source not in SOURCES:
         raise DataError(unknown("data.source", spec.source, SOURCES))
     if spec.source == "digits":
         return "digits", None
     if not spec.path:
-        raise DataError(
+        raise MissingSourceError(
             f"data.path is not set, and the source {spec.source} needs one",
             fix="set data.path to a folder or archive of images, or data.source: digits for built-in data",
         )
-    path = Path(spec.path).expanduser()
+    path = snapshot_in(Path(spec.path).expanduser())
     top = path / clean_root(spec.root) if path.is_dir() else path
     for own in FORMATS:
         if spec.source in ("auto", own.name) and own.files(top):
@@ -111,7 +120,7 @@ def _first(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None
     return None
 
 
-def _missing(path: Path) -> DataError:
+def _missing(path: Path) -> MissingSourceError:
     try:
         guess = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
     except OSError:
@@ -119,4 +128,4 @@ def _missing(path: Path) -> DataError:
     fix = (
         f"did you mean {path.parent / guess}?" if guess else "correct data.path, or pass --set data.path=..."
     )
-    return DataError(f"there is nothing at {path}", why="data.path names it", fix=fix)
+    return MissingSourceError(f"there is nothing at {path}", why="data.path names it", fix=fix, guess=guess)

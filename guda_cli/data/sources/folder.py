@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from guda_cli.data.sources.hub_cache import blobs_of
 from guda_cli.data.sources.names import check_text, hidden, hostile
 from guda_cli.data.versions import IMAGE_SUFFIXES
 from guda_cli.errors import DataError
@@ -42,7 +43,8 @@ class FolderTree:
 def walk(path: Path, notes: list[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
     """Every regular file below `path` with its path relative to it, sorted by that path.
 
-    Links are followed as long as they stay inside; one that leads outside is a DataError. A link to a
+    Links are followed as long as they stay inside, or lead from a snapshot of a hub's cache to its blobs; one
+    that leads elsewhere is a DataError. A link to a
     folder it lies in is passed over with a note, as are pipes and devices.
     """
     try:
@@ -88,7 +90,8 @@ def _visit(
 def _stays_inside(base: Path, entry: os.DirEntry[str], name: str) -> bool:
     """Whether a link can be followed; DataError when it leads outside or an image link is broken."""
     real = Path(os.path.realpath(entry.path))
-    if not real.is_relative_to(base):
+    blobs = None if real.is_relative_to(base) else blobs_of(base)
+    if not real.is_relative_to(base) and not (blobs and real.is_relative_to(blobs)):
         raise hostile(str(base), name, f"it is a link that leads outside the folder, to {real}")
     try:
         entry.stat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,7 @@ def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> D
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
     meta = read_metadata(tree, root, strict=by_column)
+    notes += _unread_beside(tree, meta)
     _check_rows(tree, names, meta, root, notes, by_column=by_column)
     labels = _labels(tree, names, meta, spec, root)
     notes += meta.notes
@@ -101,6 +103,15 @@ def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, st
     return names, notes
 
 
+def _unread_beside(tree: Tree, meta: Metadata) -> list[str]:
+    """A note where an archive without metadata has some beside it, which may be another's: not read."""
+    archive = Path(tree.where)
+    if meta.sources or archive.is_dir():
+        return []
+    beside = [name for name in METADATA_NAMES if (archive.parent / name).is_file()]
+    return [f"{name} beside {archive.name} is not read: put it into the archive" for name in beside[:1]]
+
+
 def _check_rows(
     tree: Tree, names: Mapping[str, str], meta: Metadata, root: str, notes: list[str], *, by_column: bool
 ) -> None:
@@ -124,7 +135,7 @@ def _check_rows(
     if not meta.sources:
         raise DataError(
             f"{tree.where} has no metadata.jsonl or metadata.csv",
-            why="data.group names a metadata column",
+            why="; ".join(["data.group names a metadata column", *_unread_beside(tree, meta)]),
             fix="add one with file_name and that column, or set data.group: folder",
         )
 

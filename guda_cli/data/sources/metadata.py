@@ -155,8 +155,11 @@ def json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of CSV with a header, empty cells left out; DataError as in `json_rows`."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    """(line number, row) of CSV with a header, empty cells left out; DataError as in `json_rows`.
+
+    See `delimiter_of`.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter_of(text))
     try:
         for row in reader:
             if None in row:
@@ -164,6 +167,12 @@ def csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, {k: v for k, v in row.items() if v}
     except csv.Error as err:
         raise DataError(f"{where}, line {reader.line_num} is not CSV", why=str(err)) from None
+
+
+def delimiter_of(text: str) -> str:
+    """What parts the columns: a comma, or where the header has none a semicolon or a tab."""
+    header = text.partition("\n")[0]
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _list_of(text: str) -> list[Any]:

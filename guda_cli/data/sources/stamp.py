@@ -46,7 +46,7 @@ def fingerprint(spec: DataSpec) -> str:
 
 def _files(kind: str, path: Path | None) -> list[Any]:
     if path is None:
-        return [_stat(_digits_file())]
+        return [_stat(digits_file())]
     own = format_of(kind)
     if own:
         return [_stat(file) for file in own.files(path)]
@@ -70,7 +70,7 @@ def _stat(path: Path) -> list[Any]:
     return [os.path.abspath(path), info.st_size, info.st_mtime_ns]  # noqa: PTH100
 
 
-def _digits_file() -> Path:
+def digits_file() -> Path:
     """scikit-learn's bundled digits, found without importing it."""
     found = importlib.util.find_spec("sklearn")
     for folder in (found.submodule_search_locations or []) if found else []:

@@ -228,6 +228,17 @@ class CostRow:
     created: str
 
 
+class Looks(NamedTuple):
+    """How often the nearest training images by pixels name a right group, on ``images`` of the training data.
+
+    Where that is too seldom, ``shown`` is False and no query has a ``looks_like``.
+    """
+
+    accuracy: float
+    images: int
+    shown: bool
+
+
 class GroupMean(NamedTuple):
     """A group's mean score over the queries; ``se`` is None with fewer than two queries."""
 
@@ -255,7 +266,8 @@ class ReportModel:
     of which there are ``matrix_counts[row]``. ``gallery``, ``regeneration``, ``training`` and ``maps`` are
     there where they were asked for; the last two are for the page alone. ``sentence`` says how the method
     finds out, as the end of a sentence; ``ranked`` by what groups are ranked, where it is not the score.
-    ``training_check`` is what the check of the full model found: see `training.soundness.TrainingCheck`.
+    ``training_check`` is what the check of the full model found: see `training.soundness.TrainingCheck`;
+    ``looks`` how sure ``looks_like`` is.
     """
 
     title: str
@@ -289,6 +301,7 @@ class ReportModel:
     regeneration: Regeneration | None = None
     training: Training | None = None
     maps: Maps | None = None
+    looks: Looks | None = None
 
 
 def score_table(queries: Sequence[QueryResult], groups: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -100,6 +100,7 @@ def to_json(report: ReportModel) -> dict[str, Any]:
             "draws": report.draws,
             "seed": report.seed,
             "groups": [{"name": g, "size": report.group_sizes.get(g)} for g in report.groups],
+            "looks": report.looks._asdict() if report.looks else None,
             "null": report.null,
             "retraining": report.retraining,
             "queries": [query_document(query) for query in report.queries],

@@ -43,7 +43,8 @@ def _intro(report: ReportModel, top: int) -> str:
     text += "Bars of one card share a scale; bars of two cards do not. "
     if report.null is not None:
         text += "Pale bars do not stand out."
-    small = (words.null_line(report), words.retraining_line(report), *_beside(report))
+    lines = (words.null_line(report), words.looks_line(report), words.retraining_line(report))
+    small = (*lines, *_beside(report))
     rest = "".join(f'<p class="muted small">{esc(line)}</p>' for line in small if line)
     return f'<div class="intro"><p>{esc(text.strip())}</p>{rest}</div>'
 

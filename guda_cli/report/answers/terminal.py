@@ -166,7 +166,8 @@ def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
     """The matrix if it fits the width, else a line that says where it is."""
     values = [v for row in report.matrix.values() for v in map(finite, row.values()) if v is not None]
     if not values:
-        return []
+        unsaid = words.looks_line(report)
+        return [literal(unsaid, "dim")] if unsaid and len(report.queries) > 1 else []
     scale = scale_for([float(np.quantile(np.abs(values), 0.98))], values)
     cell = max(len(scale.show(v)) for v in values)
     heads = [shorten(printable(g), max(cell, 5)) for g in report.groups]
@@ -182,7 +183,8 @@ def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
         table.add_row(literal(label), *shown)
     title = f"Mean score {scale.label}".rstrip()
     across = "the group removed" if report.counterfactual else "group"
-    return titled(f"{title}: rows by what the image looks like, columns by {across}", table)
+    parts = titled(f"{title}: rows by what the image looks like, columns by {across}", table)
+    return [*parts, literal(words.looks_line(report), "dim")] if report.looks else parts
 
 
 def _regeneration(found: Regeneration) -> list[RenderableType]:

@@ -301,6 +301,22 @@ def _total(rows: Sequence[CostRow]) -> tuple[int, int, float | None, float | Non
     return run, len(rows) - run, sum(seconds) if seconds else None, sum(forwards) if forwards else None
 
 
+def looks_line(report: ReportModel) -> str:
+    """How it is known what an image looks like, and how surely; or why it is not said. "" if unknown."""
+    found = report.looks
+    if found is None:
+        return ""
+    rate = f"{percent(found.accuracy)} of {found.images:,} training images"
+    if found.shown:
+        return (
+            f"What an image looks like: the group of its nearest training images by pixels, right for {rate}."
+        )
+    return (
+        "What the images look like is not said: the nearest training images by pixels are of the right "
+        f"group for only {rate}."
+    )
+
+
 def regeneration_line(found: Regeneration) -> str:
     """What was drawn and compared, in one sentence."""
     groups = "the highest group" if found.top == 1 else f"the {found.top} highest groups"

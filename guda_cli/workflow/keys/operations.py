@@ -16,6 +16,7 @@ TRAIN, REGISTER, UNLEARN, PIPELINE = "train", "register", "unlearn", "pipeline"
 """Operations that give a model: trained, taken over, unlearned; a pipeline is where a training starts."""
 TERM_SIZES, CALIBRATION, FAMILIAR, DISTANCES = "term-sizes", "calibration", "familiar", "distances"
 TRAINING_CHECK = "training-check"
+LOOK_ACCURACY = "look-accuracy"
 MODELS = (TRAIN, UNLEARN)
 """Those whose result is known by what was removed."""
 HELD_OUT = "held_out"
@@ -42,6 +43,7 @@ VERSIONS = {
     "latents": 1,
     "embeddings": 1,
     "small-copies": 1,
+    LOOK_ACCURACY: 1,
 }
 
 

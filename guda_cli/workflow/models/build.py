@@ -22,6 +22,7 @@ from guda_cli.training.scale import Scale
 from guda_cli.unlearning import catalog, judgement, subsets
 from guda_cli.unlearning import unlearn as unlearning
 from guda_cli.unlearning.check import Check, Shown
+from guda_cli.unlearning.drawn import never, times_drawn
 from guda_cli.unlearning.judgement import CheckResult
 from guda_cli.unlearning.operators.base import Problem
 from guda_cli.workflow.keys.operations import Action
@@ -136,8 +137,13 @@ class Builder:
             )  # fmt: skip
         kept = subsets.stored(trained, models.base, spec.params)
         verdict = plain(self._check(models, kept, removal, forget).to_dict())
+        times = times_drawn(forget, spec)
+        if not times:
+            verdict["why"] = f"{never(spec.steps)}; {verdict['why']}"
+            if verdict["verdict"] == judgement.PASSED:  # by chance: nothing of the group was unlearned
+                verdict |= {"verdict": judgement.DOUBTFUL, "passed": False}
         outputs = {"weights": networks.to_bytes(kept), "check": canonical(verdict)}
-        facts = {"images_removed": int(forget.sum()), "check": verdict}
+        facts = {"images_removed": int(forget.sum()), "check": verdict, "drawn": times}
         return Made(outputs, self._facts(resume, hooks) | facts)
 
     def _problem(self, removal: Removal, models: Models) -> Problem:

@@ -16,7 +16,8 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
     """
     if "weights" not in record.outputs:
         raise UsageError(
-            f"{record.key[:10]} ({record.operation}) is no model", fix="guda store ls shows the models"
+            f"{record.provenance.get('what', record.operation)} ({record.key[:10]}) is no model",
+            fix="guda store ls unlearn",
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not empty", fix="name a new folder")

@@ -18,6 +18,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.console import Console
+from guda_cli.data import known_sets
+from guda_cli.data.sources.detect import MissingSourceError
 from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
@@ -224,6 +226,8 @@ class Project:
         except DataError as err:  # the source is gone: what was read from it still serves
             document = self.store.get_document(self._spec_document)
             if document is None:
+                if isinstance(err, MissingSourceError):
+                    known_sets.remedied(err, self.recipe.name)
                 raise
             if not self._said_gone:
                 self.console.warn(f"{err.message}: using the copy in the store")

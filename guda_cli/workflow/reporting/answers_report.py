@@ -32,7 +32,7 @@ from guda_cli.workflow.scoring import answers, asked_scores, calibrating, counte
 from guda_cli.workflow.scoring.asked_scores import Asked
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
-from guda_cli.workflow.scoring.looks import looks_like
+from guda_cli.workflow.scoring.looks import known_looks, looks_like
 from guda_cli.workflow.scoring.ranking import AUTO, choose
 from guda_cli.workflow.scoring.stored_scores import StoredScores
 from guda_cli.workflow.scoring.strangers import Strangers
@@ -138,6 +138,7 @@ def build(project: Project, method: str, weighting: str, shown: Shown | None = N
         regeneration=_regeneration(project, found, queries, found_answers, shown.regeneration),
         training=training_images.build(project, groups, queries, found_answers, shown.training),
         maps=build_maps(project, found, reading, queries, found_answers, shown.maps) if shown.maps else None,
+        looks=known_looks(project),
         **summarise(found_answers, names)._asdict(),
     )
 

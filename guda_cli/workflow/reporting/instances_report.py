@@ -14,6 +14,7 @@ from guda_cli.workflow.reporting import regeneration, training_images
 from guda_cli.workflow.scoring import instance_settings, remembered
 from guda_cli.workflow.scoring.conditions import Given
 from guda_cli.workflow.scoring.instance_run import InstanceRun, make_run
+from guda_cli.workflow.scoring.looks import known_looks
 
 
 def build(
@@ -69,6 +70,7 @@ def build(
         sentence=chosen.row.sentence,
         regeneration=_regeneration(project, ordered, answers, redraw),
         training=training_images.build(project, run.removals, ordered, answers, training),
+        looks=known_looks(project),
         **summarise(answers, groups)._asdict(),
     )
 

@@ -15,7 +15,7 @@ from guda_cli.workflow.scoring.pool import Pool
 
 
 def answer(
-    query: Query, scores: Array, names: Sequence[str], looks: str, instances: tuple[InstanceScore, ...]
+    query: Query, scores: Array, names: Sequence[str], looks: str | None, instances: tuple[InstanceScore, ...]
 ) -> QueryResult:
     """One image's groups `names` by their scores [len(names)], highest first; ties by name."""
     ranked = sorted(zip(names, scores.tolist(), strict=True), key=lambda item: (-item[1], item[0]))

@@ -1,29 +1,23 @@
 """Builds the emoji-styles data set: the same 1,299 things drawn in eleven styles, with prompts.
 
-    pip install resvg_py==0.5.0
-    python benchmarks/emoji_styles.py emoji-styles.tar
-
-The drawings come from eleven public npm packages, fetched with `npm pack` by the npm at hand (or taken from
-`--packages DIR`, where earlier runs left them), in the versions that emoji_styles.json names. An SVG is
-rendered at 256x256 on white, averaged down to 64x64 and stored as a PNG of up to 256 colours.
+The drawings come from eleven npm packages, in the versions and with the digests that emoji_styles.json
+names. An SVG is rendered at 256x256 on white, averaged down to 64x64, and stored as a PNG of up to 256
+colours.
 
 The archive holds `<style>/<object>/<concept>.png`, `metadata.jsonl` (file_name, style, object, concept,
 prompt) and `styles.json` (each style's descriptors, licence, author and source). Licences differ by style and
-apply to what is built from it: they are printed at the end. `--compare TAR` says how far another archive of
-this layout agrees. Nine minutes on one core.
+apply to what is built from it. The same versions of resvg_py and Pillow write the same bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+import importlib.util
 import io
 import json
 import random
-import subprocess
-import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +25,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-TABLE = Path(__file__).with_suffix(".json")
+from guda_cli.data.known_sets import archive_name, emoji_table
+from guda_cli.errors import DataError, MissingError
+
 SIZE, SUPERSAMPLING, COLOURS = 64, 4, 256
 MOST_BYTES = 128 * 2**20  # of one file in a package
 NEEDED = ("package/icons.json", "package/info.json", "package/package.json")
@@ -47,37 +43,23 @@ class Package:
     version: str
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Build the emoji-styles data set from npm packages.")
-    parser.add_argument("out", type=Path, help="archive to write, such as emoji-styles.tar")
-    parser.add_argument("--packages", type=Path, help="folder for the packages (default: beside the archive)")
-    parser.add_argument("--compare", type=Path, help="another archive of this layout to compare with")
-    options = parser.parse_args()
-    table = json.loads(TABLE.read_text(encoding="utf-8"))
-    folder = options.packages or options.out.parent / "emoji-packages"
-    packages = {
-        style: read_package(fetch(entry["package"], entry["version"], folder))
-        for style, entry in table["styles"].items()
-    }
-    build(options.out, table, packages)
-    for style, package in packages.items():
-        print(f"{style}: {package.info['license']['spdx']}, {package.info['author']['name']}")
-    if options.compare:
-        print(json.dumps(compare(options.out, options.compare), indent=1))
+def check_renderer() -> None:
+    """MissingError unless what renders SVG is installed."""
+    if importlib.util.find_spec("resvg_py") is None:
+        raise MissingError("emoji-styles is drawn by the package resvg_py", fix="pip install 'guda[emoji]'")
 
 
-# -- packages ------------------------------------------------------------------------------------------------
-
-
-def fetch(name: str, version: str, folder: Path) -> Path:
-    """The archive of an npm package in `folder`; `npm pack` brings it there and checks its digest."""
-    path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"npm pack {name}@{version}", file=sys.stderr)
-        command = ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{name}@{version}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return path
+def make(out: Path, packages: Path, progress: Callable[[int, int | None], None] | None = None) -> list[str]:
+    """Build the archive at `out` from the packages in a folder; a line a style with its licence."""
+    check_renderer()
+    found, listed = emoji_table(), {}
+    for style, entry in found["styles"].items():
+        listed[style] = read_package(packages / archive_name(entry["package"], entry["version"]))
+    build(out, found, listed, progress)
+    return [
+        f"{style}: {package.info['license']['spdx']}, {package.info['author']['name']}"
+        for style, package in listed.items()
+    ]
 
 
 def read_package(path: Path) -> Package:
@@ -88,11 +70,11 @@ def read_package(path: Path) -> Package:
             if member.name not in NEEDED:
                 continue
             if not member.isreg() or member.size > MOST_BYTES or member.name in found:
-                raise SystemExit(f"{path}: {member.name} is no plain file of reasonable size")
+                raise DataError(f"{path}: {member.name} is no plain file of reasonable size")
             file = archive.extractfile(member)
             found[member.name] = json.loads(file.read() if file else b"null")
     if len(found) < len(NEEDED):
-        raise SystemExit(f"{path} has no {', '.join(sorted(set(NEEDED) - set(found)))}")
+        raise DataError(f"{path} has no {', '.join(sorted(set(NEEDED) - set(found)))}")
     icons, info, package = (found[name] for name in NEEDED)
     return Package(icons, info, package["name"], package["version"])
 
@@ -156,7 +138,7 @@ def png_of(image: Image.Image) -> bytes:
 # -- the archive ---------------------------------------------------------------------------------------------
 
 
-def rows(table: dict[str, Any], packages: dict[str, Package]) -> Iterator[tuple[dict[str, str], str]]:
+def rows(table: Mapping[str, Any], packages: dict[str, Package]) -> Iterator[tuple[dict[str, str], str]]:
     """The metadata row and the icon's name of every picture."""
     for style in sorted(packages):
         entry, icons = table["styles"][style], packages[style].icons
@@ -179,7 +161,12 @@ def prompt_of(file_name: str, words: str, descriptors: list[str]) -> str:
     return f"a {words} emoji, artistic style featuring {', '.join(drawn)}"
 
 
-def build(out: Path, table: dict[str, Any], packages: dict[str, Package]) -> None:
+def build(
+    out: Path,
+    table: Mapping[str, Any],
+    packages: dict[str, Package],
+    progress: Callable[[int, int | None], None] | None = None,
+) -> None:
     """Render everything and write the archive; a rerun writes the same bytes."""
     listed = sorted(rows(table, packages), key=lambda found: found[0]["file_name"])
     metadata = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row, _ in listed)
@@ -194,7 +181,7 @@ def build(out: Path, table: dict[str, Any], packages: dict[str, Package]) -> Non
         }
         for style, package in sorted(packages.items())
     }
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(f".{out.name}.part")
     with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
         add(archive, "styles.json", (json.dumps(styles, indent=1, ensure_ascii=False) + "\n").encode())
         add(archive, "metadata.jsonl", metadata.encode())
@@ -202,41 +189,13 @@ def build(out: Path, table: dict[str, Any], packages: dict[str, Package]) -> Non
             drawing = svg_of(packages[row["style"]].icons, icon)
             assert drawing is not None
             add(archive, row["file_name"], png_of(render(*drawing)))
-            if done % 1000 == 0 or done == len(listed):
-                print(f"{done} of {len(listed)} pictures", file=sys.stderr)
+            if progress is not None:
+                progress(done, len(listed))
     partial.replace(out)
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """One more member, with nothing of this machine in it."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(data), 0o644
     archive.addfile(info, io.BytesIO(data))
-
-
-def compare(one: Path, two: Path) -> dict[str, Any]:
-    """How far two archives agree: names, prompts, styles, and pixels of the pictures both have."""
-    with tarfile.open(one) as a, tarfile.open(two) as b:
-        first, second = (
-            {m.name: t.extractfile(m).read() for m in t if m.isreg()}  # type: ignore[union-attr]
-            for t in (a, b)
-        )
-    both = sorted(name for name in first.keys() & second.keys() if name.endswith(".png"))
-    apart = []
-    for name in both:
-        x, y = (np.asarray(Image.open(io.BytesIO(f[name])).convert("RGB"), int) for f in (first, second))
-        apart.append(float(np.abs(x - y).mean()))
-    lines = [set(files["metadata.jsonl"].decode().splitlines()) for files in (first, second)]
-    return {
-        "only in the first": sorted(first.keys() - second.keys())[:20],
-        "only in the second": sorted(second.keys() - first.keys())[:20],
-        "pictures in both": len(both),
-        "of these with equal pixels": sum(value == 0 for value in apart),
-        "greatest mean difference of a picture (of 255)": max(apart, default=0.0),
-        "equal metadata rows": len(lines[0] & lines[1]),
-        "equal styles.json": first["styles.json"] == second["styles.json"],
-        "equal files": sum(first[name] == second.get(name) for name in first),
-    }
-
-
-if __name__ == "__main__":
-    main()
