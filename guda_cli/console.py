@@ -15,18 +15,19 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from guda_cli.errors import GudaError
 from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, short_number
-from guda_cli.tables import Column, table
+from guda_cli.tables import Column, fold, table
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
 
+T = TypeVar("T")
 PLAIN_SECONDS = 15.0  # a plain line at most this often
 WIDE = 200  # columns of a table written to a file or a pipe
 _ANSI = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -156,6 +157,10 @@ class Console:
     ) -> Table:
         """A rich table as wide as stdout; see `tables.table`."""
         return table(columns, rows, width_of(sys.stdout), title=title, caption=caption, right=right)
+
+    def fold(self, rows: Sequence[T], bad: Callable[[T], bool] | None = None) -> tuple[list[T], str]:
+        """Rows of a table, folded unless `--all-rows` was given, and what is said of the others."""
+        return fold(rows, whole=self.all_rows, bad=bad)
 
     @contextlib.contextmanager
     def _clear_of_bars(self) -> Iterator[None]:

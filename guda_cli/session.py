@@ -8,9 +8,9 @@ A command declares its own parameters only, and takes the session first:
         store = session.open_store()
         with session.console.progress("unlearn", total) as bar: ...
 
-`command_options` puts `--store --json --quiet --verbose --debug` (always), `--recipe --set`, `--device`,
-`--dry-run`, `--no-wait` (as asked) behind them, fills `session.options`, and turns whatever the command
-raises into the right message and exit code. The first paragraph of the docstring is the help.
+`command_options` puts `--store --json --quiet --verbose --all-rows --debug` (always), `--recipe --set`,
+`--device`, `--dry-run`, `--no-wait` (as asked) behind them, fills `session.options`, and turns whatever the
+command raises into the right message and exit code. The first paragraph of the docstring is the help.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import typer
 from guda_cli.console import Console
 from guda_cli.errors import GudaError, MissingError
 from guda_cli.failures import report
+from guda_cli.tables import MOST
 
 if TYPE_CHECKING:
     from guda_cli.sections import Recipe
@@ -65,6 +66,7 @@ class Options:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    all_rows: bool = False
     dry_run: bool = False
     wait: bool = True
 
@@ -74,8 +76,9 @@ class Session:
 
     def __init__(self, options: Options | None = None, console: Console | None = None) -> None:
         self.options = options or Options()
+        given = self.options
         self.console = console or Console(
-            json=self.options.json, quiet=self.options.quiet, verbose=self.options.verbose
+            json=given.json, quiet=given.quiet, verbose=given.verbose, all_rows=given.all_rows
         )
         self._store: Store | None = None
         self._named: str | None = None
@@ -316,7 +319,10 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
     made.append(_option("json", bool, False, option("--json", help="Print JSON instead of text.")))
     text = "No remarks and no progress on stderr."
     made.append(_option("quiet", bool, False, option("--quiet", "-q", help=text)))
-    made.append(_option("verbose", bool, False, option("--verbose", "-v", help="More remarks on stderr.")))
+    text = "Say on stderr what is made, what the store has, where and how long."
+    made.append(_option("verbose", bool, False, option("--verbose", "-v", help=text)))
+    text = f"Whole tables; else the first {MOST} rows and what went wrong."
+    made.append(_option("all_rows", bool, False, option("--all-rows", help=text)))
     text = "Tracebacks for errors (also GUDA_DEBUG=1)."
     made.append(_option("debug", bool, False, option("--debug", help=text, callback=set_debug)))
     return made
@@ -361,6 +367,7 @@ def _options(given: dict[str, Any]) -> Options:
         json=given["_json"],
         quiet=given["_quiet"],
         verbose=given["_verbose"],
+        all_rows=given["_all_rows"],
         dry_run=given.get("_dry_run", False),
         wait=not given.get("_no_wait", False),
     )

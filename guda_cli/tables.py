@@ -90,7 +90,7 @@ def fitted(
     plain = [[_plain(cell) for cell in row.cells] for row in rows]
     kept, widths, gap = layout(columns, plain, width)
     made = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
-    made.padding = (0, gap - 2 if gap > 1 else 0, 0, 1 if gap > 2 else 0) if gap != 3 else (0, 1)
+    made.padding = (0, 1) if gap == _GAPS[0] else (0, 1, 0, 0)
     made.title = Text(title, style="bold") if title else None
     made.caption = Text(caption, style="dim") if caption else None
     for at, size in zip(kept, widths, strict=True):

@@ -227,7 +227,8 @@ def _show_scores(
     from guda_cli.report.answers import formats, terminal
     from guda_cli.report.answers import page as pages
 
-    for text in model.warnings:
+    printed = not (csv or console.json or html is not None)  # and its warnings with it
+    for text in () if printed else model.warnings:
         console.warn(text)
     for text in model.gallery.notes if model.gallery else ():
         console.say(f"gallery: {text}")
@@ -238,8 +239,8 @@ def _show_scores(
     console.data(formats.to_json(model))
     if csv:
         console.out(formats.to_csv(model).rstrip("\n"))
-    elif not console.json and html is None:
-        _print(console, terminal.render(model, top, width_of(sys.stdout)))
+    elif printed:
+        _print(console, terminal.render(model, top, width_of(sys.stdout), all_rows=console.all_rows))
 
 
 def _agreement(
@@ -259,7 +260,8 @@ def _show_agreement(
 ) -> None:
     from guda_cli.report.agreement import formats, page, terminal
 
-    for text in found.warnings:
+    printed = not (csv or latex or console.json or html is not None)
+    for text in () if printed else found.warnings:
         console.warn(text)
     if html is not None:
         _write_page(console, html, page.render_html(found), force)
@@ -268,7 +270,7 @@ def _show_agreement(
         console.out(formats.to_csv(found).rstrip("\n"))
     elif latex:
         console.out(formats.to_latex(found).rstrip("\n"))
-    elif not console.json and html is None:
+    elif printed:
         _print(console, terminal.render_terminal(found, width_of(sys.stdout)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +18,6 @@ from guda_cli.errors import DataError, UsageError
 from guda_cli.session import ForceOption, GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
-    from guda_cli.data.queries import Query
-    from guda_cli.report.answers.content import QueryResult
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.run import Run
@@ -230,7 +228,8 @@ def _score(
     for mapper in mappers:
         mapper.check()  # before any work
     for run, mapper in zip(runs, mappers, strict=True):
-        printer = Printer(session.console, run, top, many=len(paths) > MANY, csv=csv, header=header)
+        many = len(paths) > MANY
+        printer = Printer(session.console, run, paths, top, many=many, csv=csv, header=header)
         bad = _show(run, paths, printer, mapper)
         session.console.say(run.summary())
         header = not csv
@@ -244,21 +243,15 @@ def _score(
 def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper) -> int:
     """Print every result; how many images could not be read."""
     bad = 0
-    for result, query in _results(run, paths):
-        if query is None or result is None:
-            bad += 1
-            continue
-        printer.show(result)
-        mapper.draw(query, result)
-    return bad
-
-
-def _results(run: Run, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:
     for block in run.blocks(paths):
         for name, reason in block.bad:
+            bad += 1
             run.project.console.warn(f"{name}: {reason}")
-            yield None, None
-        yield from zip(block.results, block.queries, strict=True)
+        printer.begin(block.results)
+        for result, query in zip(block.results, block.queries, strict=True):
+            printer.show(result)
+            mapper.draw(query, result)
+    return bad
 
 
 def _with_choices(

@@ -10,12 +10,25 @@ import typer
 from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
 from guda_cli.errors import CheckError, UsageError
 from guda_cli.session import GroupOption, Session, command_options
+from guda_cli.tables import Column
 from guda_cli.unlearning.catalog import help_text as operators_help
 
 if TYPE_CHECKING:
     from guda_cli.workflow.keys.removal import Removal
     from guda_cli.workflow.project.model_record import StoredModel
     from guda_cli.workflow.project.project import Project
+
+COLUMNS = (
+    Column("group", cut=True),
+    Column("images", right=True, drop=3),
+    Column("check", wrap=True),
+    Column("loss on it", right=True, drop=1),
+    Column("after", right=True, drop=1),
+    Column("on the rest", right=True, drop=2),
+    Column("after", right=True, drop=2),
+    Column("told apart", drop=4),
+    Column("digest", drop=5),
+)
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -151,7 +164,7 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
         if what.is_null:
             verdict = "null"  # a random set is not expected to be forgotten
         loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
-        rows.append((what.short, removed, *loss, _told_apart(check), verdict, model.weights[:10]))
+        rows.append((what.short, removed, verdict, *loss, _told_apart(check), model.weights[:10]))
         models.append(
             {
                 "group": what.name,
@@ -164,12 +177,14 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
             }
         )
     session.console.data({"schema": "guda.unlearn/1", "ran": ran, "models": models})
-    columns = ["group", "images", "loss on it", "after", "loss on the rest", "after"]
-    columns += ["told apart", "check", "digest"]
+    columns = list(COLUMNS)
     if not any(model.check and "membership" in model.check for model in made):
-        columns.remove("told apart")
-        rows = [(*row[:-3], *row[-2:]) for row in rows]
-    session.console.out(session.console.table(columns, rows))
+        columns.pop(-2)
+        rows = [(*row[:-2], row[-1]) for row in rows]
+    shown, more = session.console.fold(rows, lambda row: row[2] not in ("passed", "null"))
+    session.console.out(session.console.table(columns, shown))
+    if more:
+        session.console.prose(more)
 
 
 def _told_apart(check: Mapping[str, Any]) -> str:
