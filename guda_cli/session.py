@@ -33,6 +33,7 @@ import typer
 from guda_cli.console import Console
 from guda_cli.errors import GudaError, MissingError
 from guda_cli.failures import report
+from guda_cli.help_pages import COMMON_PANEL
 from guda_cli.tables import MOST
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
 STORE = ".guda"
-COMMON_PANEL = "Common options"
 OF_THE_STORE = ("model.registered",)  # what is set when a model is taken over, and by nobody
 
 

@@ -35,8 +35,9 @@ LEAVES: dict[str, set[str]] = {
     "tables": {"phrases", "plain_text"},
     "console": {"errors", "jsonable", "phrases", "tables"},
     "failures": {"console", "errors"},
-    "session": {"console", "errors", "failures", "sections", "settings"},
-    "app": {"console", "errors", "failures", "plain_text", "session"},
+    "help_pages": {"console"},
+    "session": {"console", "errors", "failures", "help_pages", "sections", "settings", "tables"},
+    "app": {"console", "errors", "failures", "help_pages", "plain_text", "session"},
     "__main__": {"app"},
 }
 # Tables that the help of commands is made of; they import nothing heavy.
