@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from guda_cli import failures, plain_text
+from guda_cli import completions, failures, plain_text
 from guda_cli.console import Console
 from guda_cli.errors import UsageError, nearest
 from guda_cli.help_pages import HelpedCommand, HelpedGroup, section
@@ -150,4 +151,8 @@ def main() -> None:
     """The `guda` program."""
     plain_text.use()  # a file name that is no text must not end a command
     failures.terminate_like_interrupt()
+    if os.environ.get("_GUDA_COMPLETE") == "complete_bash":
+        code, replies = completions.in_bash(os.environ, lambda: run(sys.argv[1:]))
+        sys.stdout.write(replies)
+        sys.exit(code)
     sys.exit(run(sys.argv[1:]))

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions
 from guda_cli.console import Console
 from guda_cli.errors import GudaError, MissingError
 from guda_cli.failures import report
@@ -229,38 +230,37 @@ def store_path(given: Path | None) -> Path:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Shell completion: names of shipped recipes, and YAML files here."""
-    from guda_cli.settings.lookup import shipped
 
-    files = [str(path) for path in Path().glob("*.yaml")]
-    return [name for name in shipped() + files if name.startswith(incomplete)]
+    def find() -> list[str]:
+        from guda_cli.settings.lookup import shipped
+
+        return shipped() + [str(path) for path in Path().glob("*.yaml")]
+
+    return [name for name in completions.quietly(find) if name.startswith(incomplete)]
 
 
 def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
     """Shell completion: groups of the current recipe."""
-    groups = _quietly(lambda: (_completing(ctx).current() or {}).get("groups", []))
-    return [name for name in groups if name.startswith(incomplete)]
+    groups = completions.quietly(lambda: list((_completing(ctx).current() or {}).get("groups", [])))
+    return completions.joint(groups, incomplete)
 
 
-def complete_key(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Shell completion: keys of records, with what each is."""
-    records = _quietly(lambda: list(_completing(ctx).open_store(create=False).records()))
-    return [
-        (r.key[:12], str(r.provenance.get("what", r.operation)))
-        for r in records
-        if r.key.startswith(incomplete)
-    ]
+def complete_key(ctx: typer.Context, incomplete: str) -> list[str | tuple[str, str]]:
+    """Shell completion: what records are called, and the keys of those that begin so."""
+    records = completions.quietly(lambda: list(_completing(ctx).open_store(create=False).records()))
+    if ctx.info_name == "export":  # models alone
+        records = [record for record in records if "weights" in record.outputs]
+    if ctx.info_name == "unpin":
+        pins = completions.quietly(lambda: list(_completing(ctx).open_store(create=False).pins()))
+        records = [record for record in records if record.key in pins]
+    names = {str(record.provenance.get("what", record.operation)): None for record in records}
+    named: list[str | tuple[str, str]] = [name for name in names if name.startswith(incomplete)]
+    keys = [record for record in records if record.key.startswith(incomplete)] if incomplete else []
+    return named + [(r.key[:12], str(r.provenance.get("what", r.operation))) for r in keys]
 
 
 def _completing(ctx: typer.Context) -> Session:
-    return Session(Options(store=ctx.params.get("_store")))
-
-
-def _quietly(find: Callable[[], list[Any]]) -> list[Any]:
-    """What `find` finds; nothing when it fails, for a completion must not spill errors into the prompt."""
-    try:
-        return find()
-    except Exception:  # noqa: BLE001
-        return []
+    return Session(Options(store=ctx.params.get("_store"), quiet=True))
 
 
 # Options for commands to use in their signatures -------------------------------------------------
@@ -313,7 +313,8 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
         info = option("--recipe", metavar="RECIPE", help=text, autocompletion=complete_recipe)
         made.append(_option("recipe", str | None, None, info))
         text = "Override one entry of the recipe; repeat for more."
-        made.append(_option("sets", list[str] | None, None, option("--set", metavar="KEY=VALUE", help=text)))
+        info = option("--set", metavar="KEY=VALUE", help=text, autocompletion=completions.settings)
+        made.append(_option("sets", list[str] | None, None, info))
     text = "Folder of the store [GUDA_STORE, else .guda here or above]."
     made.append(_option("store", Path | None, None, option("--store", metavar="DIR", help=text)))
     made.append(_option("json", bool, False, option("--json", help="Print JSON instead of text.")))

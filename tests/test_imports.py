@@ -36,8 +36,18 @@ LEAVES: dict[str, set[str]] = {
     "console": {"errors", "jsonable", "phrases", "tables"},
     "failures": {"console", "errors"},
     "help_pages": {"console"},
-    "session": {"console", "errors", "failures", "help_pages", "sections", "settings", "tables"},
-    "app": {"console", "errors", "failures", "help_pages", "plain_text", "session"},
+    "completions": {"attribution", "sections", "unlearning"},  # of these the tables of names alone
+    "session": {
+        "completions",
+        "console",
+        "errors",
+        "failures",
+        "help_pages",
+        "sections",
+        "settings",
+        "tables",
+    },
+    "app": {"completions", "console", "errors", "failures", "help_pages", "plain_text", "session"},
     "__main__": {"app"},
 }
 # Tables that the help of commands is made of; they import nothing heavy.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
@@ -47,6 +48,7 @@ def report(
         str | None,
         typer.Option(
             "--method",
+            autocompletion=completions.several_of(completions.methods),
             metavar="NAMES",
             help="One of guda score's methods [guda]; with --against, several: only these rows [all].",
         ),
@@ -55,12 +57,19 @@ def report(
         str | None,
         typer.Option(
             "--weighting",
+            metavar="NAMES",
+            autocompletion=completions.several_of(completions.WEIGHTINGS),
             help=f"{WEIGHTINGS}; with --against several: a table each [the recipe's].",
         ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="logo", help="Judge every method by the retrained models."),
+        typer.Option(
+            "--against",
+            autocompletion=completions.one_of(("logo",)),
+            metavar="logo",
+            help="Judge every method by the retrained models.",
+        ),
     ] = None,
     center: Annotated[
         bool,
@@ -79,7 +88,10 @@ def report(
     aggregate: Annotated[
         str | None,
         typer.Option(
-            "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
+            "--aggregate",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.AGGREGATES),
+            help="Images' scores to a group's: mean, sum, max or top:M [the recipe's].",
         ),
     ] = None,
     gallery: Annotated[
@@ -90,7 +102,15 @@ def report(
             "noise: what they had been, had these groups never been seen.",
         ),
     ] = False,
-    grid: Annotated[str, typer.Option("--grid", help="What was scored on this grid [the recipe's].")] = "",
+    grid: Annotated[
+        str,
+        typer.Option(
+            "--grid",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.GRIDS),
+            help="What was scored on this grid [the recipe's].",
+        ),
+    ] = "",
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", min=1, help="... with so many strata [the recipe's].")
     ] = None,
@@ -101,7 +121,10 @@ def report(
     rank: Annotated[
         str,
         typer.Option(
-            "--rank", metavar="auto|score|z|per-image", help="What groups are ranked by, as in guda score."
+            "--rank",
+            autocompletion=completions.one_of(completions.RANKS),
+            metavar="auto|score|z|per-image",
+            help="What groups are ranked by, as in guda score.",
         ),
     ] = "auto",
     gallery_images: Annotated[
@@ -132,6 +155,7 @@ def report(
         str | None,
         typer.Option(
             "--regeneration-by",
+            autocompletion=completions.one_of(("guda", "logo")),
             metavar="guda|logo",
             help="Whose models draw [the method's own; for methods without, logo's where there are any].",
         ),

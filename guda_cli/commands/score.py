@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guda_cli import completions
 from guda_cli.attribution import methods
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
@@ -34,18 +35,42 @@ def score(
         typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images; - reads paths from stdin."),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
-    method: Annotated[str, typer.Option("--method", metavar="NAMES", help=METHODS_HELP)] = "guda",
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            autocompletion=completions.several_of(completions.methods),
+            metavar="NAMES",
+            help=METHODS_HELP,
+        ),
+    ] = "guda",
     operator: Annotated[
         str | None,
-        typer.Option("--operator", metavar="NAME", help="Score with this operator's models [the recipe's]."),
+        typer.Option(
+            "--operator",
+            autocompletion=completions.one_of(completions.operators),
+            metavar="NAME",
+            help="Score with this operator's models [the recipe's].",
+        ),
     ] = None,
     group: GroupOption = None,
     weighting: Annotated[
         str | None,
-        typer.Option("--weighting", help=f"{WEIGHTINGS} [the recipe's]."),
+        typer.Option(
+            "--weighting",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.WEIGHTINGS),
+            help=f"{WEIGHTINGS} [the recipe's].",
+        ),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option("--grid", help="strata, strata:even, all or stride:N [the recipe's].")
+        str | None,
+        typer.Option(
+            "--grid",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.GRIDS),
+            help="strata, strata:even, all or stride:N [the recipe's].",
+        ),
     ] = None,
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", min=1, help="Strata of the grid [the recipe's].")
@@ -57,6 +82,7 @@ def score(
         str,
         typer.Option(
             "--rank",
+            autocompletion=completions.one_of(completions.RANKS),
             metavar="auto|score|z|per-image",
             help="What groups are ranked by; auto: the score, z where their sizes differ more than twofold.",
         ),
@@ -122,13 +148,19 @@ def score(
     encoder: Annotated[
         str | None,
         typer.Option(
-            "--encoder", metavar="pixels|PATH|HUB_ID", help="What similarity compares [the recipe's]."
+            "--encoder",
+            autocompletion=completions.one_of(("pixels",)),
+            metavar="pixels|PATH|HUB_ID",
+            help="What similarity compares [the recipe's].",
         ),
     ] = None,
     aggregate: Annotated[
         str | None,
         typer.Option(
-            "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
+            "--aggregate",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.AGGREGATES),
+            help="Images' scores to a group's: mean, sum, max or top:M [the recipe's].",
         ),
     ] = None,
     map_path: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions
 from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
 from guda_cli.errors import CheckError, UsageError
 from guda_cli.session import GroupOption, Session, command_options
@@ -40,6 +41,7 @@ def unlearn(
         str | None,
         typer.Option(
             "--operator",
+            autocompletion=completions.one_of(completions.operators),
             metavar="NAME",
             help=f"{operators_help()} [the recipe's].",
         ),
@@ -52,6 +54,7 @@ def unlearn(
         str | None,
         typer.Option(
             "--params",
+            autocompletion=completions.one_of(completions.PARAMS),
             metavar="SPEC",
             help="What is trained: full, attn, cross-attn-kv or lora:R [the recipe's].",
         ),
