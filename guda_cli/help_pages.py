@@ -9,6 +9,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from guda_cli import typed_command
 from guda_cli.console import is_terminal, width_of
 
 MOST_COLUMNS, FEWEST_COLUMNS, PLAIN_COLUMNS = 100, 40, 80
@@ -136,6 +137,11 @@ class _Page:
 
 class HelpedCommand(_Page, TyperCommand):
     """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As usual; what was typed is remembered for errors that suggest another command."""
+        typed_command.remember(ctx.command_path, args)
+        return super().parse_args(ctx, args)
 
 
 class HelpedGroup(_Page, TyperGroup):

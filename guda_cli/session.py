@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli import completions
+from guda_cli import completions, typed_command
 from guda_cli.console import Console
-from guda_cli.errors import GudaError, MissingError
+from guda_cli.errors import GudaError, MissingError, RecipeError, UsageError
 from guda_cli.failures import report
 from guda_cli.help_pages import COMMON_PANEL
 from guda_cli.tables import MOST
@@ -98,7 +98,8 @@ class Session:
             if not create and not self.store_path.exists():
                 raise MissingError(
                     f"there is no store at {self.store_path}",
-                    fix="guda train makes one; --store DIR or GUDA_STORE names another",
+                    why="guda train makes one; --store DIR or GUDA_STORE names another",
+                    fix="guda train",
                 )
             self._store = Store.open(self._place(create), create=create)
             named = self.options.store or os.environ.get("GUDA_STORE")
@@ -135,17 +136,30 @@ class Session:
         if current:
             self._tell_edits(current)
             values = dict(current["recipe"])
-            return lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
+            changed = self._as_typed(lambda sets: lookup.override(values, sets, Path.cwd()))
+            return changed, str(current["source"])
         if not name and not default_digits:
             raise MissingError(
                 "no recipe is current in this store",
                 why=f"nothing has been trained in {self.store_path} yet",
-                fix="guda train [RECIPE] makes a recipe current (guda recipes ls names some)",
+                fix="guda train",
             )
         name = name or DEFAULT_RECIPE
-        recipe, _ = lookup.load(name, self.options.sets, Path.cwd())
+        chosen = name
+        recipe = self._as_typed(lambda sets: lookup.load(chosen, sets, Path.cwd())[0])
         shipped = name in lookup.shipped()
         return recipe, name if shipped else str(Path(name).expanduser().resolve())
+
+    def _as_typed(self, make: Callable[[Sequence[str]], Recipe]) -> Recipe:
+        """The recipe that `make` makes with `--set`; UsageError where it is that which is wrong with it."""
+        try:
+            return make(self.options.sets)
+        except RecipeError as err:
+            try:
+                make(())
+            except GudaError:
+                raise err from None
+            raise UsageError(err.message, why=err.why, fix=err.fix) from None
 
     def current(self) -> dict[str, Any] | None:
         """The store's document about the current recipe, or None (also when there is no store)."""
@@ -386,11 +400,12 @@ def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> 
         raise
     except BaseException as err:  # noqa: BLE001 - the outermost frame: everything ends as a message
         if isinstance(err, GudaError):
-            err.fix = _on_same_store(err.fix, session.options.store)
+            err.fix = typed_command.suggested(_on_same_store(err.fix, session.options.store))
         raise typer.Exit(report(err, session.console, resumable=resumable)) from None
 
 
 def _on_same_store(fix: str, store: Path | None) -> str:
     """A suggested command with the `--store` that was given, so that it can be pasted as it is."""
-    one_command = fix.startswith("guda ") and not any(mark in fix for mark in ",()[")
-    return f"{fix} --store {shlex.quote(str(store))}" if store and one_command else fix
+    command = fix.startswith("guda ") and not fix.startswith("guda recipes ")
+    given = f" --store {shlex.quote(str(store))}"
+    return (fix + given).replace(" && guda ", f"{given} && guda ") if store and command else fix

@@ -35,7 +35,8 @@ LEAVES: dict[str, set[str]] = {
     "tables": {"phrases", "plain_text"},
     "console": {"errors", "jsonable", "phrases", "tables"},
     "failures": {"console", "errors"},
-    "help_pages": {"console"},
+    "typed_command": set(),
+    "help_pages": {"console", "typed_command"},
     "completions": {"attribution", "sections", "unlearning"},  # of these the tables of names alone
     "session": {
         "completions",

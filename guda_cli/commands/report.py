@@ -239,7 +239,7 @@ def _scores(project: Project, method: str, weighting: str, instances: int, shown
 
     [*names] = parse_methods(method, instances=instances)
     if len(names) > 1:
-        raise UsageError("one method a report", fix="--against logo compares several")
+        raise UsageError("one method a report", fix="--against logo")
     from guda_cli.workflow.reporting.answers_report import of_method
 
     return of_method(project, names[0], weighting, shown, instances=instances)

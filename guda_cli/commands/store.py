@@ -175,9 +175,7 @@ def unpin_record(session: Session, key: Key) -> None:
     store = session.open_store(create=False)
     found = [pinned for pinned in store.pins() if pinned.startswith(key.lower())]
     if len(found) != 1:
-        raise MissingError(
-            f"{len(found) or 'no'} pins begin with '{key}'", fix="guda store ls shows which keys are pinned"
-        )
+        raise MissingError(f"{len(found) or 'no'} pins begin with '{key}'", fix="guda store ls")
     store.unpin(found[0])
     _tell_pin(session, found[0], pinned=False, note="")
 

@@ -150,7 +150,7 @@ def _refuse(models: list[StoredModel]) -> None:
         raise CheckError(
             f"of {len(verdicts)} checks {failed} failed and {doubtful} are doubtful",
             why="the table says what each is for; with --strict that ends in an error",
-            fix="guda tune chooses other settings",
+            fix="guda tune",
         )
 
 

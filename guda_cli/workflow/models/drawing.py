@@ -107,7 +107,7 @@ def settings_for(
         return settings
     for name in chosen or ():
         if name not in classes.names:
-            raise UsageError(unknown("class", name, classes.names), fix="guda status lists the groups")
+            raise UsageError(unknown("class", name, classes.names), fix="guda status --all-rows")
     scale = 1.0 if guidance is None else guidance
     if scale != 1.0 and classes.null is None:
         raise UsageError(

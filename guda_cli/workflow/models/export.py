@@ -15,9 +15,7 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
     UsageError when the record is no model, DataError when the folder exists and is not empty.
     """
     if "weights" not in record.outputs:
-        raise UsageError(
-            f"{record.key[:10]} ({record.operation}) is no model", fix="guda store ls shows the models"
-        )
+        raise UsageError(f"{record.key[:10]} ({record.operation}) is no model", fix="guda store ls")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not empty", fix="name a new folder")
     blobs = {**record.inputs, **record.outputs}

@@ -174,9 +174,9 @@ class Project:
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
                 why=str(err),
-                fix="guda score IMAGE makes it again"
+                fix="guda score IMAGE"
                 if record.operation in (TERM_SIZES, CALIBRATION, FAMILIAR)
-                else f"{again}, then guda unlearn --all, rebuild what is missing",
+                else f"{again} && guda unlearn --all",
             ) from None
 
     def model(self, record: ActionRecord) -> StoredModel:
@@ -283,9 +283,7 @@ class Project:
         """From the source, where the store's copy is damaged; CorruptError where that has changed."""
         found = self._read_source()
         if self._store_dataset(found).blob != self.data.blob:
-            raise CorruptError(
-                "the stored dataset is damaged and its source has changed", fix="guda train trains anew"
-            )
+            raise CorruptError("the stored dataset is damaged and its source has changed", fix="guda train")
         return found
 
     def _read_source(self) -> Dataset:
