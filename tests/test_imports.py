@@ -39,18 +39,14 @@ LEAVES: dict[str, set[str]] = {
     "help_pages": {"console", "typed_command"},
     "completions": {"attribution", "sections", "unlearning"},  # of these the tables of names alone
     "session": {
-        "completions",
-        "console",
-        "errors",
-        "failures",
-        "help_pages",
-        "sections",
-        "settings",
-        "tables",
+        "completions", "console", "errors", "failures", "help_pages", "sections", "settings", "tables",
+        "typed_command",
     },
-    "app": {"completions", "console", "errors", "failures", "help_pages", "plain_text", "session"},
+    "app": {
+        "completions", "console", "errors", "failures", "help_pages", "plain_text", "session",
+    },
     "__main__": {"app"},
-}
+}  # fmt: skip
 # Tables that the help of commands is made of; they import nothing heavy.
 ROWS = ("guda_cli.unlearning.catalog", "guda_cli.attribution.methods", "guda_cli.diffusion.weighting")
 USES_STORE = {"session", "workflow", "commands"}

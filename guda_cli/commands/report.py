@@ -209,7 +209,11 @@ def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:
     for name, reason in bad:
         project.console.warn(f"{name}: {reason}")
     if not queries:
-        raise DataError("none of the images could be read", why="each is named above")
+        raise DataError(
+            "none of the images could be read",
+            why="each is named above",
+            fix="replace those images, or leave them out",
+        )
     return frozenset(query.pixels_digest for query in queries)
 
 

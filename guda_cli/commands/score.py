@@ -269,6 +269,7 @@ def _score(
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",
             why="each is named above; the others are scored",
+            fix="replace those images, or leave them out",
         )
 
 

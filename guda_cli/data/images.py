@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ MAX_PIXELS = 178_956_970
 
 # Only these decoders run: Pillow knows others that start programs (EPS) or that nobody trains on.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_AVIF = "AVIF"  # where Pillow was built with it
 
 _ORIENTATION = 0x0112
 
@@ -55,6 +57,18 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+
+class _TooLargeError(Exception):
+    """An image of more pixels than are decoded."""
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The decoders that run."""
+    from PIL import features
+
+    return (*_FORMATS, _AVIF) if features.check("avif") else _FORMATS
 
 
 def is_image(name: str) -> bool:
@@ -101,15 +115,20 @@ def decode(
             raise ValueError("the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(raw), formats=_formats()) as image:
                 if image.width * image.height > max_pixels:
-                    raise ValueError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
+                    raise _TooLargeError(
+                        f"{image.width} x {image.height} pixels are more than {max_pixels:,}"
+                    )
                 image.load()
                 return preprocess(image, size, channels)
     except UnidentifiedImageError:
-        reason = "it is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image"
-    except Image.DecompressionBombError:
-        reason = f"it has more than {max_pixels} pixels"
+        reason = (
+            f"it is no JPEG, PNG, WebP, BMP, GIF, TIFF{', AVIF' if _AVIF in _formats() else ''} or PNM image"
+        )
+    except (_TooLargeError, Image.DecompressionBombError) as err:
+        reason = str(err) if isinstance(err, _TooLargeError) else f"it has more than {max_pixels:,} pixels"
+        reason += f"; make it smaller: the model sees {size} x {size} of them"
     except DECODING_ERRORS as err:
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
     raise DataError(f"cannot read image {name}", why=reason, fix="replace the file or leave it out")

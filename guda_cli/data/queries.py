@@ -173,7 +173,9 @@ def _path(path: str) -> list[str]:
         if here.is_dir():
             found = _folder(path)
             if not found:
-                raise DataError(f"the folder {path} holds no image")
+                raise DataError(
+                    f"the folder {path} holds no image", fix="name a folder with images, or images"
+                )
             return found
         if here.exists():
             return [path]

@@ -16,6 +16,7 @@ IMAGE_SUFFIXES = frozenset(
         ".jpe",
         ".jfif",
         ".webp",
+        ".avif",
         ".bmp",
         ".gif",
         ".tif",

@@ -366,7 +366,7 @@ def retained_styles(styles: Mapping[str, tuple[str, ...]], removed: Collection[s
     if not any(styles.values()):
         raise RecipeError(
             "no group has style descriptors, of which anchor prompts are made",
-            why="text.pattern finds a style part in no prompt, and neither text.descriptors (a JSON file: group -> "
+            why="text.pattern finds a style part in no prompt, and neither text.descriptors (JSON: group -> "
             "descriptors) nor data.descriptors (a column of the metadata) names any",
             fix="--operator anchor:style-removed",
         )

@@ -55,7 +55,10 @@ class ImageRows:
     def _columns(self) -> list[ScoreColumn]:
         entries = [entry for query in self.first for entry in query.scores]
         known = {c.name: c for c in columns.pick(View.LINE, entries)}
-        return [known[name] for name in _ORDER if name in known and (name != "stands_out" or self.judged)]
+        if not self.judged:
+            known.pop("stands_out", None)
+        first = [known.pop(name) for name in _ORDER if name in known]
+        return [*first, *known.values()]
 
     @cached_property
     def _layout(self) -> tuple[list[ScoreColumn], list[int], int]:
