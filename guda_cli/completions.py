@@ -128,7 +128,8 @@ def _values(key: str, usual: Any) -> list[str]:
         return [f"[{','.join(map(str, usual))}]"]
     if isinstance(usual, float):  # as YAML reads it: 0.0003, not 3e-4
         return [f"{usual:.10f}".rstrip("0").rstrip(".") or "0"]
-    return ["null" if usual is None else str(usual)]
+    plain = re.fullmatch(r"[\w./-]+", str(usual))  # what needs no quotes in YAML and in a shell
+    return ["null"] if usual is None else [str(usual)] if plain else []
 
 
 def joint(names: Sequence[str], incomplete: str) -> list[str]:
