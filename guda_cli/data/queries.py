@@ -173,9 +173,7 @@ def _path(path: str) -> list[str]:
         if here.is_dir():
             found = _folder(path)
             if not found:
-                raise DataError(
-                    f"the folder {path} holds no image", fix="name a folder with images, or images"
-                )
+                raise DataError(f"the folder {path} holds no image")
             return found
         if here.exists():
             return [path]

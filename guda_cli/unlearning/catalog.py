@@ -343,7 +343,7 @@ def _check_conditions(mine: OperatorRow, model: Traits) -> None:
     if "prompts" in mine.needs and not text:
         raise RecipeError(
             f"{mine.name} needs a text-conditional full model",
-            why=mine.needs["prompts"],
+            why=f"{mine.needs['prompts']}; recipes with model.text_conditional: true train such models",
             fix="guda unlearn --all --operator retrack",
         )
     if "null" in mine.needs and not model.null:
@@ -387,14 +387,15 @@ def check_params(params: str, model: Traits, where: str = "unlearn.params") -> N
     if kind == "attn" and not model.attention:
         raise RecipeError(
             f"{where}: attn needs a model with attention",
-            why=f"this one has {', '.join(sorted(set(model.blocks)))} and no attention in the middle",
+            why=f"this one has {', '.join(sorted(set(model.blocks)))} and no attention in the middle; one "
+            "with AttnDownBlock2D and AttnUpBlock2D or model.add_attention has some",
             fix=f"--set {where}=full",
         )
     if kind == "cross-attn-kv" and not model.cross_attention:
         raise RecipeError(
             f"{where}: cross-attn-kv needs a model with cross-attention",
             why="this one has none: cross-attention reads a text, and a UNet2DModel takes no text",
-            fix=f"--set {where}=full",
+            fix=f"--set {where}={'attn' if model.attention else 'full'}",
         )
 
 

@@ -84,7 +84,7 @@ class CheckResult:
 def completed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A stored check with its verdict, which those of earlier versions do not have, and no exponents."""
     found = {"verdict": PASSED if record["passed"] else FAILED, **record}
-    return found | {"why": without_exponents(str(found["why"]))}
+    return found | {"why": without_exponents(str(found.get("why", "")))}
 
 
 def judge(before: Losses, after: Losses) -> CheckResult:

@@ -81,13 +81,20 @@ def test_a_store_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert complete("unlearn", "--group", "b") == complete("store", "show", "f") == []
 
 
+# What goes with some models, or with other settings, alone.
+DEPENDENT = (
+    "latent.posterior", "unlearn.operator", "train.params", "unlearn.params",
+    "diffusion.rescale_betas_zero_snr",
+)  # fmt: skip
+
+
 def test_every_value_offered_is_accepted(tmp_path: Path) -> None:
     plain = to_dict(Recipe())
     for entry in completions.settings(""):
         for value in completions.settings(entry):
             key = entry.removesuffix("=")
-            if key in ("latent.posterior", "unlearn.operator", "train.params", "unlearn.params"):
-                apply_sets(plain, [value])  # these depend on the kind of model, too
+            if key in DEPENDENT:
+                apply_sets(plain, [value])
             else:
                 override(plain, [value], tmp_path)
 
