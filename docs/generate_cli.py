@@ -47,12 +47,12 @@ their `schema`, which lies in [schemas/](schemas/).
 | `GUDA_THREADS` | threads of torch on the CPU |
 | `GUDA_BATCH_SIZE` | rows of one scoring batch (changes speed and memory, not results) |
 | `NO_COLOR` | no colours |
-| `COLUMNS` | width of tables and sentences, also where they do not go to a terminal (else tables are 200 wide) |
+| `COLUMNS` | width of tables and sentences, in files and pipes too (else 200 columns) |
 
 Long tables show their first 20 rows and what went wrong; `--all-rows` shows all.
 
-`guda --install-completion` lets the shell complete commands, options, methods, operators, weightings, entries of `--set` and
-their values, recipes, groups and records.
+`guda --install-completion` lets the shell complete commands, options, methods, operators, weightings,
+entries of `--set` and their values, recipes, groups and records.
 """
 
 

@@ -19,7 +19,7 @@ MOST = 20  # rows of a folded table
 MOST_BAD = 50  # and of those that are shown because something is wrong with them
 WORDY = 24  # columns that wrapped text has at least
 _SHORTEST = 8  # of a name that is cut
-_GAPS = (3, 2)  # spaces between columns: wide where all fits so
+GAPS = (3, 2)  # spaces between columns: wide where all fits so
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,17 @@ def fitted(
     width: int,
     title: str | None = None,
     caption: str | None = None,
+    gaps: Sequence[int] = GAPS,
 ) -> Table:
-    """The same of cells that are text already."""
+    """The same of cells that are text already; `gaps` as in `layout`."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     plain = [[_plain(cell) for cell in row.cells] for row in rows]
-    kept, widths, gap = layout(columns, plain, width)
+    kept, widths, gap = layout(columns, plain, width, gaps)
     made = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
-    made.padding = (0, 1) if gap == _GAPS[0] else (0, 1, 0, 0)
+    made.padding = (0, int(gap > 1), 0, int(gap > 2))
     made.title = Text(title, style="bold") if title else None
     made.caption = Text(caption, style="dim") if caption else None
     for at, size in zip(kept, widths, strict=True):
@@ -107,14 +108,14 @@ def fitted(
 
 
 def layout(
-    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int, gaps: Sequence[int] = GAPS
 ) -> tuple[list[int], list[int], int]:
-    """Which columns are shown, how wide each is, and the spaces between them."""
+    """Which columns are shown, how wide each is, and the spaces between them: one of `gaps`, from 1 to 3."""
     natural = [
         max([_head_size(c, c.head), *(_longest_line(row[i]) for row in cells)]) for i, c in enumerate(columns)
     ]
     kept = list(range(len(columns)))
-    for gap in _GAPS:
+    for gap in gaps:
         if _total(natural, gap) <= width:
             return kept, natural, gap
     least = [_least(column, [row[i] for row in cells], natural[i]) for i, column in enumerate(columns)]
