@@ -18,7 +18,7 @@ def remember(command: str, words: Sequence[str]) -> None:
 def suggested(fix: str) -> str:
     """The command as it was typed with the options that `fix` consists of; other fixes as they are.
 
-    Options given before give way, of `--set` those of the same entry. A long command is not repeated.
+    Options given before give way, of `--set` those of the same entry and the option that stands for it. A long command is not repeated.
     """
     typed = _typed.get()
     if typed is None or not fix.startswith("--"):
@@ -50,6 +50,9 @@ def _without(words: Sequence[str], option: str, value: str | None) -> list[str]:
             skip = False
             continue
         name, equals, given = word.partition("=")
+        if option == "--set" and name == f"--{_entry(value or '').rpartition('.')[2].replace('_', '-')}":
+            skip = not equals  # an option that stands for this entry would win over it
+            continue
         if name == option:
             joined = bool(equals)
             old = (

@@ -12,6 +12,7 @@ from guda_cli import completions
 from guda_cli.commands.common import open_project, show_plan
 from guda_cli.errors import UsageError
 from guda_cli.outfile import check, is_ours, write
+from guda_cli.phrases import plural
 from guda_cli.session import ForceOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def sample(
     session.console.data(
         {**note, "schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key}
     )
-    session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
+    session.console.out(
+        f"{plural(len(names), 'image', 'images')} in {out}" + ("" if ran else " (from the store)")
+    )
 
 
 def _without(project: Project, method: str, group: str) -> ActionRecord:

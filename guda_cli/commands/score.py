@@ -16,6 +16,7 @@ from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
+from guda_cli.phrases import plural
 from guda_cli.session import ForceOption, GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _score(
         run.announce()
     if session.options.dry_run:
         steps = [step for run in runs for step in run.plan(paths)]
-        show_plan(session, steps, f"plan: score {len(paths)} images")
+        show_plan(session, steps, f"plan: score {plural(len(paths), 'image', 'images')}")
         return
     bad, header, several = 0, True, maps > len(paths)
     mappers = [Mapper(run, map_path, paths, top, f"-{run.method}" if several else "", force) for run in runs]

@@ -115,6 +115,8 @@ def test_an_option_becomes_the_whole_command() -> None:
     remember("guda score", ["q x", "--map", "a.png", "--set", "a.b=1", "--set=c.d=2"])
     assert suggested("--map FOLDER") == "guda score 'q x' --set a.b=1 --set=c.d=2 --map FOLDER"
     assert suggested("--set c.d=3") == "guda score 'q x' --map a.png --set a.b=1 --set c.d=3"
+    remember("guda unlearn", ["--all", "--params", "lora:0"])
+    assert suggested("--set unlearn.params=lora:4") == "guda unlearn --all --set unlearn.params=lora:4"
     assert suggested("download it again") == "download it again"
     remember("guda score", [f"{i}.png" for i in range(99)])
     assert suggested("--map FOLDER") == "--map FOLDER"
