@@ -18,7 +18,8 @@ def remember(command: str, words: Sequence[str]) -> None:
 def suggested(fix: str) -> str:
     """The command as it was typed with the options that `fix` consists of; other fixes as they are.
 
-    Options given before give way, of `--set` those of the same entry and the option that stands for it. A long command is not repeated.
+    Options given before give way, of `--set` those of the same entry and the option that stands for it. A
+    long command is not repeated.
     """
     typed = _typed.get()
     if typed is None or not fix.startswith("--"):
