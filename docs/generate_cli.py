@@ -31,7 +31,7 @@ their `schema`, which lies in [schemas/](schemas/).
 | --- | --- |
 | 0 | done |
 | 1 | a bug; `--debug` shows the traceback |
-| 2 | wrong usage |
+| 2 | wrong usage: an option, an argument, a `--set` |
 | 3 | the recipe, the data, the disk or the store's folder is not as it must be |
 | 4 | something is missing; the error names the command that makes it |
 | 5 | something stored is damaged (after `guda store verify`: it will be made again when it is needed) |
@@ -47,9 +47,12 @@ their `schema`, which lies in [schemas/](schemas/).
 | `GUDA_THREADS` | threads of torch on the CPU |
 | `GUDA_BATCH_SIZE` | rows of one scoring batch (changes speed and memory, not results) |
 | `NO_COLOR` | no colours |
-| `COLUMNS` | width of tables that do not go to a terminal (else 200) |
+| `COLUMNS` | width of tables and sentences, in files and pipes too (else 200 columns) |
 
-`guda --install-completion` lets the shell complete commands, options, recipes, groups and keys.
+Long tables show their first 20 rows and what went wrong; `--all-rows` shows all.
+
+`guda --install-completion` lets the shell complete commands, options, methods, operators, weightings,
+entries of `--set` and their values, recipes, groups and records.
 """
 
 

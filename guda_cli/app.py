@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from guda_cli import failures, plain_text
+from guda_cli import completions, failures, plain_text
 from guda_cli.console import Console
 from guda_cli.errors import UsageError, nearest
+from guda_cli.help_pages import HelpedCommand, HelpedGroup, section
 
 # Every command is guda_cli/commands/<name>.py, which has a function <name>, or an `app` of sub-commands.
 COMMANDS = {
@@ -31,12 +32,10 @@ COMMANDS = {
     "recipes": "List and show the shipped recipes.",
     "store": "Look into the store; verify it, clean it, export from it.",
 }
-EPILOG = (
-    "Start with: guda train && guda unlearn --all && guda sample -n 16 --out queries && guda score queries"
-)
+EPILOG = "guda init pictures && guda run"
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(HelpedGroup):
     """A group whose commands are imported when they run; its help needs none of them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -53,8 +52,7 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of commands in `guda --help`, from their one-line texts alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        formatter.write("\n" + "\n".join(section("Commands", list(COMMANDS.items()), formatter.width)) + "\n")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As usual, but an unknown name is answered with the nearest known one."""
@@ -72,6 +70,9 @@ def _build(name: str) -> Any:
     if sub is None:
         sub = typer.Typer(add_completion=False, rich_markup_mode=None)
         sub.command(name, short_help=COMMANDS[name])(getattr(module, name))
+    sub.info.cls = HelpedGroup
+    for info in sub.registered_commands:
+        info.cls = HelpedCommand
     command = typer.main.get_command(sub)
     command.name = name
     return command
@@ -154,4 +155,8 @@ def main() -> None:
     """The `guda` program."""
     plain_text.use()  # a file name that is no text must not end a command
     failures.terminate_like_interrupt()
+    if os.environ.get("_GUDA_COMPLETE") == "complete_bash":
+        code, replies = completions.in_bash(os.environ, lambda: run(sys.argv[1:]))
+        sys.stdout.write(replies)
+        sys.exit(code)
     sys.exit(run(sys.argv[1:]))

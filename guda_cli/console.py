@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
-import math
 import os
-import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from guda_cli.errors import GudaError
 from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, short_number
+from guda_cli.tables import Column, fold, table
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -29,18 +29,22 @@ if TYPE_CHECKING:
     from guda_cli.time_left import Stages
 
 
+T = TypeVar("T")
 PLAIN_SECONDS = 15.0  # a plain line at most this often
 WIDE = 200  # columns of a table written to a file or a pipe
 _ANSI = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
 class Console:
-    """Where one command writes. `json`, `quiet` and `verbose` are the options of that name."""
+    """Where one command writes. `json`, `quiet`, `verbose` and `all_rows` are the options of that name."""
 
-    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, *, json: bool = False, quiet: bool = False, verbose: bool = False, all_rows: bool = False
+    ) -> None:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
+        self.all_rows = all_rows  # long tables are not folded
         self._mute = False
         self.stages: Stages | None = None
         """Where one command does several things after another: what meters say is then left of all of it."""
@@ -51,7 +55,10 @@ class Console:
         self._mute = self.quiet = True
 
     def out(self, what: object) -> None:
-        """Print text or a rich renderable to stdout; nothing with `--json`. Text is never markup."""
+        """Print text or a rich renderable to stdout; nothing with `--json`. Text is never markup.
+
+        Text is printed as it is; `prose` is what a person reads, and wrapped between words.
+        """
         if self.json or self._mute:
             return
         with self._clear_of_bars():
@@ -60,6 +67,10 @@ class Console:
             else:
                 _rich(sys.stdout).print(what)
             sys.stdout.flush()
+
+    def prose(self, text: str) -> None:
+        """Print a sentence to stdout, for a person; nothing with `--json`."""
+        self.out(wrapped(text, width_of(sys.stdout)))
 
     def data(self, document: Mapping[str, Any]) -> None:
         """Print one JSON document as one line to stdout; nothing without `--json`.
@@ -79,7 +90,7 @@ class Console:
     def say(self, text: str, style: str = "") -> None:
         """A remark for the person at the terminal: stderr, silent with `--quiet`."""
         if not self.quiet:
-            _write_err(_styled(text, style))
+            _write_err(_styled(wrapped(text, _err_width()), style))
 
     def detail(self, text: str) -> None:
         """A remark shown only with `--verbose`."""
@@ -89,15 +100,18 @@ class Console:
     def warn(self, text: str) -> None:
         """A warning on stderr, also with `--quiet`."""
         if not self._mute:
-            _write_err(f"{_styled('warning:', 'yellow')} {text}")
+            _write_err(_led("warning:", "yellow", text))
 
     def error(self, err: GudaError) -> None:
         """What went wrong, why, and the next command; with `--json` also as a document on stdout."""
-        lines = [f"{_styled('error:', 'red')} {err.message}"]
+        lines = [_led("error:", "red", err.message)]
         if err.why:
-            lines.append(f"  why: {_indented(err.why)}")
+            lines.append(_led("  why:", "", err.why))
         if err.fix:
-            lines.append(f"  {_styled('try:', 'cyan')} {_indented(err.fix)}")
+            # A command stays on its line, to be copied; what is none is read, not tried.
+            command = is_command(err.fix)
+            lead, text = ("  try:", err.fix.strip()) if command else ("  fix:", err.fix)
+            lines.append(f"{_styled(lead, 'cyan')} {text}" if command else _led(lead, "cyan", text))
         _write_err("\n".join(lines))
         self.data(
             {
@@ -151,15 +165,19 @@ class Console:
 
     def table(
         self,
-        columns: Sequence[str],
+        columns: Sequence[str | Column],
         rows: Iterable[Sequence[object]],
         *,
         title: str | None = None,
         caption: str | None = None,
         right: Collection[str] = (),
     ) -> Table:
-        """A rich table; columns of numbers, and those named in `right`, are aligned to the right."""
-        return table(columns, rows, title=title, caption=caption, right=right)
+        """A rich table as wide as stdout; see `tables.table`."""
+        return table(columns, rows, width_of(sys.stdout), title=title, caption=caption, right=right)
+
+    def fold(self, rows: Sequence[T], bad: Callable[[T], bool] | None = None) -> tuple[list[T], str]:
+        """Rows of a table, folded unless `--all-rows` was given, and what is said of the others."""
+        return fold(rows, whole=self.all_rows, bad=bad)
 
     @contextlib.contextmanager
     def _clear_of_bars(self) -> Iterator[None]:
@@ -172,49 +190,47 @@ class Console:
 
 
 def width_of(stream: TextIO) -> int:
-    """Columns of what is written to `stream`: the terminal's or `COLUMNS`, `WIDE` for a file or a pipe."""
-    return WIDE if _wide(stream) else shutil.get_terminal_size().columns
+    """Columns of what is written to `stream`: `COLUMNS`, else the terminal's, `WIDE` for a file or a pipe."""
+    said = _said_columns()
+    if said or not is_terminal(stream):
+        return said or WIDE
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # a terminal that is none
+        return 80
 
 
-def _wide(stream: TextIO) -> bool:
-    return not is_terminal(stream) and not os.environ.get("COLUMNS", "").isdigit()
+def _said_columns() -> int | None:
+    said = os.environ.get("COLUMNS", "")
+    return int(said) or None if said.isascii() and said.isdigit() else None
 
 
-def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    title: str | None = None,
-    caption: str | None = None,
-    right: Collection[str] = (),
-) -> Table:
-    """See `Console.table`."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [list(row) for row in rows]
-    made = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
-    made.title = Text(title, style="bold") if title else None
-    made.caption = Text(caption, style="dim") if caption else None
-    for i, name in enumerate(columns):
-        cells = [row[i] for row in rows if row[i] is not None]
-        numeric = name in right or (bool(cells) and all(_is_number(c) for c in cells))
-        made.add_column(
-            Text(name), justify="right" if numeric else "left", no_wrap=numeric or i == 0, overflow="fold"
-        )
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(format_cell(cell)) for cell in row))
-    return made
+def _err_width() -> int | None:
+    """Columns of stderr; None where it is a file or a pipe, whose lines are not wrapped."""
+    return width_of(sys.stderr) if is_terminal(sys.stderr) or _said_columns() else None
 
 
-def format_cell(value: object) -> str:
-    """A table cell as text: floats to four digits, None and NaN as a dash."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def wrapped(text: str, width: int | None, indent: int = 0) -> str:
+    """`text` in lines of at most `width` columns, broken between words alone; later ones are indented."""
+    if width is None:
+        return text.strip("\n").replace("\n", "\n" + " " * indent)
+    room = max(width, indent + 20)
+    wrap = textwrap.TextWrapper(
+        room, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False, drop_whitespace=True,
+    )  # fmt: skip
+    lines = [wrap.fill(" " * indent + line) for line in text.strip("\n").split("\n")]
+    return "\n".join(lines)[indent:]
+
+
+def is_command(fix: str) -> bool:
+    """Whether what an error says to try can be typed into a shell."""
+    return fix.strip().startswith(("guda ", "pip ", "accelerate ", "unset "))
+
+
+def _led(lead: str, style: str, text: str) -> str:
+    """A coloured lead and a text beside it."""
+    return f"{_styled(lead, style)} {wrapped(text.strip(), _err_width(), len(lead) + 1)}"
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -223,14 +239,6 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # closed
         return False
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _indented(text: str) -> str:
-    return text.strip().replace("\n", "\n       ")
 
 
 def _styled(text: str, style: str) -> str:
@@ -254,9 +262,7 @@ def _rich(stream: TextIO) -> RichConsole:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Plain(
-        file=stream, width=WIDE if _wide(stream) else None, markup=False, emoji=False, highlight=False
-    )
+    return Plain(file=stream, width=width_of(stream), markup=False, emoji=False, highlight=False)
 
 
 class Meter:
@@ -399,4 +405,4 @@ class _Bar(Meter):
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return short_number(value, 4) if isinstance(value, float) else str(value)

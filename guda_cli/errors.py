@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -65,16 +66,49 @@ class CheckError(GudaError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The entry of `known` closest in spelling to `word`, or None when nothing comes near."""
-    known = list(known)
+    """The entry of `known` closest in spelling to `word`, or None when nothing comes near.
+
+    Of several alike, that with the same numbers (`artist-7`: `artist-007`), then that which begins alike.
+    """
     lowered = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
-    return lowered[found[0]] if found else None
+    typed = word.lower()
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(typed)
+
+    def likeness(name: str) -> float:
+        matcher.set_seq1(name)
+        likely = matcher.real_quick_ratio() >= _NEAR and matcher.quick_ratio() >= _NEAR
+        return matcher.ratio() if likely else 0.0
+
+    def rank(name: str) -> tuple[bool, float, int]:
+        same = _numbers(name) == _numbers(typed) and _numbers(typed) != []
+        return same, alike[name], _alike_from_the_start(name, typed)
+
+    alike = {name: found for name in lowered if (found := likeness(name)) >= _NEAR}
+    close = [name for name, found in alike.items() if found >= max(alike.values()) - _CLOSE]
+    return lowered[max(close, key=rank)] if close else None
+
+
+_NEAR, _CLOSE = 0.5, 0.1  # of spellings' likeness: what is a guess at all, and what is as good as the best
+
+
+def _alike_from_the_start(one: str, other: str) -> int:
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(min(one, other, key=len))
+    )
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"[0-9]+", name)]
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """A sentence `unknown <kind> '<word>'; did you mean '<nearest>'?` (or the known names)."""
     known = list(known)
     guess = nearest(word, known)
-    hint = f"did you mean '{guess}'?" if guess else "known: " + ", ".join(known[:12])
+    more = f" and {len(known) - _LISTED:,} more" if len(known) > _LISTED else ""
+    hint = f"did you mean '{guess}'?" if guess else f"known: {', '.join(known[:_LISTED])}{more}"
     return f"unknown {kind} '{word}'; {hint}"
+
+
+_LISTED = 12

@@ -111,8 +111,9 @@ def _os_error(err: OSError) -> GudaError:
     if err.errno in _FULL:
         return DataError(
             f"the disk is full{':' if where else ''}{where}",
-            why="what was stored before is unharmed",
-            fix="free some space (guda store gc shows what could go), then run the same command again",
+            why="what was stored before is unharmed; guda store gc shows what could go; then the same "
+            "command goes on",
+            fix="guda store gc",
         )
     return DataError(f"cannot use{where or ' a file'}: {err.strerror or err}")
 

@@ -49,8 +49,8 @@ def check(path: Path, fix: str = "", *, force: bool = False, content: bytes | No
     if content is not None and path.is_file() and path.read_bytes() == content:
         return
     what = "a folder" if path.is_dir() else "a file that guda did not write"
-    again = f"{fix}; or --force" if fix and not path.is_dir() else fix
-    raise DataError(f"{path} is there already", why=f"it is {what}", fix=again)
+    over = "" if path.is_dir() else "; --force overwrites it"
+    raise DataError(f"{path} is there already", why=f"it is {what}{over}", fix=fix)
 
 
 def _check_folder(path: Path, fix: str) -> None:

@@ -95,7 +95,7 @@ def unusable(group: str, name: str, why: str) -> Exception:
     return RecipeError(
         f"'{name}' of the package {package} cannot be used",
         why=why,
-        fix=f"pip install --upgrade {package}, or pip uninstall {package}",
+        fix=f"pip install --upgrade {package}",
     )
 
 

@@ -8,9 +8,9 @@ A command declares its own parameters only, and takes the session first:
         store = session.open_store()
         with session.console.progress("unlearn", total) as bar: ...
 
-`command_options` puts `--store --json --quiet --verbose --debug` (always), `--recipe --set`, `--device`,
-`--dry-run`, `--no-wait` (as asked) behind them, fills `session.options`, and turns whatever the command
-raises into the right message and exit code. The first paragraph of the docstring is the help.
+`command_options` puts `--store --json --quiet --verbose --all-rows --debug` (always), `--recipe --set`,
+`--device`, `--dry-run`, `--no-wait` (as asked) behind them, fills `session.options`, and turns whatever the
+command raises into the right message and exit code. The first paragraph of the docstring is the help.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions, typed_command
 from guda_cli.console import Console
-from guda_cli.errors import GudaError, MissingError
+from guda_cli.errors import GudaError, MissingError, RecipeError, UsageError
 from guda_cli.failures import report
+from guda_cli.help_pages import COMMON_PANEL
+from guda_cli.tables import MOST
 
 if TYPE_CHECKING:
     from guda_cli.sections import Recipe
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
 STORE = ".guda"
-COMMON_PANEL = "Common options"
 OF_THE_STORE = ("model.registered",)  # what is set when a model is taken over, and by nobody
 
 
@@ -65,6 +67,7 @@ class Options:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    all_rows: bool = False
     dry_run: bool = False
     wait: bool = True
 
@@ -74,8 +77,9 @@ class Session:
 
     def __init__(self, options: Options | None = None, console: Console | None = None) -> None:
         self.options = options or Options()
+        given = self.options
         self.console = console or Console(
-            json=self.options.json, quiet=self.options.quiet, verbose=self.options.verbose
+            json=given.json, quiet=given.quiet, verbose=given.verbose, all_rows=given.all_rows
         )
         self._store: Store | None = None
         self._named: str | None = None
@@ -94,7 +98,8 @@ class Session:
             if not create and not self.store_path.exists():
                 raise MissingError(
                     f"there is no store at {self.store_path}",
-                    fix="guda train makes one; --store DIR or GUDA_STORE names another",
+                    why="guda train makes one; --store DIR or GUDA_STORE names another",
+                    fix="guda train",
                 )
             self._store = Store.open(self._place(create), create=create)
             named = self.options.store or os.environ.get("GUDA_STORE")
@@ -131,17 +136,30 @@ class Session:
         if current:
             self._tell_edits(current)
             values = dict(current["recipe"])
-            return lookup.override(values, self.options.sets, Path.cwd()), str(current["source"])
+            changed = self._as_typed(lambda sets: lookup.override(values, sets, Path.cwd()))
+            return changed, str(current["source"])
         if not name and not default_digits:
             raise MissingError(
                 "no recipe is current in this store",
                 why=f"nothing has been trained in {self.store_path} yet",
-                fix="guda train [RECIPE] makes a recipe current (guda recipes ls names some)",
+                fix="guda train",
             )
         name = name or DEFAULT_RECIPE
-        recipe, _ = lookup.load(name, self.options.sets, Path.cwd())
+        chosen = name
+        recipe = self._as_typed(lambda sets: lookup.load(chosen, sets, Path.cwd())[0])
         shipped = name in lookup.shipped()
         return recipe, name if shipped else str(Path(name).expanduser().resolve())
+
+    def _as_typed(self, make: Callable[[Sequence[str]], Recipe]) -> Recipe:
+        """The recipe that `make` makes with `--set`; UsageError where it is that which is wrong with it."""
+        try:
+            return make(self.options.sets)
+        except RecipeError as err:
+            try:
+                make(())
+            except GudaError:
+                raise err from None
+            raise UsageError(err.message, why=err.why, fix=err.fix) from None
 
     def current(self) -> dict[str, Any] | None:
         """The store's document about the current recipe, or None (also when there is no store)."""
@@ -226,38 +244,37 @@ def store_path(given: Path | None) -> Path:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Shell completion: names of shipped recipes, and YAML files here."""
-    from guda_cli.settings.lookup import shipped
 
-    files = [str(path) for path in Path().glob("*.yaml")]
-    return [name for name in shipped() + files if name.startswith(incomplete)]
+    def find() -> list[str]:
+        from guda_cli.settings.lookup import shipped
+
+        return shipped() + [str(path) for path in Path().glob("*.yaml")]
+
+    return [name for name in completions.quietly(find) if name.startswith(incomplete)]
 
 
 def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
     """Shell completion: groups of the current recipe."""
-    groups = _quietly(lambda: (_completing(ctx).current() or {}).get("groups", []))
-    return [name for name in groups if name.startswith(incomplete)]
+    groups = completions.quietly(lambda: list((_completing(ctx).current() or {}).get("groups", [])))
+    return completions.joint(groups, incomplete)
 
 
-def complete_key(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Shell completion: keys of records, with what each is."""
-    records = _quietly(lambda: list(_completing(ctx).open_store(create=False).records()))
-    return [
-        (r.key[:12], str(r.provenance.get("what", r.operation)))
-        for r in records
-        if r.key.startswith(incomplete)
-    ]
+def complete_key(ctx: typer.Context, incomplete: str) -> list[str | tuple[str, str]]:
+    """Shell completion: what records are called, and the keys of those that begin so."""
+    records = completions.quietly(lambda: list(_completing(ctx).open_store(create=False).records()))
+    if ctx.info_name == "export":  # models alone
+        records = [record for record in records if "weights" in record.outputs]
+    if ctx.info_name == "unpin":
+        pins = completions.quietly(lambda: list(_completing(ctx).open_store(create=False).pins()))
+        records = [record for record in records if record.key in pins]
+    names = {str(record.provenance.get("what", record.operation)): None for record in records}
+    named: list[str | tuple[str, str]] = [name for name in names if name.startswith(incomplete)]
+    keys = [record for record in records if record.key.startswith(incomplete)] if incomplete else []
+    return named + [(r.key[:12], str(r.provenance.get("what", r.operation))) for r in keys]
 
 
 def _completing(ctx: typer.Context) -> Session:
-    return Session(Options(store=ctx.params.get("_store")))
-
-
-def _quietly(find: Callable[[], list[Any]]) -> list[Any]:
-    """What `find` finds; nothing when it fails, for a completion must not spill errors into the prompt."""
-    try:
-        return find()
-    except Exception:  # noqa: BLE001
-        return []
+    return Session(Options(store=ctx.params.get("_store"), quiet=True))
 
 
 # Options for commands to use in their signatures -------------------------------------------------
@@ -310,13 +327,17 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
         info = option("--recipe", metavar="RECIPE", help=text, autocompletion=complete_recipe)
         made.append(_option("recipe", str | None, None, info))
         text = "Override one entry of the recipe; repeat for more."
-        made.append(_option("sets", list[str] | None, None, option("--set", metavar="KEY=VALUE", help=text)))
+        info = option("--set", metavar="KEY=VALUE", help=text, autocompletion=completions.settings)
+        made.append(_option("sets", list[str] | None, None, info))
     text = "Folder of the store [GUDA_STORE, else .guda here or above]."
     made.append(_option("store", Path | None, None, option("--store", metavar="DIR", help=text)))
     made.append(_option("json", bool, False, option("--json", help="Print JSON instead of text.")))
     text = "No remarks and no progress on stderr."
     made.append(_option("quiet", bool, False, option("--quiet", "-q", help=text)))
-    made.append(_option("verbose", bool, False, option("--verbose", "-v", help="More remarks on stderr.")))
+    text = "Say on stderr what is made, what the store has, where and how long."
+    made.append(_option("verbose", bool, False, option("--verbose", "-v", help=text)))
+    text = f"Whole tables; else the first {MOST} rows and what went wrong."
+    made.append(_option("all_rows", bool, False, option("--all-rows", help=text)))
     text = "Tracebacks for errors (also GUDA_DEBUG=1)."
     made.append(_option("debug", bool, False, option("--debug", help=text, callback=set_debug)))
     return made
@@ -361,6 +382,7 @@ def _options(given: dict[str, Any]) -> Options:
         json=given["_json"],
         quiet=given["_quiet"],
         verbose=given["_verbose"],
+        all_rows=given["_all_rows"],
         dry_run=given.get("_dry_run", False),
         wait=not given.get("_no_wait", False),
     )
@@ -378,11 +400,12 @@ def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> 
         raise
     except BaseException as err:  # noqa: BLE001 - the outermost frame: everything ends as a message
         if isinstance(err, GudaError):
-            err.fix = _on_same_store(err.fix, session.options.store)
+            err.fix = typed_command.suggested(_on_same_store(err.fix, session.options.store))
         raise typer.Exit(report(err, session.console, resumable=resumable)) from None
 
 
 def _on_same_store(fix: str, store: Path | None) -> str:
     """A suggested command with the `--store` that was given, so that it can be pasted as it is."""
-    one_command = fix.startswith("guda ") and not any(mark in fix for mark in ",()[")
-    return f"{fix} --store {shlex.quote(str(store))}" if store and one_command else fix
+    command = fix.startswith("guda ") and not fix.startswith("guda recipes ")
+    given = f" --store {shlex.quote(str(store))}"
+    return (fix + given).replace(" && guda ", f"{given} && guda ") if store and command else fix

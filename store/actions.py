@@ -123,7 +123,7 @@ class Actions:
         if record is None:
             raise StoreError(
                 f"no record of this store has a key beginning with '{prefix}'",
-                fix="`guda store ls` lists the keys",
+                fix="guda store ls",
             )
         return record
 

@@ -26,8 +26,9 @@ def _full_error(what: str, root: Path, error: OSError) -> StoreFull:
     """The StoreFull of a failed write."""
     return StoreFull(
         f"no space left while {what}",
-        why=f"the file system of {root} (or your quota on it) is full: {error}",
-        fix="free some space (`guda store gc` shows what is unused) or use another --store, then try again",
+        why=f"the file system of {root} (or your quota on it) is full: {error}; guda store gc shows what is "
+        "unused, --store DIR names another folder; then the same command goes on",
+        fix="guda store gc",
     )
 
 

@@ -35,12 +35,21 @@ LEAVES: dict[str, set[str]] = {
     "download": {"errors", "phrases"},
     "outfile": {"errors", "plain_text"},
     "time_left": set(),
-    "console": {"errors", "jsonable", "phrases", "time_left"},
+    "tables": {"phrases", "plain_text"},
+    "console": {"errors", "jsonable", "phrases", "tables", "time_left"},
     "failures": {"console", "errors"},
-    "session": {"console", "errors", "failures", "sections", "settings"},
-    "app": {"console", "errors", "failures", "plain_text", "session"},
+    "typed_command": set(),
+    "help_pages": {"console", "typed_command"},
+    "completions": {"attribution", "sections", "unlearning"},  # of these the tables of names alone
+    "session": {
+        "completions", "console", "errors", "failures", "help_pages", "sections", "settings", "tables",
+        "typed_command",
+    },
+    "app": {
+        "completions", "console", "errors", "failures", "help_pages", "plain_text", "session",
+    },
     "__main__": {"app"},
-}
+}  # fmt: skip
 # Tables that the help of commands is made of; they import nothing heavy.
 ROWS = ("guda_cli.unlearning.catalog", "guda_cli.attribution.methods", "guda_cli.diffusion.weighting")
 USES_STORE = {"session", "workflow", "commands"}

@@ -35,7 +35,9 @@ def parse_aggregation(text: str) -> Aggregation:
     if kind == "top" and count.isascii() and count.isdecimal() and int(count) > 0:
         return Aggregation("top", int(count))
     raise UsageError(
-        f"unknown aggregation '{text}'", why="it is one of mean, sum, max, top:M (M at least 1)", fix="mean"
+        f"unknown aggregation '{text}'",
+        why="it is one of mean, sum, max, top:M (M at least 1)",
+        fix="--aggregate mean",
     )
 
 

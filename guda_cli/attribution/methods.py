@@ -237,7 +237,7 @@ def find(name: str) -> Method:
     """
     found = _OWN.get(name) or plugins.find(GROUP, name, Method)
     if found is None:
-        raise UsageError(unknown("method", name, names()), why="it is one of " + ", ".join(names()))
+        raise UsageError(unknown("method", name, names()), fix="--method guda")
     if found.kind == COUNTERFACTUAL and name not in _OWN:
         raise plugins.unusable(GROUP, name, f"packages add methods of the kinds {IMAGES} and {GROUPS}")
     return found

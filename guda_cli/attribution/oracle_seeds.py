@@ -83,8 +83,9 @@ def _seeds(oracles: Sequence[Array], least: int) -> list[Array]:
     if len(oracles) < least:
         raise MissingError(
             f"this needs the oracle of at least {least} seeds; there are {len(oracles)}",
-            why="how far the oracle can be trusted shows only where two seeds are compared",
-            fix="guda train --each-group --seeds A,B (two seeds, neither the full model's)",
+            why="how far the oracle can be trusted shows only where two seeds are compared, none of them "
+            "the full model's",
+            fix="guda train --each-group --seeds 2,3",
         )
     for scores in oracles:
         paired(finite(scores, "oracle"), oracles[0])

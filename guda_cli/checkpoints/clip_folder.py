@@ -10,7 +10,7 @@ from guda_cli.checkpoints.tokenizer_files import NAMES
 
 WANTED = ("config.json", "model*.safetensors", "model.safetensors.index.json", *NAMES)
 CLIP_FIX = (
-    "--set unlearn.anchor_encoder=FOLDER or OWNER/MODEL of a CLIP model, or null for the model's own encoder"
+    "--set unlearn.anchor_encoder=null"  # the model's own; others are folders or hub ids of CLIP models
 )
 
 

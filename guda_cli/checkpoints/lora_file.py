@@ -133,7 +133,7 @@ def _collected(
         raise DataError(
             f"{path}: the LoRA does not belong to this model",
             why=f"no module of it for {shown}" if strangers else "it has no factors",
-            fix="--base PIPELINE with the model it was trained on",
+            fix="--base PIPELINE",
         )
     return updates
 
@@ -212,7 +212,7 @@ def _add(weights: Weights, part: str, module: str, update: _Update, scales: _Sca
         raise DataError(
             f"{path}: the LoRA does not belong to this model",
             why=f"{part}.{module}: {list(up.shape)} x {list(down.shape)} is added to {list(weight.shape)}",
-            fix="--base PIPELINE with the model it was trained on",
+            fix="--base PIPELINE",
         )
     scale = scales.scale(part, module, rank) if update.alpha is None else update.alpha / rank
     product = up.reshape(weight.shape[0], rank) @ down.reshape(rank, -1)

@@ -121,6 +121,6 @@ def _needed(base: str | None, what: str) -> str:
     if base is None:
         raise UsageError(
             f"{what} needs the pipeline that it belongs to",
-            fix="--base PIPELINE (a folder or a hub id)",
+            fix="--base PIPELINE",
         )
     return base

@@ -84,7 +84,7 @@ def open_folder(source: str) -> PixelFolder:
     folder = Path(source).expanduser()
     if not folder.exists():
         if not is_hub_id(source):
-            raise DataError(f"no such folder: {source}", fix="--from FOLDER or --from OWNER/MODEL (a hub id)")
+            raise DataError(f"no such folder: {source}", fix="--from FOLDER")
         folder = download(source, ("*.json", "*.safetensors"), "download it and give the folder")
     folder = snapshot_in(folder)
     unet = folder / "unet" if (folder / "unet").is_dir() else folder

@@ -30,7 +30,7 @@ OPEN_CLIP = "cond_stage_model.model."
 """Where the parts of a checkpoint begin (Rombach et al. 2022); OPEN_CLIP from Stable Diffusion 2 on."""
 
 _VAE_PARTS = tuple(VAE + part for part in ("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
-_REMEDY = "--base DIR with a pipeline folder of the same model family (its configuration is enough)"
+_REMEDY = "--base PIPELINE"  # of the same model family; its configuration is enough
 
 # Names that tell other models which come in one file too.
 _OTHERS = {

@@ -9,12 +9,23 @@ import typer
 
 from guda_cli.commands.common import open_project, show_plan
 from guda_cli.session import GroupOption, Session, command_options
+from guda_cli.tables import Column
 
 if TYPE_CHECKING:
     from guda_cli.attribution.distance import Distances, Estimate
     from guda_cli.workflow.keys.removal import Removal
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.scoring.distance_run import DistanceRun
+
+COLUMNS = (
+    Column("group", cut=True),
+    Column("check"),
+    Column("unlearned", right=True, drop=3),
+    Column("retrained", right=True, drop=3),
+    Column("full", right=True, drop=3),
+    Column("left", right=True, drop=2),
+    Column("why", wrap=True, drop=1),
+)
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -95,7 +106,7 @@ def _show(
         (what.short, (checked or {}).get("verdict"), *_cells(found), (checked or {}).get("why"))
         for what, checked, found in entries
     ]
-    columns = ["group", "check", "unlearned", "retrained", "full", "left", "why"]
+    shown, more = console.fold(rows, lambda row: row[1] not in (None, "passed"))
     caption = "no group has a retrained model: guda train --each-group --seeds 2,3"
     if run:
         caption = (
@@ -103,9 +114,10 @@ def _show(
             "unlearned model, of another retrained one (chance), of the full one. left: 0 is as near as "
             "another training, 1 is nothing unlearned."
         )
-    console.out(
-        console.table(columns, rows, caption=caption, right=("unlearned", "retrained", "full", "left"))
-    )
+    console.out(console.table(COLUMNS, shown))
+    if more:
+        console.prose(more)
+    console.prose(caption)
 
 
 def _cells(found: Distances | None) -> tuple[str, str, str, str]:

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING
 from guda_cli.errors import UsageError
 from guda_cli.phrases import human_seconds
 from guda_cli.session import Session
+from guda_cli.tables import Column
 
 if TYPE_CHECKING:
     from guda_cli.workflow.project.plan import Step
     from guda_cli.workflow.project.project import Project
+
+PLAN = (
+    Column("step", cut=True),
+    Column("status"),
+    Column("why", wrap=True, drop=1),
+    Column("forward-equivalents", right=True, drop=3, narrow="forward-\nequivalents"),
+    Column("time", right=True, drop=2),
+    Column("key", drop=4),
+)
 
 
 def open_project(session: Session, *, create: bool = False) -> Project:
@@ -64,26 +74,24 @@ def show_plan(session: Session, steps: Sequence[Step], title: str) -> None:
     """Print a plan as a table and as a `guda.plan/1` document."""
     console = session.console
     console.data({"schema": "guda.plan/1", "title": title, "steps": [step.to_dict() for step in steps]})
+    shown, more = console.fold(steps, lambda step: step.doubted)
     rows = [
-        (
-            s.what,
-            s.status,
-            s.why,
-            _count(s.forwards),
-            human_seconds(s.seconds) if s.seconds else "–",
-            (s.key or "")[:10],
-        )
-        for s in steps
+        (s.what, s.status, s.why, _count(s.forwards), _time(s.seconds), (s.key or "")[:10]) for s in shown
     ]
-    columns = ["step", "status", "why", "forward-equivalents", "time", "key"]
-    console.out(console.table(columns, rows, title=title, right=("forward-equivalents", "time")))
+    console.out(console.table(PLAN, rows, title=title))
+    if more:
+        console.prose(more)
     left = [step for step in steps if step.status != "cached"]
     if left:
         known = [step.seconds for step in left if step.seconds is not None]
         cost = f", about {human_seconds(sum(known))}" if len(known) == len(left) else ""
-        console.out(f"{len(left)} of {len(steps)} steps to do{cost}")
+        console.prose(f"{len(left):,} of {len(steps):,} steps to do{cost}")
     else:
-        console.out("nothing to do: every step is in the store")
+        console.prose("nothing to do: every step is in the store")
+
+
+def _time(seconds: float | None) -> str:
+    return human_seconds(seconds) if seconds else "–"
 
 
 def _count(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions
 from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
@@ -48,6 +49,7 @@ def report(
         str | None,
         typer.Option(
             "--method",
+            autocompletion=completions.several_of(completions.methods),
             metavar="NAMES",
             help="One of guda score's methods [guda]; with --against, several: only these rows [all].",
         ),
@@ -56,12 +58,19 @@ def report(
         str | None,
         typer.Option(
             "--weighting",
+            metavar="NAMES",
+            autocompletion=completions.several_of(completions.WEIGHTINGS),
             help=f"{WEIGHTINGS}; with --against several: a table each [the recipe's].",
         ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="logo", help="Judge every method by the retrained models."),
+        typer.Option(
+            "--against",
+            autocompletion=completions.one_of(("logo",)),
+            metavar="logo",
+            help="Judge every method by the retrained models.",
+        ),
     ] = None,
     center: Annotated[
         bool,
@@ -80,7 +89,10 @@ def report(
     aggregate: Annotated[
         str | None,
         typer.Option(
-            "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
+            "--aggregate",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.AGGREGATES),
+            help="Images' scores to a group's: mean, sum, max or top:M [the recipe's].",
         ),
     ] = None,
     gallery: Annotated[
@@ -91,7 +103,15 @@ def report(
             "noise: what they had been, had these groups never been seen.",
         ),
     ] = False,
-    grid: Annotated[str, typer.Option("--grid", help="What was scored on this grid [the recipe's].")] = "",
+    grid: Annotated[
+        str,
+        typer.Option(
+            "--grid",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.GRIDS),
+            help="What was scored on this grid [the recipe's].",
+        ),
+    ] = "",
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", min=1, help="... with so many strata [the recipe's].")
     ] = None,
@@ -102,7 +122,10 @@ def report(
     rank: Annotated[
         str,
         typer.Option(
-            "--rank", metavar="auto|score|z|per-image", help="What groups are ranked by, as in guda score."
+            "--rank",
+            autocompletion=completions.one_of(completions.RANKS),
+            metavar="auto|score|z|per-image",
+            help="What groups are ranked by, as in guda score.",
         ),
     ] = "auto",
     gallery_images: Annotated[
@@ -133,6 +156,7 @@ def report(
         str | None,
         typer.Option(
             "--regeneration-by",
+            autocompletion=completions.one_of(("guda", "logo")),
             metavar="guda|logo",
             help="Whose models draw [the method's own; for methods without, logo's where there are any].",
         ),
@@ -217,7 +241,11 @@ def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:
     for name, reason in bad:
         project.console.warn(f"{name}: {reason}")
     if not queries:
-        raise DataError("none of the images could be read", why="each is named above")
+        raise DataError(
+            "none of the images could be read",
+            why="each is named above",
+            fix="replace those images, or leave them out",
+        )
     return frozenset(query.pixels_digest for query in queries)
 
 
@@ -255,7 +283,7 @@ def _scores(project: Project, method: str, weighting: str, instances: int, shown
 
     [*names] = parse_methods(method, instances=instances)
     if len(names) > 1:
-        raise UsageError("one method a report", fix="--against logo compares several")
+        raise UsageError("one method a report", fix="--against logo")
     from guda_cli.workflow.reporting.answers_report import of_method
 
     return of_method(project, names[0], weighting, shown, instances=instances)
@@ -278,7 +306,8 @@ def _show_scores(
     from guda_cli.report.answers import formats, terminal
     from guda_cli.report.answers import page as pages
 
-    for text in model.warnings:
+    printed = not (csv or console.json or html is not None)  # and its warnings with it
+    for text in () if printed else model.warnings:
         console.warn(text)
     for text in model.gallery.notes if model.gallery else ():
         console.say(f"gallery: {text}")
@@ -289,8 +318,8 @@ def _show_scores(
     console.data(formats.to_json(model))
     if csv:
         console.out(formats.to_csv(model).rstrip("\n"))
-    elif not console.json and html is None:
-        _print(console, terminal.render(model, top, width_of(sys.stdout)))
+    elif printed:
+        _print(console, terminal.render(model, top, width_of(sys.stdout), all_rows=console.all_rows))
 
 
 def _agreement(
@@ -310,7 +339,8 @@ def _show_agreement(
 ) -> None:
     from guda_cli.report.agreement import formats, page, terminal
 
-    for text in found.warnings:
+    printed = not (csv or latex or console.json or html is not None)
+    for text in () if printed else found.warnings:
         console.warn(text)
     if html is not None:
         _write_page(console, html, page.render_html(found), force)
@@ -319,7 +349,7 @@ def _show_agreement(
         console.out(formats.to_csv(found).rstrip("\n"))
     elif latex:
         console.out(formats.to_latex(found).rstrip("\n"))
-    elif not console.json and html is None:
+    elif printed:
         _print(console, terminal.render_terminal(found, width_of(sys.stdout)))
 
 

@@ -172,11 +172,12 @@ def _score(
     [scoring] = make_runs(project, [method], settings, session.options.device)
     scoring.announce()
     paths = [str(path) for path in sorted(out.glob("[0-9]*.png"))][:count]
-    printer = Printer(session.console, scoring, top, many=True, csv=False)
+    printer = Printer(session.console, scoring, paths, top, many=True, csv=False, header=True)
     results = []
     for block in scoring.blocks(paths):
         for name, reason in block.bad:
             raise DataError(f"cannot read {name}", why=reason)
+        printer.begin(block.results)
         for result in block.results:
             printer.show(result)
             results.append(result)

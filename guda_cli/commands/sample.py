@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions
 from guda_cli.commands.common import open_project, show_plan
 from guda_cli.errors import UsageError
 from guda_cli.outfile import check, is_ours, write
@@ -36,8 +37,24 @@ def sample(
             autocompletion=complete_group,
         ),
     ] = None,
-    method: Annotated[str, typer.Option("--method", help="With --without: guda or logo.")] = "guda",
-    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim or ddpm [the recipe's].")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            autocompletion=completions.one_of(("guda", "logo")),
+            help="With --without: guda or logo.",
+        ),
+    ] = "guda",
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.SAMPLERS),
+            help="ddim or ddpm [the recipe's].",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Sampling steps [the recipe's].")
     ] = None,

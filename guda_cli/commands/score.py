@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guda_cli import completions
 from guda_cli.attribution import methods
 from guda_cli.commands.common import open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
+from guda_cli.phrases import plural
 from guda_cli.session import ForceOption, GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
-    from guda_cli.data.queries import Query
-    from guda_cli.report.answers.content import QueryResult
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.run import Run
@@ -36,18 +36,42 @@ def score(
         typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images; - reads paths from stdin."),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
-    method: Annotated[str, typer.Option("--method", metavar="NAMES", help=METHODS_HELP)] = "guda",
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            autocompletion=completions.several_of(completions.methods),
+            metavar="NAMES",
+            help=METHODS_HELP,
+        ),
+    ] = "guda",
     operator: Annotated[
         str | None,
-        typer.Option("--operator", metavar="NAME", help="Score with this operator's models [the recipe's]."),
+        typer.Option(
+            "--operator",
+            autocompletion=completions.one_of(completions.operators),
+            metavar="NAME",
+            help="Score with this operator's models [the recipe's].",
+        ),
     ] = None,
     group: GroupOption = None,
     weighting: Annotated[
         str | None,
-        typer.Option("--weighting", help=f"{WEIGHTINGS} [the recipe's]."),
+        typer.Option(
+            "--weighting",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.WEIGHTINGS),
+            help=f"{WEIGHTINGS} [the recipe's].",
+        ),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option("--grid", help="strata, strata:even, all or stride:N [the recipe's].")
+        str | None,
+        typer.Option(
+            "--grid",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.GRIDS),
+            help="strata, strata:even, all or stride:N [the recipe's].",
+        ),
     ] = None,
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", min=1, help="Strata of the grid [the recipe's].")
@@ -59,6 +83,7 @@ def score(
         str,
         typer.Option(
             "--rank",
+            autocompletion=completions.one_of(completions.RANKS),
             metavar="auto|score|z|per-image",
             help="What groups are ranked by; auto: the score, z where their sizes differ more than twofold.",
         ),
@@ -124,13 +149,19 @@ def score(
     encoder: Annotated[
         str | None,
         typer.Option(
-            "--encoder", metavar="pixels|PATH|HUB_ID", help="What similarity compares [the recipe's]."
+            "--encoder",
+            autocompletion=completions.one_of(("pixels",)),
+            metavar="pixels|PATH|HUB_ID",
+            help="What similarity compares [the recipe's].",
         ),
     ] = None,
     aggregate: Annotated[
         str | None,
         typer.Option(
-            "--aggregate", help="Images' scores to a group's: mean, sum, max or top:M [the recipe's]."
+            "--aggregate",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.AGGREGATES),
+            help="Images' scores to a group's: mean, sum, max or top:M [the recipe's].",
         ),
     ] = None,
     map_path: Annotated[
@@ -223,14 +254,15 @@ def _score(
         run.announce()
     if session.options.dry_run:
         steps = [step for run in runs for step in run.plan(paths)]
-        show_plan(session, steps, f"plan: score {len(paths)} images")
+        show_plan(session, steps, f"plan: score {plural(len(paths), 'image', 'images')}")
         return
     bad, header, several = 0, True, maps > len(paths)
     mappers = [Mapper(run, map_path, paths, top, f"-{run.method}" if several else "", force) for run in runs]
     for mapper in mappers:
         mapper.check()  # before any work
     for run, mapper in zip(runs, mappers, strict=True):
-        printer = Printer(session.console, run, top, many=len(paths) > MANY, csv=csv, header=header)
+        many = len(paths) > MANY
+        printer = Printer(session.console, run, paths, top, many=many, csv=csv, header=header)
         bad = _show(run, paths, printer, mapper)
         session.console.say(run.summary())
         header = not csv
@@ -238,27 +270,22 @@ def _score(
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",
             why="each is named above; the others are scored",
+            fix="replace those images, or leave them out",
         )
 
 
 def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper) -> int:
     """Print every result; how many images could not be read."""
     bad = 0
-    for result, query in _results(run, paths):
-        if query is None or result is None:
-            bad += 1
-            continue
-        printer.show(result)
-        mapper.draw(query, result)
-    return bad
-
-
-def _results(run: Run, paths: list[str]) -> Iterator[tuple[QueryResult | None, Query | None]]:
     for block in run.blocks(paths):
         for name, reason in block.bad:
+            bad += 1
             run.project.console.warn(f"{name}: {reason}")
-            yield None, None
-        yield from zip(block.results, block.queries, strict=True)
+        printer.begin(block.results)
+        for result, query in zip(block.results, block.queries, strict=True):
+            printer.show(result)
+            mapper.draw(query, result)
+    return bad
 
 
 def _with_choices(

@@ -2,53 +2,85 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guda_cli.attribution import methods
-from guda_cli.console import Console
+from guda_cli.console import Console, width_of
 from guda_cli.outfile import MAP, check, write
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
     from guda_cli.report.answers.content import QueryResult
+    from guda_cli.report.answers.image_rows import ImageRows
     from guda_cli.workflow.scoring.run import Run
 
 ELSEWHERE = "--map FOLDER"
 
 
 class Printer:
-    """Prints results as they come: JSON lines, CSV rows, full tables for few images, a line each for many."""
+    """Prints results as they come: JSON lines, CSV rows, full tables for few images, a row each for many.
+
+    `names` are the images that may come.
+    """
 
     def __init__(
-        self, console: Console, run: Run, top: int, *, many: bool, csv: bool, header: bool = True
+        self,
+        console: Console,
+        run: Run,
+        names: Sequence[str],
+        top: int,
+        *,
+        many: bool,
+        csv: bool,
+        header: bool,
     ) -> None:
-        self.console, self.run, self.top, self.many, self.csv = console, run, top, many, csv
+        self.console, self.run, self.names, self.top = console, run, names, top
+        self.many, self.csv = many, csv
         self._first = header
+        self._rows: ImageRows | None = None
+        self._counterfactual = run.method in methods.COMPARING
+
+    def begin(self, results: Sequence[QueryResult]) -> None:
+        """Print what stands above all answers, once some of them are known."""
+        if not self._first or self.console.json or self.csv or not results:
+            return
+        from guda_cli.report.answers import words
+        from guda_cli.report.answers.image_rows import ImageRows
+
+        self._first, judged = False, any(result.answer is not None for result in results)
+        for line in (self.run.describe(), *words.legend(self._counterfactual, judged, self.many)):
+            self.console.prose(line)
+        self.console.out("")
+        if self.many:
+            groups = sorted({entry.group for result in results for entry in result.scores})
+            width = width_of(sys.stdout)
+            self._rows = ImageRows(self.names, groups, results, width, self.top, self._counterfactual)
+            for head in self._rows.heads():
+                self.console.out(head)
 
     def show(self, result: QueryResult) -> None:
         """Print one image's answer."""
-
         from guda_cli.report.answers import formats, terminal
 
-        run, counterfactual = self.run, self.run.method in methods.COMPARING
+        run = self.run
         if self.console.json:
-            document = formats.score_document(result, counterfactual=counterfactual, **run.context())
+            document = formats.score_document(result, counterfactual=self._counterfactual, **run.context())
             self.console.data(document)
         elif self.csv:
             rows = formats.csv_lines(result, run.method, run.weighting, header=self._first)
             self.console.out("\n".join(rows))
+            self._first = False
+        elif self._rows is not None:
+            self.console.out(self._rows.row(result))
         else:
-            if self._first:
-                self.console.out(f"{run.describe()}\n")
-            if self.many:
-                self.console.out(terminal.query_line(result, self.top))
-            else:
-                self.console.out(
-                    terminal.query_table(result, self.top, run.unit, counterfactual=counterfactual)
-                )
-        self._first = False
+            width = width_of(sys.stdout)
+            shown = terminal.query_table(
+                result, self.top, run.unit, width, counterfactual=self._counterfactual
+            )
+            self.console.out(shown)
 
 
 class Mapper:

@@ -38,7 +38,11 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
             _show(session, found, one)
     project.console.say(found.run.summary())
     if bad:
-        raise DataError(f"{bad} of {len(paths)} images could not be read", why="each is named above")
+        raise DataError(
+            f"{bad} of {len(paths)} images could not be read",
+            why="each is named above",
+            fix="replace those images, or leave them out",
+        )
 
 
 def _show(session: Session, found: CoalitionRun, one: ImageShares) -> None:

@@ -178,8 +178,8 @@ def _check_together(
     if seeds and not leave_out:
         raise UsageError(
             "--seeds goes with --each-group, --without or --subsets",
-            why="the full model has the recipe's seed",
-            fix="guda train --set train.seed=N trains another full model",
+            why="the full model has the recipe's seed; with another it is another full model",
+            fix="guda train --set train.seed=1",
         )
 
 

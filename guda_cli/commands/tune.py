@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guda_cli import completions
 from guda_cli.commands.common import open_project, parse_seeds, show_plan, with_sets
 from guda_cli.outfile import check, write
 from guda_cli.phrases import human_seconds
@@ -33,7 +34,13 @@ def tune(
     ] = 3,
     count: Annotated[int, typer.Option("-n", min=8, help="Images drawn from the full model.")] = 128,
     operator: Annotated[
-        str | None, typer.Option("--operator", metavar="NAME", help="Tune this operator [the recipe's].")
+        str | None,
+        typer.Option(
+            "--operator",
+            autocompletion=completions.one_of(completions.operators),
+            metavar="NAME",
+            help="Tune this operator [the recipe's].",
+        ),
     ] = None,
     trials: Annotated[
         int, typer.Option("--trials", min=1, help="Settings tried at most, the recipe's own first.")
@@ -42,6 +49,7 @@ def tune(
         list[str] | None,
         typer.Option(
             "--space",
+            autocompletion=completions.tuned,
             metavar="unlearn.KEY=V,V,...",
             help="Values to try instead of the built-in ones; repeat.",
         ),
@@ -51,7 +59,13 @@ def tune(
         typer.Option("--seeds", metavar="N,N,...", help="Seeds of the held-out groups' oracle [one]."),
     ] = None,
     weighting: Annotated[
-        str | None, typer.Option("--weighting", help="Of the scores compared [the recipe's].")
+        str | None,
+        typer.Option(
+            "--weighting",
+            metavar="NAME",
+            autocompletion=completions.one_of(completions.WEIGHTINGS),
+            help="Of the scores compared [the recipe's].",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the recipe with the chosen settings.")

@@ -7,16 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guda_cli import completions
 from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
 from guda_cli.errors import CheckError, UsageError
 from guda_cli.phrases import few, plural
 from guda_cli.session import GroupOption, Session, command_options
+from guda_cli.tables import Column
 from guda_cli.unlearning.catalog import help_text as operators_help
 
 if TYPE_CHECKING:
     from guda_cli.workflow.keys.removal import Removal
     from guda_cli.workflow.project.model_record import StoredModel
     from guda_cli.workflow.project.project import Project
+
+COLUMNS = (
+    Column("group", cut=True),
+    Column("images", right=True, drop=3),
+    Column("check", wrap=True),
+    Column("loss on it", right=True, drop=1),
+    Column("after", right=True, drop=1),
+    Column("on the rest", right=True, drop=2),
+    Column("after", right=True, drop=2),
+    Column("told apart", drop=4),
+    Column("digest", drop=5),
+)
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -28,6 +42,7 @@ def unlearn(
         str | None,
         typer.Option(
             "--operator",
+            autocompletion=completions.one_of(completions.operators),
             metavar="NAME",
             help=f"{operators_help()} [the recipe's].",
         ),
@@ -40,6 +55,7 @@ def unlearn(
         str | None,
         typer.Option(
             "--params",
+            autocompletion=completions.one_of(completions.PARAMS),
             metavar="SPEC",
             help="What is trained: full, attn, cross-attn-kv or lora:R [the recipe's].",
         ),
@@ -135,7 +151,7 @@ def _refuse(models: list[StoredModel]) -> None:
         raise CheckError(
             f"of {len(verdicts)} checks {failed} failed and {doubtful} are doubtful",
             why="the table says what each is for; with --strict that ends in an error",
-            fix="guda tune chooses other settings",
+            fix="guda tune",
         )
 
 
@@ -157,7 +173,7 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
             if verdict == "passed":
                 verdict = f"passed: {check['why']}"
         loss = [check[side] for side in ("group_before", "group_after", "rest_before", "rest_after")]
-        rows.append((what.short, removed, *loss, _told_apart(check), verdict, model.weights[:10]))
+        rows.append((what.short, removed, verdict, *loss, _told_apart(check), model.weights[:10]))
         models.append(
             {
                 "group": what.name,
@@ -171,12 +187,14 @@ def _print(session: Session, made: list[StoredModel], ran: int) -> None:
             }
         )
     session.console.data({"schema": "guda.unlearn/1", "ran": ran, "models": models})
-    columns = ["group", "images", "loss on it", "after", "loss on the rest", "after"]
-    columns += ["told apart", "check", "digest"]
+    columns = list(COLUMNS)
     if not any(model.check and "membership" in model.check for model in made):
-        columns.remove("told apart")
-        rows = [(*row[:-3], *row[-2:]) for row in rows]
-    session.console.out(session.console.table(columns, rows))
+        columns.pop(-2)
+        rows = [(*row[:-2], row[-1]) for row in rows]
+    shown, more = session.console.fold(rows, lambda row: row[2] not in ("passed", "null"))
+    session.console.out(session.console.table(columns, shown))
+    if more:
+        session.console.prose(more)
     if unseen:
         steps = made[0].record.params["unlearn"]["steps"]
         session.console.warn(

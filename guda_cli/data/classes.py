@@ -40,7 +40,7 @@ class Conditions:
 
     def __init__(self, classes: Classes, given: str | None = None) -> None:
         if given is not None and given not in classes.names:
-            raise UsageError(unknown("class", given, classes.names), fix="guda status lists the groups")
+            raise UsageError(unknown("class", given, classes.names), fix="guda status --all-rows")
         self.classes, self.given = classes, given
         self._beside = MetadataBeside()
 

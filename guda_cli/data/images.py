@@ -61,6 +61,10 @@ DECODING_ERRORS = (
 )
 
 
+class _TooLargeError(Exception):
+    """An image of more pixels than are decoded."""
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """The decoders that run, of those that this Pillow has."""
@@ -115,7 +119,9 @@ def decode(
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(raw), formats=_formats()) as image:
                 if image.width * image.height > max_pixels:
-                    raise ValueError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
+                    raise _TooLargeError(
+                        f"{image.width} x {image.height} pixels are more than {max_pixels:,}"
+                    )
                 image.load()
                 return preprocess(image, size, channels)
     except UnidentifiedImageError:
@@ -126,8 +132,9 @@ def decode(
         )
         if name.lower().endswith(".avif") and _AVIF not in _formats():
             reason = "this Pillow reads no AVIF (guda doctor)"
-    except Image.DecompressionBombError:
-        reason = f"it has more than {max_pixels} pixels"
+    except (_TooLargeError, Image.DecompressionBombError) as err:
+        reason = str(err) if isinstance(err, _TooLargeError) else f"it has more than {max_pixels:,} pixels"
+        reason += f"; make it smaller: the model sees {size} x {size} of them"
     except DECODING_ERRORS as err:
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
     raise DataError(f"cannot read image {name}", why=reason, fix="replace the file or leave it out")

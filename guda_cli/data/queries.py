@@ -14,7 +14,7 @@ from typing import Protocol, TextIO
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
-from guda_cli.errors import DataError, nearest
+from guda_cli.errors import DataError, UsageError, nearest
 from guda_cli.outfile import MAP, is_ours
 
 
@@ -74,6 +74,8 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
     paths: list[str] = []
     errors: list[DataError] = []
     for argument, typed in _each(arguments, stdin):
+        if typed and not argument:
+            raise UsageError("an image's path is empty", fix="guda score IMAGE")
         try:
             found = _images_of(argument) if typed else _path(argument)
         except DataError as err:
@@ -87,7 +89,11 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
     if errors and len(errors) >= len(paths):
         raise errors[0]
     if not paths:
-        raise DataError("no image was given", fix="name an image, a folder, a glob, or - for standard input")
+        raise UsageError(
+            "no image was given",
+            why="name an image, a folder, a glob, or - for standard input",
+            fix="guda score IMAGE",
+        )
     return paths
 
 

@@ -203,7 +203,7 @@ class StableDiffusion(Family):
         raise RecipeError(
             f"recipe '{recipe.name}' needs a pipeline to start from",
             why="its model section has no block that reads text (CrossAttnDownBlock2D, CrossAttnUpBlock2D)",
-            fix="guda train RECIPE --from PIPELINE (a StableDiffusionPipeline folder or a hub id)",
+            fix="guda train RECIPE --from PIPELINE",
         )
 
     # -- networks and what stands around them ------------------------------------------------------

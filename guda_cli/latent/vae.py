@@ -144,7 +144,7 @@ class LatentCodec:
             raise DataError(
                 f"the VAE cannot take images of {images.shape[-2]} x {images.shape[-1]} pixels",
                 why=f"its latents have one pixel for {self.factor} x {self.factor} of the image",
-                fix=f"--set data.size to a multiple of {self.factor}",
+                fix=f"set data.size to a multiple of {self.factor}",
             )
 
 

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from guda_cli.jsonable import plain
 from guda_cli.phrases import plural
 from guda_cli.report.pieces.csv_cells import csv_cell, csv_line
-from guda_cli.report.pieces.rich_pieces import literal, number_column, ruled
-from guda_cli.report.pieces.text import UNKNOWN, Scale, printable, scale_for, shorten
+from guda_cli.report.pieces.rich_pieces import literal
+from guda_cli.report.pieces.text import UNKNOWN, Scale, printable, scale_for
+from guda_cli.tables import Column, Row, fitted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA = "guda.groups/1"
-LEAST_NAME = 12  # characters that a name keeps on a narrow terminal
-GAP, EDGES = 3, 2  # characters before every column but the first, and around the table
 
 
 @dataclass(frozen=True)
@@ -86,70 +85,41 @@ def to_csv(rows: Sequence[GroupRow]) -> str:
     return "\n".join(lines)
 
 
-Cells = tuple[str, bool, list[tuple[str, str]]]
-"""A column: its head, whether it holds numbers, and text and style of every cell."""
-
-
 def table(rows: Sequence[GroupRow], width: int) -> RenderableType:
     """One line a group in ``width`` columns: what does not fit is left out, names are cut in the middle."""
     scale = scale_for([row.score for row in rows], [row.se for row in rows])
-    columns = [column for column in _columns(rows, scale) if any(text != UNKNOWN for text, _ in column[2])]
-    longest = max([len("group"), *(len(printable(row.group)) for row in rows)])
-    least = min(longest, LEAST_NAME)
-    while columns and least + sum(map(_width, columns)) > width - EDGES:
-        columns.pop(_first_to_go(columns))
-    room = width - EDGES - sum(map(_width, columns))
-    made = ruled()
-    made.add_column(literal("group"), no_wrap=True)
-    for head, number, _ in columns:
-        if number:
-            number_column(made, head)
-        else:
-            made.add_column(literal(head), no_wrap=True)
-    for i, row in enumerate(rows):
-        cells = [literal(*cells[i]) for _, _, cells in columns]
-        made.add_row(literal(shorten(printable(row.group), max(room, 4))), *cells)
-    return made
-
-
-_DROPPED = ("retrained", "± s.e.", "held out", "mean score", "unlearned")  # the first goes first
-
-
-def _first_to_go(columns: Sequence[Cells]) -> int:
-    heads = [head for head, _, _ in columns]
-    for name in _DROPPED:
-        found = [i for i, head in enumerate(heads) if head.startswith(name)]
-        if found:
-            return found[0]
-    return len(columns) - 1
-
-
-def _width(column: Cells) -> int:
-    """Of a column with the gap before it."""
-    head, _, cells = column
-    return GAP + max(len(head), *(len(text) for text, _ in cells))
+    cells = [
+        (column, text) for column, text in _columns(scale) if any(text(row)[0] != UNKNOWN for row in rows)
+    ]
+    heads = [Column("group", cut=True), *(column for column, _ in cells)]
+    lines = [
+        Row([literal(printable(row.group)), *(literal(*text(row)) for _, text in cells)]) for row in rows
+    ]
+    return fitted(heads, lines, width)
 
 
 _STYLES = {"passed": "green", "doubtful": "yellow", "failed": "bold red"}
 
 
-def _columns(rows: Sequence[GroupRow], scale: Scale) -> list[Cells]:
-    def of(text: Callable[[GroupRow], str]) -> list[tuple[str, str]]:
-        return [(text(row), "") for row in rows]
+def _columns(scale: Scale) -> list[tuple[Column, Callable[[GroupRow], tuple[str, str]]]]:
+    """Columns with each row's text and its style; where there is little room the highest `drop` goes first."""
 
-    checks = [
-        ("FAILED" if row.check == "failed" else row.check or UNKNOWN, _STYLES.get(row.check or "", ""))
-        for row in rows
-    ]
+    def number(head: str, text: Callable[[GroupRow], str], drop: int) -> Any:
+        return Column(head, right=True, drop=drop), lambda row: (text(row), "")
+
+    def check(row: GroupRow) -> tuple[str, str]:
+        said = "FAILED" if row.check == "failed" else row.check or UNKNOWN
+        return said, _STYLES.get(row.check or "", "")
+
     return [
-        ("images", True, of(lambda row: f"{row.images:,}")),
-        ("held out", True, of(lambda row: f"{row.held_out:,}" if row.held_out else UNKNOWN)),
-        ("unlearned", False, of(_operator)),
-        ("check", False, checks),
-        ("retrained", True, of(lambda row: str(row.retrained) if row.retrained else UNKNOWN)),
-        (f"mean score {scale.label}".strip(), True, of(lambda row: scale.show(row.score, sign=True))),
-        ("± s.e.", True, of(lambda row: scale.show(row.se))),
-        ("stands out", True, of(lambda row: f"{row.stands_out} of {row.judged}" if row.judged else UNKNOWN)),
+        number("images", lambda row: f"{row.images:,}", 0),
+        number("held out", lambda row: f"{row.held_out:,}" if row.held_out else UNKNOWN, 5),
+        (Column("unlearned", drop=3), lambda row: (_operator(row), "")),
+        (Column("check"), check),
+        number("retrained", lambda row: str(row.retrained) if row.retrained else UNKNOWN, 7),
+        number(f"mean score {scale.label}".strip(), lambda row: scale.show(row.score, sign=True), 4),
+        number("± s.e.", lambda row: scale.show(row.se), 6),
+        number("stands out", lambda row: f"{row.stands_out} of {row.judged}" if row.judged else UNKNOWN, 1),
     ]
 
 

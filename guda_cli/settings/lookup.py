@@ -95,5 +95,5 @@ def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
         raise RecipeError(
             f"cannot read recipe {name_or_path}",
             why=err.strerror or str(err),
-            fix="guda recipes ls, or guda recipes show folder > my.yaml",
+            fix="guda recipes ls",
         ) from None

@@ -56,7 +56,9 @@ def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, 
     for item in sets:
         path, eq, text = item.partition("=")
         if not eq or not path.strip():
-            raise RecipeError(f"--set {item!r} is not of the form section.key=value")
+            raise RecipeError(
+                f"--set {item!r} is not of the form section.key=value", fix="guda recipes show folder"
+            )
         *sections, key = path.strip().split(".")
         here = values
         for section in sections:

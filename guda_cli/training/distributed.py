@@ -100,7 +100,7 @@ def join() -> Launch | None:
         raise UsageError(
             "the environment tells of several processes, but not which one this is",
             why=f"accelerate launch and torchrun set {', '.join(NEEDED)}; wrong or missing: {err}",
-            fix="accelerate launch -m guda_cli train; or unset WORLD_SIZE",
+            fix="unset WORLD_SIZE",
         ) from None
     return _launch
 

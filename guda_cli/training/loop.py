@@ -175,14 +175,16 @@ class _Run:
             what = f"the gradient became {norm} at step {self.step}"
         else:
             return
-        narrow = "--set train.mixed_precision=bf16, whose range is float32's; or " if self.spec.scaled else ""
-        lower = "lower train.lr (or unlearn.lr), e.g. --set train.lr=3e-4"
+        fix = "lower train.lr or unlearn.lr"
         if self.spec.rate_setting:
-            lower = f"--set {self.spec.rate_setting}={self.spec.lr / 3:.2g}"
+            fix = f"--set {self.spec.rate_setting}={self.spec.lr / 3:.2g}"
+        if self.spec.scaled:  # bfloat16 has the range of float32
+            fix = "--set train.mixed_precision=bf16"
         raise Diverged(
             what,
-            why="the learning rate is too high for this model or the data holds extreme values",
-            fix=f"{narrow}{lower}; nothing was stored",
+            why="the learning rate is too high for this model or the data holds extreme values; nothing was "
+            "stored",
+            fix=fix,
         )
 
     def state(self) -> RunState:

@@ -206,7 +206,7 @@ def row(name: str) -> OperatorRow:
     """The operator of that name; RecipeError naming the nearest for an unknown one."""
     found = _OWN.get(name) or plugins.find(GROUP, name, OperatorRow)
     if found is None:
-        raise RecipeError(unknown("operator", name, names()))
+        raise RecipeError(unknown("operator", name, names()), fix="--operator retrack")
     return found
 
 
@@ -334,8 +334,7 @@ def check_parts(spec: UnlearnSpec, parts: int) -> None:
     raise RecipeError(
         "this unlearning does not go with train.gradient_accumulation or with several processes",
         why=why,
-        fix="--operator retrack and --set unlearn.density_ratio=false; or one process, with a full model "
-        "that is trained without gradient_accumulation",
+        fix="--operator retrack --set unlearn.density_ratio=false",
     )
 
 
@@ -344,19 +343,17 @@ def _check_conditions(mine: OperatorRow, model: Traits) -> None:
     if "prompts" in mine.needs and not text:
         raise RecipeError(
             f"{mine.name} needs a text-conditional full model",
-            why=mine.needs["prompts"],
-            fix="a recipe with model.text_conditional: true (guda recipes ls); or another operator: "
-            "guda unlearn --all --operator retrack",
+            why=f"{mine.needs['prompts']}; recipes with model.text_conditional: true train such models",
+            fix="guda unlearn --all --operator retrack",
         )
     if "null" in mine.needs and not model.null:
         dropout = "train.prompt_dropout" if text else "train.class_dropout"
+        wanted = "" if text else "model.class_conditional: true with "
         reason = f"it is trained with {dropout} 0" if model.told else "this model is unconditional"
-        wanted = "" if text else "--set model.class_conditional=true with "
         raise RecipeError(
             f"{mine.name} needs a text-conditional full model, or a class-conditional one with a null class",
-            why=f"{mine.needs['null']}; {reason}",
-            fix=f"{wanted}{dropout} above 0, then guda train; or another operator: "
-            "guda unlearn --all --operator retrack",
+            why=f"{mine.needs['null']}; {reason} ({wanted}{dropout} above 0 trains one)",
+            fix="guda unlearn --all --operator retrack",
         )
 
 
@@ -369,15 +366,15 @@ def retained_styles(styles: Mapping[str, tuple[str, ...]], removed: Collection[s
     if not any(styles.values()):
         raise RecipeError(
             "no group has style descriptors, of which anchor prompts are made",
-            why="text.pattern finds a style part in no prompt, and neither a file nor the metadata name any",
-            fix="--set text.descriptors=styles.json (group -> its descriptors), data.descriptors=COLUMN of "
-            "the metadata or another text.pattern; or --operator anchor:style-removed",
+            why="text.pattern finds a style part in no prompt, and neither text.descriptors (JSON: group -> "
+            "descriptors) nor data.descriptors (a column of the metadata) names any",
+            fix="--operator anchor:style-removed",
         )
     if not found:
         raise RecipeError(
             "no style is left to redirect to",
             why=f"without {', '.join(sorted(removed))} there is no other group with style descriptors",
-            fix="remove fewer groups at once; or --operator anchor:style-removed, which needs no other style",
+            fix="--operator anchor:style-removed",
         )
     return found
 
@@ -390,15 +387,15 @@ def check_params(params: str, model: Traits, where: str = "unlearn.params") -> N
     if kind == "attn" and not model.attention:
         raise RecipeError(
             f"{where}: attn needs a model with attention",
-            why=f"this one has {', '.join(sorted(set(model.blocks)))} and no attention in the middle",
-            fix="a model with AttnDownBlock2D and AttnUpBlock2D or model.add_attention has some; "
-            "--params full or lora:4 work with any",
+            why=f"this one has {', '.join(sorted(set(model.blocks)))} and no attention in the middle; one "
+            "with AttnDownBlock2D and AttnUpBlock2D or model.add_attention has some",
+            fix=f"--set {where}=full",
         )
     if kind == "cross-attn-kv" and not model.cross_attention:
         raise RecipeError(
             f"{where}: cross-attn-kv needs a model with cross-attention",
             why="this one has none: cross-attention reads a text, and a UNet2DModel takes no text",
-            fix="--params attn (where the model has attention), lora:4 or full",
+            fix=f"--set {where}={'attn' if model.attention else 'full'}",
         )
 
 

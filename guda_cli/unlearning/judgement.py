@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guda_cli.diffusion.schedule import Array
+from guda_cli.phrases import without_exponents
 from guda_cli.unlearning import membership
 from guda_cli.unlearning.membership import Auc
 
@@ -81,8 +82,9 @@ class CheckResult:
 
 
 def completed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored check with its verdict, which those of earlier versions do not have."""
-    return {"verdict": PASSED if record["passed"] else FAILED, **record}
+    """A stored check with its verdict, which those of earlier versions do not have, and no exponents."""
+    found = {"verdict": PASSED if record["passed"] else FAILED, **record}
+    return found | {"why": without_exponents(str(found.get("why", "")))}
 
 
 def judge(before: Losses, after: Losses) -> CheckResult:

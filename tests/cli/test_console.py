@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from guda_cli import console as progress
-from guda_cli.console import Console, format_cell
+from guda_cli.console import Console
 from guda_cli.errors import DataError
 from guda_cli.jsonable import plain
 from guda_cli.phrases import human_bytes, human_seconds
+from guda_cli.tables import format_cell
 
 
 class Terminal(io.StringIO):
@@ -85,9 +86,9 @@ class TestText:
         console = Console(quiet=True)
         console.say("remark")
         console.warn("careful")
-        console.error(DataError("what", why="because", fix="do that"))
+        console.error(DataError("what", why="because", fix="guda status"))
         seen = capsys.readouterr()
-        assert seen.err == "warning: careful\nerror: what\n  why: because\n  try: do that\n"
+        assert seen.err == "warning: careful\nerror: what\n  why: because\n  try: guda status\n"
         assert not seen.out
 
     def test_details_only_when_asked_for(self, capsys) -> None:
@@ -118,7 +119,7 @@ class TestTable:
         console = Console()
         console.out(console.table(["group", "score"], [["a", 1.5], ["b", 1000.0], ["c", None]]))
         ends = [line.rstrip()[-5:] for line in capsys.readouterr().out.splitlines() if line.strip()]
-        assert ends[-3:] == ["  1.5", " 1000", "    –"]
+        assert ends[-3:] == ["  1.5", "1,000", "    –"]
 
     def test_cells(self) -> None:
         assert [format_cell(x) for x in (None, float("nan"), 1.23456, 3, True, "x")] == [

@@ -8,7 +8,7 @@ import pytest
 
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import expand, load_queries, load_query
-from guda_cli.errors import DataError
+from guda_cli.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -58,8 +58,9 @@ def test_arguments_that_lead_nowhere(here: Path) -> None:
     (here / "empty").mkdir()
     with pytest.raises(DataError, match="folder empty holds no image"):
         expand(["empty"], None)
-    with pytest.raises(DataError, match="no image was given"):
-        expand([], None)
+    for nothing, said in (([], "no image was given"), ([""], "path is empty")):
+        with pytest.raises(UsageError, match=said):
+            expand(nothing, None)
     with pytest.raises(DataError, match="standard input"):
         expand(["-"], None)
     with pytest.raises(DataError, match="held no path"):

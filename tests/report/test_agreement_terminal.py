@@ -28,6 +28,16 @@ def test_every_row_and_value_is_there_and_fits(width: int) -> None:
     assert not set(text) & {"\x1b", "\u202e"}
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_narrow_terminals_keep_names_and_whole_numbers(width: int) -> None:
+    text = shown(render_terminal(report(), width), width)
+    assert max(map(cell_len, text.splitlines())) <= width
+    table = text.split("Agreement with the oracle")[1]
+    assert all(f" {one.name[:3]}" in table for one in rows())
+    assert "0.…" not in text
+    assert "±.…" not in text
+
+
 def test_the_best_and_those_like_it_are_marked() -> None:
     lines = [line.strip() for line in shown(render_terminal(report(), 120), 120).splitlines()]
     assert [line.split()[1] for line in lines if line.startswith("* ") and line != LEGEND] == ["guda"] * 2

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from guda_cli.report.answers import formats, terminal, words
 from guda_cli.report.answers import page as pages
+from guda_cli.report.answers.image_rows import ImageRows
 from tests.report.builders import GROUPS, HOSTILE, query, report
 
 VALUES = dict(zip(GROUPS, (1.0, 0.5, -0.25), strict=True))
@@ -32,7 +33,8 @@ def test_text(one) -> None:
     console.print(terminal.query_table(one, 2, "nats"))
     for part in terminal.render(report((one,)), 2, 120):
         console.print(part)
-    shown = [out.getvalue().count("class dog"), terminal.query_line(one, 2).count("class dog")]
+    row = ImageRows([one.name], ["cat", "dog"], [one], 120, 2).row(one).plain
+    shown = [out.getvalue().count("class dog"), row.count("class dog")]
     assert shown == ([2, 1] if one is WITH else [0, 0])
 
 

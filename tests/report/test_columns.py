@@ -14,6 +14,7 @@ import pytest
 from guda_cli.report.answers import columns, formats, page, terminal
 from guda_cli.report.answers.columns import Kind, ScoreColumn, View
 from guda_cli.report.answers.content import GroupScore, QueryResult
+from guda_cli.report.answers.image_rows import ImageRows
 from guda_cli.report.pieces.csv_cells import csv_cell
 from tests.report.builders import query, report
 from tests.report.test_html import Page
@@ -45,7 +46,7 @@ def test_columns_of_each_view() -> None:
     for view in (View.LIST, View.NARROW):
         assert names(view, *every) == ["query", "group", "score", "se", "z", "stands_out"]
     assert names(View.CARD, *every) == ["group", "score", "z"]
-    assert names(View.LINE, *every) == ["group", "score", "se", "z"]
+    assert names(View.LINE, *every) == ["query", "group", "score", "se", "z", "stands_out"]
 
 
 def test_columns_without_anything_to_show_are_left_out() -> None:
@@ -95,7 +96,10 @@ def test_cells_by_hand() -> None:
     ]
     assert [cells[-1] for cells in text[View.NARROW]] == ["◀", ""]
     assert text[View.CARD] == [["cow", "+0.250", "2.0"], ["dog", "+0.250 ± 0.100", "–"]]
-    assert ["".join(cells) for cells in text[View.LINE]] == ["cow* +0.250, z 2.0", "dog +0.250 ± 0.10"]
+    assert text[View.LINE] == [
+        ["x.png", "cow*", "+0.250", "–", "2.0", "stands out"],
+        ["x.png", "dog", "+0.250", "0.100", "–", "stands out"],
+    ]
     assert [column.datum(first) for column in columns.pick(View.CSV)] == [
         *("x.png", "ab" * 32, "cat", 1, "cow", 0.25),
         *(None, None, None, 2.0, 0.01, True, "elbo", "guda", *[None] * len(LAST)),
@@ -165,9 +169,11 @@ class TestAColumnAddedToTheList:
             assert "of the highest" in text
             (dog,) = [line for line in text.splitlines() if "dog" in line and "25%" in line]
             assert dog.index("2.5") < dog.index("25%")  # z, then the share
-        assert terminal.query_line(one, 2) == "a.png: no group stands out; cat +4.00 ± 0.10, z 2.5 100%; " + (
-            "dog +1.00 ± 0.10, z 2.5 25%"
-        )
+        rows = ImageRows(["a.png"], ["cat", "dog"], [one], width, 2)
+        heads, cells = next(rows.heads()).plain, rows.row(one).plain
+        wanted = ["a.png", "no", "group", "cat", "+4.00", "0.10", "2.5", "100%"]
+        assert cells.split() == wanted + (["dog", "+1.00"] if width == 120 else [])
+        assert heads.index("of the highest") + len("of the highest") == cells.index("100%") + len("100%")
 
     def test_page(self) -> None:
         said = Page(page.render(report((answered(4.0, 1.0), answered(2.0, 1.0))))).words

@@ -13,6 +13,7 @@ import pytest
 from guda_cli.report.answers import formats, terminal
 from guda_cli.report.answers import page as pages
 from guda_cli.report.answers.content import GroupScore, InstanceScore, QueryResult, ReportModel
+from guda_cli.report.answers.image_rows import ImageRows
 from guda_cli.report.pieces.markup import bar, span
 from tests.report.builders import GROUPS, HOSTILE, query, report
 from tests.report.test_html import Page, without_script
@@ -101,7 +102,7 @@ def test_terminal(width: int) -> None:
     )
     assert "95 % interval" not in table
     assert "Higher" not in table
-    assert "similarity score; higher: by this method" in table
+    assert "similarity score" in table
     assert "train-7.png" in table
     assert "cat, dog" in table
     assert "0.875" in table
@@ -117,8 +118,11 @@ def test_some_errors_and_some_not() -> None:
     Page(pages.render(report((mixed, mixed))))
 
 
-def test_line() -> None:
-    assert terminal.query_line(answered("a.png"), 2) == "a.png: cat +0.900; dog +0.800"
+def test_a_row_without_verdict_and_error() -> None:
+    one = answered("a.png")
+    rows = ImageRows(["a.png"], ["cat", "dog"], [one], 120, 2, counterfactual=False)
+    assert rows.row(one).plain.split() == ["a.png", "cat", "+0.900", "dog", "+0.800"]
+    assert next(rows.heads()).plain.split() == ["image", "group", "score", "then"]
 
 
 def test_csv_leaves_errors_empty() -> None:

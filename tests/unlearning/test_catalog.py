@@ -142,7 +142,7 @@ def test_cost(operator: str, retain: str, guard: bool, expected: float) -> None:
 @pytest.mark.parametrize(
     ("changes", "unet", "conditional", "said"),
     [
-        ({"operator": "esd"}, PLAIN, False, "class_conditional=true"),
+        ({"operator": "esd"}, PLAIN, False, "model.class_conditional: true"),
         ({"operator": "esd"}, {**PLAIN, "null_class": False}, True, "class_dropout"),
         ({"operator": "finetune", "guard": True}, PLAIN, False, "retrack --guard"),
         ({"params": "attn"}, PLAIN, False, "AttnDownBlock2D"),
@@ -156,8 +156,8 @@ def test_what_cannot_be_says_what_would_make_it_possible(
 ) -> None:
     with pytest.raises(RecipeError) as caught:
         catalog.check(spec(**changes), traits(unet, conditional=conditional))
-    assert said in caught.value.fix
-    assert caught.value.why
+    assert said in f"{caught.value.why} {caught.value.fix}"
+    assert caught.value.fix.startswith(("--", "guda unlearn "))
 
 
 def test_what_can_be_is_not_refused() -> None:
@@ -181,7 +181,7 @@ def test_text_models_take_every_subset(operator: str, params: str) -> None:
 def test_esd_needs_a_text_model_that_knows_the_empty_prompt() -> None:
     with pytest.raises(RecipeError, match="esd") as caught:
         catalog.check(spec(operator="esd"), traits({**PLAIN, "null_class": False}, text=True))
-    assert "train.prompt_dropout" in caught.value.fix
+    assert "train.prompt_dropout" in caught.value.why
 
 
 @pytest.mark.parametrize("text", ["lora", "lora:0", "lora:x", "lora:-1", "all", "attn:2", "", "lora:2:3"])

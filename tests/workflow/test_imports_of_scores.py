@@ -169,8 +169,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("text", "said", "code"),
         [
-            (HEAD + "q/00000.png,ambre,1\n", "did you mean 'amber'", 2),
-            (HEAD + "q/00000.png,amber+bleu,1\n", "did you mean 'blue'", 2),
+            (HEAD + "q/00000.png,ambre,1\n", "did you mean 'amber'", 3),
+            (HEAD + "q/00000.png,amber+bleu,1\n", "did you mean 'blue'", 3),
             (HEAD + "q/0000.png,amber,1\n", "did you mean '0000", 3),
             (HEAD + "x" * 9000 + ",amber,1\n", "unknown image", 3),
             (HEAD + "q/00000.png,amber,nan\n", "'nan' is no finite number", 3),

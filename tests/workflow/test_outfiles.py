@@ -44,7 +44,8 @@ def test_a_foreign_file_is_left_unless_it_holds_the_same_or_is_given_up(tmp_path
     path.write_bytes(THEIRS)
     with pytest.raises(DataError, match="is there already") as error:
         write(path, "new", fix="--html FILE")
-    assert error.value.fix == "--html FILE; or --force"
+    assert error.value.fix == "--html FILE"
+    assert "--force overwrites it" in error.value.why
     assert path.read_bytes() == THEIRS
     write(path, THEIRS)
     write(path, "new", force=True)
@@ -69,7 +70,7 @@ class TestMaps:
         before = foreign.read_bytes()
         done = cli("score", "q", "--map", "m", "--seed", 7, code=3)
         assert "m/00001.map.png is there already" in done.stderr
-        assert "--map FOLDER; or --force" in done.stderr
+        assert "--force overwrites it\n  try: guda score q --seed 7 --map FOLDER\n" in done.stderr
         assert foreign.read_bytes() == before
         assert not done.stdout
         assert len(list(Path("m").iterdir())) == 1

@@ -266,7 +266,7 @@ class TestCommand:
             (("--group", "blue", "--space", "train.lr=1"), "unlearn.*", 2),
             (("--group", "blue", "--space", "unlearn.lrr=1"), "did you mean 'lr'", 3),
             (("--group", "blue", "--operator", "esd"), "class-conditional", 3),
-            (("--group", "blue", "--operator", "retrak"), "did you mean 'retrack'", 3),
+            (("--group", "blue", "--operator", "retrak"), "did you mean 'retrack'", 2),
             (("--group", "blue", "--out", "q/00000.png/r.yaml"), "cannot write", 3),
             (("--group", "blue", "--set", "train.seed=9"), "guda train", 4),
         ],

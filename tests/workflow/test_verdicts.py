@@ -108,7 +108,7 @@ def test_the_look_of_the_training_images_is_made_again_where_damaged(cli: Cli, p
     first = cli("score", "q", "--json", *JUDGED)
     [record] = here().records("familiar")
     flip(here(), record.outputs["space"])
-    assert "guda score IMAGE makes it again" in cli("report", *JUDGED, code=5).stderr
+    assert "try: guda score IMAGE\n" in cli("report", *JUDGED, code=5).stderr
     found = cli("report", "--json", *JUDGED).document
     assert found["null"] is None
     assert any("the verdicts are not calibrated (guda score IMAGE)" in text for text in found["warnings"])

@@ -62,7 +62,7 @@ def load(name: str, device: str = "cpu") -> VisionEncoder:
 
 def locate(name: str) -> Path:
     """The folder of `name`, downloaded if it is a hub id that is not in the hub's cache yet."""
-    fix = f"--encoder {PIXELS}, --encoder FOLDER or --encoder OWNER/MODEL (facebook/dino-vitb16)"
+    fix = f"--encoder {PIXELS}"
     remedy = f"download it elsewhere and give --encoder FOLDER, or use --encoder {PIXELS}"
     return encoder_folder(name, fix) or download(name, WANTED, remedy)
 
@@ -104,7 +104,7 @@ def _kind(folder: Path) -> str:
     raise DataError(
         f"the model in {folder} is no vision encoder that can be used (model_type '{name}')",
         why=ACCEPTED,
-        fix=f"--encoder {PIXELS}, or a folder of such a model",
+        fix=f"--encoder {PIXELS}",
     )
 
 

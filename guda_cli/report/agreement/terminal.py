@@ -17,8 +17,9 @@ from guda_cli.report.agreement.content import (
 from guda_cli.report.agreement.figures import half_text, known, value_text
 from guda_cli.report.agreement.standing import APART, BEHIND, BEST, CLOSE, Placed, placed
 from guda_cli.report.answers.words import FORWARD_NOTE
-from guda_cli.report.pieces.rich_pieces import bar, literal, ruled, titled
+from guda_cli.report.pieces.rich_pieces import bar, literal, titled
 from guda_cli.report.pieces.text import number, printable, shorten
+from guda_cli.tables import Column, Row, fitted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +35,7 @@ _BAR = 12
 
 
 def render_terminal(report: AgreementReport, width: int) -> list[RenderableType]:
-    """The report's parts, each fit for ``width`` columns (80 or more); empty parts are left out."""
+    """The report's parts, each fit for ``width`` columns; empty parts are left out."""
     parts: list[RenderableType] = [_head(report)]
     parts += [literal(f"warning: {warning}", "yellow") for warning in report.warnings]
     once = len({_cost_key(table) for table in report.tables}) == 1
@@ -44,7 +45,7 @@ def render_terminal(report: AgreementReport, width: int) -> list[RenderableType]
             parts += _costs(table, width, f"Cost under {table.weighting}")
     if once:
         parts += _costs(report.tables[0], width, "Cost")
-    return parts + _bands(report.bands) + _steps(report.steps)
+    return parts + _bands(report.bands, width) + _steps(report.steps, width)
 
 
 def _head(report: AgreementReport) -> Text:
@@ -67,15 +68,17 @@ def _agreement(report: AgreementReport, table: AgreementTable, width: int) -> li
     rows = placed(table)
     shown = columns.pick(View.TABLE, [one.row for one in rows])
     beside = width >= _NAMED + _BESIDE * sum(isinstance(column, MetricColumn) for column in shown)
-    drawn = _empty_table([(_head_of(c, report, beside), c.number) for c in shown], width)
+    heads = [(_head_of(c, report, beside), c.number) for c in shown]
+    lines = []
     for index, one in enumerate(rows):
         last = index + 1 < len(rows) and one.place != APART and rows[index + 1].place == APART
-        name, *cells = [_cell(column, one, beside) for column in shown]
         style = "bold" if one.place == BEST else "dim" if one.place == APART else ""
-        drawn.add_row(literal(MARKS[one.place]), name, *cells, style=style, end_section=last)
+        cells = [literal(MARKS[one.place]), *(_cell(column, one, beside) for column in shown)]
+        lines.append(Row(cells, style, last))
+    drawn = _drawn(heads, lines, width)
     title = f"Agreement with the oracle under {table.weighting} ({table.unit})"
-    lines = [LEGEND, *words.notes(report, table)] if rows else words.notes(report, table)
-    return [*titled(title, drawn), *(literal(line, _tone(line)) for line in lines)]
+    said = [LEGEND, *words.notes(report, table)] if rows else words.notes(report, table)
+    return [*titled(title, drawn), *(literal(line, _tone(line)) for line in said)]
 
 
 def _head_of(column: RowColumn | MetricColumn, report: AgreementReport, wide: bool) -> str:
@@ -85,16 +88,12 @@ def _head_of(column: RowColumn | MetricColumn, report: AgreementReport, wide: bo
     return f"{title}\n≤{column.most(report):.2f}" if column.most else title
 
 
-def _empty_table(heads: Sequence[tuple[str, bool]], width: int) -> Table:
-    """A table without rows: the mark, the name, then the other heads, each with whether it has numbers."""
-    from rich.text import Text
-
+def _drawn(heads: Sequence[tuple[str, bool]], rows: Sequence[Row], width: int) -> Table:
+    """A table of the mark, the name, then the others, each with whether it has numbers; the last go first."""
     (name, _), *others = heads
-    drawn = ruled("", name)
-    drawn.padding = (0, 1 if width >= _AIRY else 0, 0, 0)
-    for head, numeric in others:
-        drawn.add_column(Text(head), justify="right" if numeric else "left", no_wrap=numeric)
-    return drawn
+    columns = [Column(""), Column(name, cut=True)]
+    columns += [Column(head, right=numeric, drop=i) for i, (head, numeric) in enumerate(others, 1)]
+    return fitted(columns, rows, width, gaps=(2, 1) if width >= _AIRY else (1,))
 
 
 def _tone(line: str) -> str:
@@ -121,41 +120,46 @@ def _costs(table: AgreementTable, width: int, title: str) -> list[RenderableType
     if not rows:
         return []
     shown = [c for c in columns.pick(View.COSTS) if not isinstance(c, MetricColumn)]
-    drawn = _empty_table([(column.head(View.COSTS), column.number) for column in shown], width)
-    for one in rows:
-        drawn.add_row("", *(_plain(column, View.COSTS, one) for column in shown))
+    heads = [(column.head(View.COSTS), column.number) for column in shown]
+    lines = [Row(["", *(_plain(column, View.COSTS, one) for column in shown)]) for one in rows]
+    drawn = _drawn(heads, lines, width)
     note = f"{FORWARD_NOTE} Preparation is for all groups; speed-up is over LOGO's."
     return [*titled(title, drawn), literal(note, "dim")]
 
 
-def _bands(bands: Sequence[BandPoint]) -> list[RenderableType]:
+def _bands(bands: Sequence[BandPoint], width: int) -> list[RenderableType]:
     if not bands:
         return []
     shown = columns.metrics(View.BRIEF)
-    drawn = ruled("timesteps", right=(*(metric.title for metric in shown), "reliability"))
-    drawn.add_column("", no_wrap=True)
+    heads = [Column("timesteps"), *_metric_columns(shown), Column("reliability", right=True, drop=1)]
+    rows = []
     for band in bands:
         top = known(band.metrics.get("top1"))
-        cells = [f"{band.t_low}–{band.t_high}"]
-        cells += [_pair(metric.of(band.metrics)) for metric in shown]
+        cells = [f"{band.t_low}–{band.t_high}", *(_pair(metric.of(band.metrics)) for metric in shown)]
         cells.append(number(band.reliability, 2))
-        drawn.add_row(*map(literal, cells), bar(top.value if top else None, 1.0, _BAR))
+        rows.append(Row([*cells, bar(top.value if top else None, 1.0, _BAR)]))
+    drawn = fitted([*heads, Column(" " * _BAR, drop=9)], rows, width)
     return titled(f"{words.CEILING_TITLE}: the ceiling by band of timesteps (bars: top-1)", drawn)
 
 
-def _steps(steps: Sequence[StepPoint]) -> list[RenderableType]:
+def _metric_columns(shown: Sequence[MetricColumn]) -> list[Column]:
+    return [Column(metric.title, right=True, drop=i) for i, metric in enumerate(shown)]
+
+
+def _steps(steps: Sequence[StepPoint], width: int) -> list[RenderableType]:
     if not steps:
         return []
     shown = columns.metrics(View.BRIEF)
-    drawn = ruled("weighting", "operator", right=("steps", *(metric.title for metric in shown)))
-    drawn.add_column("", no_wrap=True)
+    heads = [Column("weighting", cut=True), Column("operator", cut=True), Column("steps", right=True)]
     ordered = sorted(steps, key=lambda p: (p.weighting, p.operator, p.steps))
+    rows = []
     for index, point in enumerate(ordered):
         new = _begins(ordered, index)
         top = known(point.metrics.get("top1"))
         cells = [point.weighting if new else "", point.operator if new else "", f"{point.steps:,}"]
         cells += [_pair(metric.of(point.metrics)) for metric in shown]
-        drawn.add_row(*map(literal, cells), bar(top.value if top else None, 1.0, _BAR))
+        rows.append(Row([*cells, bar(top.value if top else None, 1.0, _BAR)]))
+    drawn = fitted([*heads, *_metric_columns(shown), Column(" " * _BAR, drop=9)], rows, width)
     return titled(f"{words.STEPS_TITLE} (bars: top-1)", drawn)
 
 

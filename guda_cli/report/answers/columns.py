@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from guda_cli.report.answers.content import NO_GROUP, GroupScore, QueryResult
 from guda_cli.report.answers.words import caption, score_name
-from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, printable, scale_for, significant, z_text
+from guda_cli.report.pieces.text import UNKNOWN, Scale, finite, printable, scale_for, z_text
 
 
 class View(Enum):
@@ -24,7 +24,7 @@ class View(Enum):
     TABLE = "terminal: the table of one image"
     LIST = "terminal: the table of all images"
     NARROW = "terminal: the table of all images where there is little room"
-    LINE = "terminal: an image in one line of text"
+    LINE = "terminal: a row for each image, as they come"
     CARD = "page: an image's card"
 
 
@@ -129,17 +129,8 @@ def _score_and_error(line: Line, scale: Scale) -> str:
     return scale.pair(line.entry.score, line.entry.se)
 
 
-def _said_score(line: Line, scale: Scale) -> str:
-    return f" {significant(line.entry.score, sign=True)}"
-
-
 def _error(line: Line, scale: Scale) -> str:
     return scale.show(line.entry.se)
-
-
-def _said_error(line: Line, scale: Scale) -> str:
-    se = line.entry.se
-    return "" if se is None else f" ± {significant(se, 2)}"
 
 
 def _interval(line: Line, scale: Scale) -> str:
@@ -151,10 +142,6 @@ def _interval(line: Line, scale: Scale) -> str:
 
 def _z(line: Line, scale: Scale) -> str:
     return z_text(line.entry.z)
-
-
-def _said_z(line: Line, scale: Scale) -> str:
-    return "" if finite(line.entry.z) is None else f", z {z_text(line.entry.z)}"
 
 
 def _mark(found: str, none: str) -> Text:
@@ -170,6 +157,17 @@ def _mark(found: str, none: str) -> Text:
     return text
 
 
+def _verdict(line: Line, scale: Scale) -> str:
+    """Of an image, in two words."""
+    query = line.query
+    if query.answer is None:
+        return UNKNOWN
+    if query.unlike:
+        return "unlike data"
+    found = len(query.answer)
+    return "no group" if not found else "stands out" if found == 1 else f"{found} stand out"
+
+
 def _stands_out(line: Line) -> bool | None:
     return None if line.entry.stands_out is None else bool(line.entry.stands_out)
 
@@ -179,8 +177,7 @@ _DATA = frozenset({View.CSV, View.JSON})
 _LISTS = (View.LIST, View.NARROW)
 _TABLES = (View.TABLE, *_LISTS)
 
-# In the order of every view; the first that a card shows is the group's name, beside its bar. The pieces of a
-# LINE follow one another as they are, so each but the first begins with what parts it from the one before.
+# In the order of every view; the first that a card shows is the group's name, beside its bar.
 COLUMNS: tuple[ScoreColumn, ...] = (
     ScoreColumn(
         "query",
@@ -188,7 +185,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         Kind.TEXT,
         value=lambda line: line.query.name,
         data=_CSV,
-        cells=_on(*_LISTS, text=_image),
+        cells=_on(*_LISTS, text=_image) | _on(View.LINE, text=lambda line, scale: line.query.name),
     ),
     ScoreColumn("digest", kind=Kind.TEXT, value=lambda line: line.query.digest, data=_CSV),
     ScoreColumn("looks_like", kind=Kind.TEXT, value=lambda line: line.query.looks_like, data=_CSV),
@@ -214,9 +211,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         _score_head,
         value=lambda line: line.entry.score,
         data=_DATA,
-        cells=_on(*_TABLES, text=_score)
-        | _on(View.CARD, text=_score_and_error)
-        | _on(View.LINE, text=_said_score),
+        cells=_on(*_TABLES, View.LINE, text=_score) | _on(View.CARD, text=_score_and_error),
         css="c-value",
     ),
     ScoreColumn(
@@ -224,7 +219,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         "± s.e.",
         value=lambda line: line.entry.se,
         data=_DATA,
-        cells=_on(*_TABLES, text=_error) | _on(View.LINE, text=_said_error),
+        cells=_on(*_TABLES, View.LINE, text=_error),
         when=have_errors,
     ),
     ScoreColumn("low", value=lambda line: line.entry.low, data=_DATA),
@@ -235,7 +230,7 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         "z",
         value=lambda line: line.entry.z,
         data=_DATA,
-        cells=_on(*_TABLES, View.CARD, text=_z) | _on(View.LINE, text=_said_z),
+        cells=_on(*_TABLES, View.CARD, View.LINE, text=_z),
         when=have_z,
         css="c-z",
     ),
@@ -245,7 +240,11 @@ COLUMNS: tuple[ScoreColumn, ...] = (
         kind=Kind.MARK,
         value=_stands_out,
         data=_DATA,
-        cells={View.LIST: _mark("◀ stands out", NO_GROUP), View.NARROW: _mark("◀", "none")},
+        cells={
+            View.LIST: _mark("◀ stands out", NO_GROUP),
+            View.NARROW: _mark("◀", "none"),
+            View.LINE: _verdict,
+        },
     ),
     ScoreColumn("weighting", kind=Kind.TEXT, value=lambda line: line.weighting, data=_CSV),
     ScoreColumn("method", kind=Kind.TEXT, value=lambda line: line.method, data=_CSV),

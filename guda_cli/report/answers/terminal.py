@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guda_cli.phrases import plural
 from guda_cli.report.answers import columns, words
 from guda_cli.report.answers.columns import Kind, ScoreColumn, View
 from guda_cli.report.answers.content import (
@@ -17,7 +18,7 @@ from guda_cli.report.answers.content import (
     Regeneration,
     ReportModel,
 )
-from guda_cli.report.pieces.rich_pieces import bar, literal, number_column, ruled, text_column, titled
+from guda_cli.report.pieces.rich_pieces import bar, literal, titled
 from guda_cli.report.pieces.text import (
     Scale,
     change,
@@ -29,37 +30,45 @@ from guda_cli.report.pieces.text import (
     shorten,
     significant,
 )
+from guda_cli.tables import Column, Row, fitted, fold
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
 _WIDE = 100
-_BAR = 8
+_BARS = (8, 20)  # columns of a bar, where there is little room and where there is enough
+_IMAGES = 20  # images in a report's table, unless all rows are wanted
+# What goes first where there is little room, by the names of columns; 0: what stays.
+_DROP = {"interval": 4, "rank": 3, "se": 1, "z": 2}
 
 
 def render(
-    report: ReportModel, top: int, console_width: int, *, most_queries: int = 20
+    report: ReportModel, top: int, console_width: int, *, all_rows: bool = False
 ) -> list[RenderableType]:
-    """The report's parts, each fit for ``console_width`` columns; empty parts are left out."""
+    """The report's parts, each fit for ``console_width`` columns; empty parts are left out.
+
+    Long tables are folded unless ``all_rows`` are wanted.
+    """
     parts: list[RenderableType] = [_headline(report), _facts(report)]
     parts += [literal(f"warning: {warning}", "yellow") for warning in report.warnings]
     if report.queries:
-        parts += _queries(report, top, console_width, most_queries)
+        parts += _queries(report, top, console_width, len(report.queries) if all_rows else _IMAGES)
     if len(report.queries) > 1:
-        parts += _means(report, console_width)
+        parts += _means(report, console_width, all_rows)
         parts += _matrix(report, console_width)
     if report.regeneration:
-        parts += _regeneration(report.regeneration)
+        parts += _regeneration(report.regeneration, console_width)
     if report.checks:
-        parts += _checks(report.checks, console_width)
+        parts += _checks(report.checks, console_width, all_rows)
     if report.costs:
-        parts += _costs(report.costs)
+        parts += _costs(report.costs, console_width)
     return parts
 
 
-def query_table(query: QueryResult, top: int, unit: str, *, counterfactual: bool = True) -> RenderableType:
+def query_table(
+    query: QueryResult, top: int, unit: str, width: int = 80, *, counterfactual: bool = True
+) -> RenderableType:
     """One image: its answer, then its ``top`` groups with error, interval, z and a small bar.
 
     ``counterfactual`` as in `ReportModel`. Training images follow where the method scores them.
@@ -70,42 +79,50 @@ def query_table(query: QueryResult, top: int, unit: str, *, counterfactual: bool
     entries = [line.entry for line in lines]
     scale, shown = columns.scale_of(entries), columns.pick(View.TABLE, entries)
     reach = max((abs(e.score) for e in entries if finite(e.score) is not None), default=0.0)
-    table = _headed(shown, scale, counterfactual)
-    table.add_column("", no_wrap=True, min_width=_BAR)
-    for line in lines:
-        cells = [literal(column.text(View.TABLE, line, scale)) for column in shown]
-        style = "bold" if line.entry.stands_out else ""
-        table.add_row(*cells, bar(line.entry.score, reach, _BAR), style=style)
-    head = literal(f"{words.caption(query)}: ").append(literal(words.query_answer(query), "bold"))
+    rows = [
+        Row(
+            [
+                *(literal(column.text(View.TABLE, line, scale)) for column in shown),
+                bar(line.entry.score, reach, _BARS[0]),
+            ],
+            "bold" if line.entry.stands_out else "",
+        )
+        for line in lines
+    ]
+    heads = [*(_column(column, scale, counterfactual) for column in shown), _bar_column(_BARS[0])]
+    head = literal(f"{query.name}: ").append(literal(words.query_answer(query), "bold"))
+    told = words.told(query)
+    parts: list[RenderableType] = [
+        head,
+        *([literal(f"with {told}", "dim")] if told else []),
+        fitted(heads, rows, width),
+    ]
     more = len(query.scores) - len(entries)
-    sign = words.sign(counterfactual)
-    note = f"{unit}; {sign[0].lower()}{sign[1:]}" + (f" {more} more groups not shown." if more > 0 else "")
-    return Group(head, table, literal(note, "dim"), *_instances(query))
+    left = f"; {plural(more, 'more group', 'more groups')} not shown (--top)" if more > 0 else ""
+    return Group(*parts, literal(f"{unit}{left}", "dim"), *_instances(query, width))
 
 
-def _headed(shown: Sequence[ScoreColumn], scale: Scale, counterfactual: bool) -> Table:
-    """A table with the heads of these columns and no rows yet."""
-    table = ruled()
-    for column in shown:
-        head = column.heading(scale, counterfactual).strip()
-        if column.kind is Kind.TEXT:
-            text_column(table, head)
-        elif column.kind is Kind.NUMBER:
-            number_column(table, head)
-        else:
-            table.add_column(literal(head), no_wrap=True)
-    return table
+def _column(column: ScoreColumn, scale: Scale, counterfactual: bool) -> Column:
+    head = column.heading(scale, counterfactual).strip()
+    name = column.name in ("query", "group")
+    return Column(head, column.kind is Kind.NUMBER, cut=name, drop=_DROP.get(column.name, 0))
 
 
-def _instances(query: QueryResult) -> list[RenderableType]:
+def _bar_column(width: int) -> Column:
+    return Column(" " * width, drop=2)
+
+
+def _instances(query: QueryResult, width: int) -> list[RenderableType]:
     if not query.instances:
         return []
     scale = scale_for([one.score for one in query.instances])
-    table = ruled("rank", "training image", "groups", right=(f"score {scale.label}".strip(),))
-    for rank, one in enumerate(query.instances, 1):
-        cells = [f"{rank:>4}", one.name, ", ".join(one.groups), scale.show(one.score, sign=True)]
-        table.add_row(*map(literal, cells))
-    return [table]
+    heads = [Column("rank", drop=1), Column("training image", cut=True), Column("groups", cut=True)]
+    heads.append(Column(f"score {scale.label}".strip(), right=True))
+    rows = [
+        Row([f"{rank:>4}", one.name, ", ".join(one.groups), scale.show(one.score, sign=True)])
+        for rank, one in enumerate(query.instances, 1)
+    ]
+    return [fitted(heads, rows, width)]
 
 
 def _headline(report: ReportModel) -> Text:
@@ -129,17 +146,18 @@ def _queries(report: ReportModel, top: int, width: int, most: int) -> list[Rende
     entries = [line.entry for lines in rankings for line in lines]
     view = View.LIST if width >= _WIDE else View.NARROW
     scale, shown = columns.scale_of(entries), columns.pick(view, entries)
-    table = _headed(shown, scale, report.counterfactual)
-    room = max(12, width // 4 - 2)
+    room = max(12, width // 2)
+    rows = []
     for lines in rankings:
         for line in lines:
             texts = [(column, column.text(view, line, scale)) for column in shown]
             cells = [shorten(printable(t), room) if c.kind is Kind.TEXT else t for c, t in texts]
-            style = "bold" if line.entry.stands_out else ""
-            table.add_row(*map(literal, cells), style=style, end_section=line.rank == len(lines))
-    parts = titled(f"Images, highest groups first ({report.weighting_unit})", table)
+            rows.append(Row(cells, "bold" if line.entry.stands_out else "", line.rank == len(lines)))
+    drawn = fitted([_column(column, scale, report.counterfactual) for column in shown], rows, width)
+    parts = titled(f"Images, highest groups first ({report.weighting_unit})", drawn)
     if len(report.queries) > most:
-        parts.append(literal(f"{len(report.queries) - most:,} more images: --html, --csv or --json.", "dim"))
+        more = plural(len(report.queries) - most, "more image", "more images")
+        parts.append(literal(f"{more}: --all-rows shows them; --html, --csv and --json have all.", "dim"))
     if width < _WIDE and report.null is not None:
         parts.append(literal(f"◀ the group stands out; none: {NO_GROUP}.", "dim"))
     parts.append(literal(words.null_line(report), "dim"))
@@ -147,67 +165,99 @@ def _queries(report: ReportModel, top: int, width: int, most: int) -> list[Rende
     return [*parts, literal(foretold, "dim")] if foretold else parts
 
 
-def _means(report: ReportModel, width: int) -> list[RenderableType]:
+def _means(report: ReportModel, width: int, all_rows: bool) -> list[RenderableType]:
     known = sorted((m for m in report.mean_scores if finite(m.mean) is not None), key=lambda m: -m.mean)
     if not known:
         return []
     scale = scale_for([m.mean for m in known], [m.se for m in known])
-    reach = max(abs(m.mean) for m in known)
-    table = ruled("group", right=(f"mean {scale.label}".strip(), "± s.e."))
-    table.add_column("", no_wrap=True)
-    for m in known:
-        name = shorten(printable(m.group), width // 3)
-        cells = [name, scale.show(m.mean, sign=True), scale.show(m.se)]
-        table.add_row(*map(literal, cells), bar(m.mean, reach, 20))
-    return titled(f"Mean over {len(report.queries):,} images (± its standard error over the images)", table)
+    reach, size = max(abs(m.mean) for m in known), _BARS[width >= _WIDE]
+    shown, more = fold(known, whole=all_rows, what="groups")
+    rows = [
+        Row([m.group, scale.show(m.mean, sign=True), scale.show(m.se), bar(m.mean, reach, size)])
+        for m in shown
+    ]
+    heads = [Column("group", cut=True), Column(f"mean {scale.label}".strip(), right=True)]
+    heads += [Column("± s.e.", right=True, drop=1), _bar_column(size)]
+    title = f"Mean over {len(report.queries):,} images (± its standard error over the images)"
+    return [*titled(title, fitted(heads, rows, width)), *_remark(more)]
 
 
 def _matrix(report: ReportModel, width: int) -> list[RenderableType]:
-    """The matrix if it fits the width, else a line that says where it is."""
+    """The matrix if it fits the width, with names as whole as can be; else a line that says where it is."""
     values = [v for row in report.matrix.values() for v in map(finite, row.values()) if v is not None]
     if not values:
         unsaid = words.looks_line(report)
         return [literal(unsaid, "dim")] if unsaid and len(report.queries) > 1 else []
     scale = scale_for([float(np.quantile(np.abs(values), 0.98))], values)
     cell = max(len(scale.show(v)) for v in values)
-    heads = [shorten(printable(g), max(cell, 5)) for g in report.groups]
-    labels = [f"{shorten(printable(row), 10)} ({report.matrix_counts.get(row, 0)})" for row in report.matrix]
-    first = max(len("looks like"), *map(len, labels))
-    if first + 1 + sum(max(cell, len(head)) + 2 for head in heads) > width:
-        text = f"The matrix of {len(heads)} groups is too wide for {width} columns: see --html."
+    names = [printable(g) for g in report.groups]
+    labels = [f"{printable(row)} ({report.matrix_counts.get(row, 0)})" for row in report.matrix]
+    room = _room(names, labels, cell, width)
+    if room is None:
+        text = f"The matrix of {len(names)} groups is too wide for {width} columns: see --html."
         return [literal(text, "dim")]
-    table = ruled("looks like", right=heads)
-    table.padding = (0, 1)
+    heads = [Column("looks like", cut=True)]
+    heads += [Column(shorten(name, room), right=True) for name in names]
+    rows = []
     for label, (row, cells) in zip(labels, report.matrix.items(), strict=True):
         shown = [literal(scale.show(cells.get(g)), "bold" if g == row else "") for g in report.groups]
-        table.add_row(literal(label), *shown)
+        rows.append(Row([label, *shown]))
     title = f"Mean score {scale.label}".rstrip()
     across = "the group removed" if report.counterfactual else "group"
-    parts = titled(f"{title}: rows by what the image looks like, columns by {across}", table)
+    title = f"{title}: rows by what the image looks like, columns by {across}"
+    parts = titled(title, fitted(heads, rows, width))
     return [*parts, literal(words.looks_line(report), "dim")] if report.looks else parts
 
 
-def _regeneration(found: Regeneration) -> list[RenderableType]:
-    table = ruled("change", right=words.REGENERATION_HEADS)
-    for one in found.changes:
-        table.add_row(*map(literal, words.regeneration_cells(one)))
-    parts = titled("Drawn without the groups", table) if found.changes else [literal("")]
+def _room(names: Sequence[str], labels: Sequence[str], cell: int, width: int) -> int | None:
+    """How many letters of a group's name its column can have: all, where they fit; None where too few do."""
+    first = max(len("looks like"), min(max(map(len, labels)), width // 3))
+    for room in range(max(map(len, names)), 5, -1):
+        wide = sum(max(cell, min(len(name), room)) for name in names)
+        if 2 + first + 2 * len(names) + wide <= width:
+            cut = {shorten(name, room) for name in names}
+            return room if len(cut) == len(set(names)) else None
+    return None
+
+
+def _remark(text: str) -> list[RenderableType]:
+    return [literal(text, "dim")] if text else []
+
+
+def _regeneration(found: Regeneration, width: int) -> list[RenderableType]:
+    heads = [Column("change", wrap=True)]
+    heads += [
+        Column(head, right=True, drop=drop)
+        for head, drop in zip(words.REGENERATION_HEADS, (3, 3, 0, 2), strict=True)
+    ]
+    rows = [Row(list(words.regeneration_cells(one))) for one in found.changes]
+    parts = titled("Drawn without the groups", fitted(heads, rows, width)) if rows else [literal("")]
     return [*parts, literal(words.regeneration_line(found), "dim")]
 
 
-def _checks(checks: Sequence[Check], width: int) -> list[RenderableType]:
-    table = ruled("group", "result", right=("group's loss", "rest's loss"))
-    table.add_column("why", overflow="fold")
-    for check in sorted(checks, key=lambda c: words.VERDICTS.index(c.verdict)):
-        table.add_row(
-            literal(shorten(printable(check.group), max(8, width // 5))),
-            literal(*_RESULTS[check.verdict]),
-            literal(_loss(check.group_before, check.group_after)),
-            literal(_loss(check.rest_before, check.rest_after)),
-            literal(check.why),
+def _checks(checks: Sequence[Check], width: int, all_rows: bool) -> list[RenderableType]:
+    ordered = sorted(checks, key=lambda c: words.VERDICTS.index(c.verdict))
+    # The failures come first here, so that the first rows are those to be looked at.
+    shown, more = fold(ordered, whole=all_rows, bad=lambda c: c.verdict != "passed", what="checks")
+    heads = [Column("group", cut=True), Column("result")]
+    heads += [Column("group's loss", right=True, drop=2), Column("rest's loss", right=True, drop=3)]
+    heads.append(Column("why", wrap=True, drop=1))
+    rows = [
+        Row(
+            [
+                check.group,
+                literal(*_RESULTS[check.verdict]),
+                _loss(check.group_before, check.group_after),
+                _loss(check.rest_before, check.rest_after),
+                "" if check.verdict == "passed" else check.why,
+            ]
         )
-    parts = titled("Checks of the models without a group (loss per pixel, change)", table)
-    return parts + _held_out(checks, width)
+        for check in shown
+    ]
+    parts = titled(
+        "Checks of the models without a group (loss per pixel, change)", fitted(heads, rows, width)
+    )
+    return [*parts, *_remark(more), *_held_out(shown, width)]
 
 
 _RESULTS = {
@@ -218,38 +268,34 @@ _RESULTS = {
 
 
 def _held_out(checks: Sequence[Check], width: int) -> list[RenderableType]:
-    table = ruled("group", right=("group's loss", "rest's loss", "told apart"))
+    rows = []
     for check in checks:
         found = check.held_out
         if found is not None:
-            name = shorten(printable(check.group), max(8, width // 5))
             losses = [_loss(found[f"{side}_before"], found[f"{side}_after"]) for side in ("group", "rest")]
-            table.add_row(*map(literal, (name, *losses, words.told_apart(check))))
-    if not table.rows:
+            rows.append(Row([check.group, *losses, words.told_apart(check)]))
+    if not rows:
         return []
+    heads = [Column("group", cut=True), Column("group's loss", right=True)]
+    heads += [Column("rest's loss", right=True, drop=2), Column("told apart", right=True, drop=1)]
     title = "The same on images held out of training"
-    return [*titled(title, table), literal(words.MEMBERSHIP_NOTE, "dim")]
+    return [*titled(title, fitted(heads, rows, width)), literal(words.MEMBERSHIP_NOTE, "dim")]
 
 
 def _loss(before: float, after: float) -> str:
     return f"{significant(after)} ({change(before, after)})"
 
 
-def _costs(costs: Sequence[CostRow]) -> list[RenderableType]:
-    table = ruled("step", right=("run", "cached", "time", "forward-equivalents"))
+def _costs(costs: Sequence[CostRow], width: int) -> list[RenderableType]:
+    heads = [Column("step"), Column("run", right=True, drop=1), Column("cached", right=True, drop=1)]
+    heads += [Column("time", right=True)]
+    heads += [Column("forward-equivalents", right=True, drop=2, narrow="forward-\nequivalents")]
     totals = words.cost_totals(costs)
-    for index, (name, run, cached, seconds, forwards) in enumerate(totals):
-        cells = [name, f"{run:,}", f"{cached:,}", duration(seconds), count(forwards)]
-        table.add_row(*map(literal, cells), end_section=index == len(totals) - 4)
-    return [*titled("Cost", table), literal(words.FORWARD_NOTE, "dim")]
-
-
-def query_line(query: QueryResult, top: int) -> str:
-    """`name: groups that stand out, starred, and the first `top` groups with score and error`."""
-    lines = columns.ranked(query, top)
-    scale, shown = columns.scale_of(line.entry for line in lines), columns.pick(View.LINE)
-    parts = ["".join(column.text(View.LINE, line, scale) for column in shown) for line in lines]
-    answer = f"{NO_GROUP}; " if query.answer is not None and not query.answer else ""
-    if query.unlike:
-        answer = f"{words.UNLIKE}; "
-    return f"{printable(words.caption(query))}: {answer}{'; '.join(parts)}"
+    rows = [
+        Row(
+            [name, f"{run:,}", f"{cached:,}", duration(seconds), count(forwards)],
+            end=index == len(totals) - 4,
+        )
+        for index, (name, run, cached, seconds, forwards) in enumerate(totals)
+    ]
+    return [*titled("Cost", fitted(heads, rows, width)), literal(words.FORWARD_NOTE, "dim")]

@@ -69,6 +69,23 @@ def condition(query: QueryResult) -> str:
     return "; ".join(f"\u201c{text}\u201d" if text else "the empty prompt" for text in query.prompts)
 
 
+def told(query: QueryResult) -> str:
+    """The class or the prompts it was scored with, or nothing."""
+    return caption(query)[len(query.name) :].strip().removeprefix("(").removesuffix(")")
+
+
+Z_NOTE = (
+    "z: deviations from what the group scores on images that are not its own, less what all groups score on "
+    "this image."
+)
+STAR_NOTE = "* stands out: at most 5 % of images score as high with a group that is not theirs."
+
+
+def legend(counterfactual: bool, judged: bool, starred: bool = False) -> list[str]:
+    """How to read the scores; of z and stars where there are some."""
+    return [sign(counterfactual), *([Z_NOTE] if judged else []), *([STAR_NOTE] if judged and starred else [])]
+
+
 def query_answer(query: QueryResult) -> str:
     """The answer for one query, as a sentence."""
     if query.answer is None:

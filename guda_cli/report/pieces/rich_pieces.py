@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from guda_cli.report.pieces.text import finite, printable
@@ -20,29 +19,6 @@ def literal(content: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(printable(content), style=style)
-
-
-def ruled(*left: str, right: Sequence[str] = ()) -> Table:
-    """A table whose ``right`` columns hold numbers and are never broken."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in left:
-        text_column(table, name)
-    for name in right:
-        number_column(table, name)
-    return table
-
-
-def text_column(table: Table, head: str) -> None:
-    """One more column, whose text is folded where it is long."""
-    table.add_column(literal(head), overflow="fold", min_width=min(len(head), 5))
-
-
-def number_column(table: Table, head: str) -> None:
-    """One more column, whose numbers are never broken."""
-    table.add_column(literal(head), justify="right", no_wrap=True)
 
 
 def titled(title: str, table: Table) -> list[RenderableType]:

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-MINUS = "\u2212"
+from guda_cli.phrases import MINUS as MINUS
+from guda_cli.phrases import power_of_ten, short_number
+from guda_cli.plain_text import printable as printable
+from guda_cli.plain_text import shorten as shorten
+
 UNKNOWN = "\u2013"
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
-
-
-def printable(text: object) -> str:
-    """The text with control, direction-changing and undecodable characters replaced by U+FFFD."""
-    return "".join(
-        "\ufffd" if c in _BIDI or unicodedata.category(c) in {"Cc", "Cs"} else c for c in str(text)
-    )
-
-
-def shorten(text: str, length: int) -> str:
-    """At most ``length`` characters, cut in the middle: the ends of file names tell them apart."""
-    if len(text) <= length:
-        return text
-    if length < 4:
-        return text[:length]
-    tail = (length - 1) // 2
-    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
 def finite(value: object) -> float | None:
@@ -47,7 +31,7 @@ class Scale(NamedTuple):
     @property
     def label(self) -> str:
         """What a column head has to say about it, such as ``×10⁻³``; empty for plain units."""
-        return f"×10{str(self.exponent).translate(_RAISED)}" if self.exponent else ""
+        return power_of_ten(self.exponent) if self.exponent else ""
 
     def show(self, value: float | None, *, sign: bool = False) -> str:
         """One value."""
@@ -97,17 +81,11 @@ def z_text(value: float | None) -> str:
 
 
 def significant(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """A number with so many significant digits, without an exponent where that stays short."""
+    """A number with so many significant digits, in powers of ten only where it would be long."""
     known = finite(value)
     if known is None:
         return UNKNOWN
-    if known == 0:
-        return "0"
-    size = math.floor(math.log10(abs(known)))
-    if not -5 <= size < 7:
-        plus = "+" if sign else ""
-        return f"{known:{plus}.{digits - 1}e}".replace("-", MINUS)
-    return number(known, max(digits - 1 - size, 0), sign=sign)
+    return "0" if known == 0 else short_number(known, digits, sign=sign)
 
 
 def change(before: float | None, after: float | None) -> str:

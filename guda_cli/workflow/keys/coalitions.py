@@ -31,7 +31,7 @@ def check_players(players: Sequence[str], known: Collection[str]) -> tuple[str, 
         raise UsageError(
             f"shares among {len(names)} of {len(known)} groups",
             why="it takes two groups to share, and one that is left when all of them are removed",
-            fix="--group A --group B ...",
+            fix="--group A --group B",
         )
     return names
 

@@ -98,7 +98,7 @@ def of_groups(names: Sequence[str], known: Mapping[str, int]) -> list[Removal]:
         parts = (name,) if name in known else tuple(sorted(set(name.split("+"))))
         for part in parts:
             if part not in known:
-                raise UsageError(unknown("group", part, known), fix="guda status lists the groups")
+                raise UsageError(unknown("group", part, known), fix="guda status --all-rows")
         out[Removal(parts)] = None
     return list(out)
 

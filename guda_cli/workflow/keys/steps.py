@@ -32,7 +32,7 @@ def check_one_group(data: DataRef) -> None:
         raise RecipeError(
             "model.class_conditional needs every image in exactly one group, its class",
             why=f"{data.images} images are in {sum(data.counts.values())} groups, counted by image",
-            fix="--set data.group=folder or one metadata column, or --set model.class_conditional=false",
+            fix="--set model.class_conditional=false",
         )
 
 
@@ -66,7 +66,7 @@ def check_params(recipe: Recipe) -> None:
         raise RecipeError(
             f"train.params: {params} needs a model to start from",
             why="all weights of a model that is trained from scratch are trained",
-            fix="guda train --from DIR (text-to-image recipes); or --set train.params=full",
+            fix="--set train.params=full",
         )
     family = family_of(recipe)
     catalog.check_params(params, family.traits({}, family.told(recipe)), "train.params")

@@ -117,9 +117,7 @@ class Builder:
         try:
             return self.project.family.build(config, seed).to(self.compute.device)
         except DataError as err:
-            raise RecipeError(
-                err.message, why=err.why, fix="guda recipes show digits is a working example"
-            ) from None
+            raise RecipeError(err.message, why=err.why, fix="guda recipes show digits") from None
 
     # -- unlearning --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from guda_cli.data.origins import PNG_KEY as ORIGIN_KEY
 from guda_cli.data.origins import Origin
 from guda_cli.errors import UsageError, unknown
 from guda_cli.outfile import MARK, PNG_MARK
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import UNLEARN, Action, model_blobs
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
@@ -108,7 +109,7 @@ def settings_for(
         return settings
     for name in chosen or ():
         if name not in classes.names:
-            raise UsageError(unknown("class", name, classes.names), fix="guda status lists the groups")
+            raise UsageError(unknown("class", name, classes.names), fix="guda status --all-rows")
     scale = 1.0 if guidance is None else guidance
     if scale != 1.0 and classes.null is None:
         raise UsageError(
@@ -152,7 +153,9 @@ def action(full: ActionRecord, record: ActionRecord, settings: Settings) -> Acti
     if record.operation == UNLEARN:
         inputs["base"] = full.outputs["weights"]
     forwards = settings.count * settings.steps * (1.0 if settings.guidance == 1.0 else 2.0)
-    return Action("sample", settings.key, inputs, f"{settings.count} images", forwards, 0, "guda sample")
+    return Action(
+        "sample", settings.key, inputs, plural(settings.count, "image", "images"), forwards, 0, "guda sample"
+    )
 
 
 def sample(

@@ -52,9 +52,7 @@ class Parts:
     def _taken(self, source: str | None) -> ActionRecord:
         found = self.project.store.lookup(source) if source else None
         if found is None or set(self.family.parts) - found.outputs.keys():
-            raise MissingError(
-                "the pipeline of this recipe is not in the store", fix="guda train --from DIR takes it over"
-            )
+            raise MissingError("the pipeline of this recipe is not in the store", fix="guda train --from DIR")
         return found
 
     def _job(self, action: Action, maker: Maker, made: Mapping[str, ActionRecord]) -> Job:

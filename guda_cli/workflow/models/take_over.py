@@ -46,18 +46,17 @@ class Source:
 
     def check(self, family: Family) -> None:
         """DataError for what is neither there nor a hub id, UsageError for what means nothing here."""
-        given = (("--from", self.model), ("--base", self.base), ("--scheduler", self.scheduler))
-        for name, place in given:
+        for place in (self.model, self.base, self.scheduler):
             if place and not Path(place).expanduser().exists() and not is_hub_id(place):
                 raise DataError(
                     f"no such file or folder: {place}",
-                    fix=f"{name} FOLDER, a .safetensors file or OWNER/MODEL (a hub id)",
+                    fix="give a folder, a .safetensors file or OWNER/MODEL (a hub id)",
                 )
         if family.starts and self.scheduler:
             raise UsageError(
                 "--scheduler goes with recipes whose models read no prompts",
                 why="a text-to-image model has its noise schedule from its pipeline",
-                fix="--base PIPELINE with that scheduler/ in it",
+                fix="--base PIPELINE",
             )
         if not family.starts and self.base:
             raise UsageError(
@@ -151,7 +150,7 @@ def _check_same_kind(project: Project, full: ActionRecord, begin: ActionRecord, 
         raise DataError(
             f"the model and its base {base} are not of one architecture",
             why=f"{name} is {sizes[0]} in the model and {sizes[1]} in the base",
-            fix="--base PIPELINE that the model was fine-tuned from; or leave --base out",
+            fix="give the pipeline that the model was fine-tuned from, or leave --base out",
         )
     kinds = [model.prediction for model in (ours, theirs)]
     schedules = [{k: v for k, v in m.blobs.items() if k not in ("weights", "config")} for m in (ours, theirs)]
@@ -160,7 +159,7 @@ def _check_same_kind(project: Project, full: ActionRecord, begin: ActionRecord, 
         raise DataError(
             f"the model and its base {base} do not have one noise schedule",
             why=f"{what}: models that begin there would be scored with the wrong one",
-            fix="--base PIPELINE that the model was fine-tuned from; or leave --base out",
+            fix="give the pipeline that the model was fine-tuned from, or leave --base out",
         )
     other = [name for name in ours.family.parts if ours.parts[name] != theirs.parts[name]]
     if other:

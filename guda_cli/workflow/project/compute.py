@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from guda_cli import environment
 from guda_cli.errors import UsageError
+from guda_cli.phrases import plural
 from guda_cli.training import distributed
 from guda_cli.workflow.project.project import Project
 
@@ -87,6 +88,10 @@ def remember_compute(project: Project, device: str, dtype: str = "float32") -> C
     from guda_cli.workflow.project.compute import setup
 
     compute = setup(device, dtype)
+    where, threads = compute.device, plural(compute.threads, "thread", "threads")
+    project.console.detail(
+        f"networks run on {where} in {dtype}" + (f", {threads}" if where.type == "cpu" else "")
+    )
     if not project.store.read_only and project.store.get_document(COMPUTE) != compute.key:
         project.store.set_document(COMPUTE, compute.key)
     return compute

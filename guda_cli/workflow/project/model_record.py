@@ -146,7 +146,7 @@ class StoredModel:
             raise DataError(
                 "the classes of the registered model are not the groups of the data",
                 why=f"it was registered with {', '.join(names[:8])}; the data have {', '.join(known[:8])}",
-                fix="guda train --from registers it for these data",
+                fix="guda train --from DIR",
             )
         has_null = self.network.get("null_class", True) and self.network["num_class_embeds"] > len(names)
         return Classes(names, len(names) if has_null else None)

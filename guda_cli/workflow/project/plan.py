@@ -33,6 +33,11 @@ class Step:
     done: float = 0.0
     """Share of it that an interrupted run has done."""
 
+    @property
+    def doubted(self) -> bool:
+        """Whether it is there but did not pass its check."""
+        return self.status == CACHED and self.why.startswith("check ") and self.why != f"check {PASSED}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "done"}

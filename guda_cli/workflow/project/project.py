@@ -23,6 +23,7 @@ from guda_cli.data.sources.detect import MissingSourceError
 from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
+from guda_cli.phrases import human_seconds, plural
 from guda_cli.plain_text import unicode
 from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from guda_cli.data.classes import Classes
     from guda_cli.data.dataset import Dataset
 
+SHORT_KEY = 10  # digits of a key that are shown
 SHARED = MODELS  # operations that all processes of a launch work on together
 PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
 
@@ -71,6 +73,7 @@ class Project:
     def __init__(self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True) -> None:
         self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
         self.ran: set[str] = set()  # action keys that this process ran
+        self._told: set[str] = set()  # and those it has said, with --verbose, to be in the store
         self._jobs: dict[str, Job] = {}
         self._dataset: Dataset | None = None
         self._held_out: Dataset | None = None
@@ -101,10 +104,15 @@ class Project:
             with self.lease(action.key, action.what, holds=action.inputs.values()):
                 record = self.store.lookup(action.key) or self._run(job)
         self.tell_notices()
+        if action.key not in self.ran | self._told:
+            self._told.add(action.key)
+            self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: in the store{_took(record)}")
         return record
 
     def _run(self, job: Job) -> ActionRecord:
         action, started = job.action, time.monotonic()
+        work = f", {action.forwards:,.0f} forward-equivalents" if action.forwards else ""
+        self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: begun{work}")
         with distributed.leading(action.key, shared=action.operation in SHARED):
             made = job.make()
         outputs = {name: self.store.put_bytes(data) for name, data in made.outputs.items()}
@@ -120,6 +128,7 @@ class Project:
         )
         self.store.drop_state(action.key)
         self.ran.add(action.key)
+        self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: done{_took(record)}")
         return record
 
     def keep(
@@ -167,9 +176,9 @@ class Project:
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
                 why=str(err),
-                fix="guda score IMAGE makes it again"
+                fix="guda score IMAGE"
                 if record.operation in (TERM_SIZES, CALIBRATION, FAMILIAR)
-                else f"{again}, then guda unlearn --all, rebuild what is missing",
+                else f"{again} && guda unlearn --all",
             ) from None
 
     def model(self, record: ActionRecord) -> StoredModel:
@@ -278,9 +287,7 @@ class Project:
         """From the source, where the store's copy is damaged; CorruptError where that has changed."""
         found = self._read_source()
         if self._store_dataset(found).blob != self.data.blob:
-            raise CorruptError(
-                "the stored dataset is damaged and its source has changed", fix="guda train trains anew"
-            )
+            raise CorruptError("the stored dataset is damaged and its source has changed", fix="guda train")
         return found
 
     def _read_source(self) -> Dataset:
@@ -370,6 +377,17 @@ class Project:
 def now() -> str:
     """The date and time in UTC, to the second, as reports carry it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _took(record: ActionRecord) -> str:
+    """How long an action took, and where it ran."""
+    known = record.provenance
+    where = [str(known["device"])] if "device" in known else []
+    if known.get("device") == "cpu" and known.get("threads"):
+        where.append(plural(known["threads"], "thread", "threads"))
+    seconds = known.get("wall_seconds")
+    took = "" if seconds is None else f", {human_seconds(seconds)}"
+    return took + (f" on {', '.join(where)}" if where else "")
 
 
 def provenance() -> dict[str, Any]:

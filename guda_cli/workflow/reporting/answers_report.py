@@ -170,7 +170,7 @@ def _cells(
     complete = tables.complete(wanted)
     kept = [query for query in queries if query.digest in complete]
     if not kept:
-        raise MissingError("no image has scores under every current model", fix="guda score IMAGE (again)")
+        raise MissingError("no image has scores under every current model", fix="guda score IMAGE")
     cells = {}
     for name in found.records():
         terms, missing = tables.read(name, [query.digest for query in kept])

@@ -18,11 +18,11 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
-from guda_cli.phrases import plural
-from guda_cli.report.answers.content import SIGN, QueryResult
+from guda_cli.phrases import few, plural
+from guda_cli.report.answers.content import QueryResult
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.plan import Step
-from guda_cli.workflow.project.project import Project
+from guda_cli.workflow.project.project import SHORT_KEY, Project
 from guda_cli.workflow.scoring import (
     answers,
     calibrating,
@@ -108,14 +108,14 @@ class ScoreRun:
         )
 
     def describe(self) -> str:
-        """How to read the scores, in one line."""
+        """How the scores were computed, in one line."""
         s, grid = self.settings, self.reading.grid
         n = grid.timesteps.shape[1]
         ranked = f", {self.ranking.words}" if self.ranking.words else ""
         partial = "" if grid.unbiased else ", a partial sum"
         return (
             f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps"
-            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}{ranked}. {SIGN}"
+            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}{ranked}."
         )
 
     def _seeds(self) -> str:
@@ -123,14 +123,18 @@ class ScoreRun:
         return f" (mean of seeds {', '.join(map(str, seeds))})" if len(seeds) > 1 else ""
 
     def announce(self) -> None:
-        """Warn of failed checks and say which groups have no model."""
+        """Warn of failed checks and say which groups have no model; in detail, which models there are."""
+        for name, record in self.found.records().items():
+            made = record.provenance.get("what") or name
+            self.project.console.detail(f"{made} [{record.key[:SHORT_KEY]}]: in the store")
         for text in self.warnings:
             self.project.console.warn(text)
         if self.found.lacking:
             names = [what.name for what in self.found.lacking]
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             command = self.found.kind.command(names[:1])
-            self.project.console.say(f"not scored, as there is no model without them: {shown} ({command})")
+            self.project.console.say(
+                f"not scored, as there is no model without them: {few(names)} ({command})"
+            )
 
     def context(self) -> dict[str, Any]:
         """What every JSON line says of how it was computed."""

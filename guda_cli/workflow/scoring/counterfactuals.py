@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from guda_cli.errors import MissingError
+from guda_cli.phrases import few
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning.judgement import FAILED, PASSED
 from guda_cli.workflow.keys import operations, removal
@@ -172,7 +173,7 @@ def _missing(
     action = kind.action(project, full, lacking[0], None)
     differing = operations.differences(project.store.records(action.operation), action)
     return MissingError(
-        f"no {kind.made} model for {'any group' if every else ', '.join(names[:5])}",
+        f"no {kind.made} model for {'any group' if every else few(names)}",
         why=f"one made with other settings is there: {', '.join(differing)} differ" if differing else "",
         fix=(kind.all_command if every else kind.command(names)) + option,
     )
@@ -205,7 +206,5 @@ def warnings(project: Project, found: Counterfactuals) -> list[str]:
             reason = check["verdict"], check["why"].partition(" (")[0]
             against.setdefault(reason, []).append(what.name)
     ordered = sorted(against.items(), key=lambda item: item[0][0] != FAILED)
-    of_groups = [
-        f"{verdict} check of the model without {', '.join(n)}: {why}" for (verdict, why), n in ordered
-    ]
+    of_groups = [f"{verdict} check of the model without {few(n)}: {why}" for (verdict, why), n in ordered]
     return of_full + of_groups

@@ -171,7 +171,7 @@ def _table(rows: Iterable[Mapping[str, Any]], counts: Mapping[str, int], path: P
         try:
             group = removal.of_groups([str(row["group"])], counts)[0].name
         except UsageError as err:
-            raise UsageError(f"{path}: entry {number}: {err.message}", fix=err.fix) from None
+            raise DataError(f"{path}: entry {number}: {err.message}", fix=err.fix) from None
         scores = out.setdefault(image, {})
         if group in scores:
             raise DataError(f"{path}: entry {number} repeats image {image}, group {group}")

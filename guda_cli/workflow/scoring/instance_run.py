@@ -14,7 +14,7 @@ from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import RecipeError
 from guda_cli.phrases import plural
-from guda_cli.report.answers.content import HIGHER, QueryResult
+from guda_cli.report.answers.content import QueryResult
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import removal
 from guda_cli.workflow.models.jobs import FULL, LazyJobs
@@ -80,11 +80,11 @@ class InstanceRun:
     # -- what is scored ----------------------------------------------------------------------------
 
     def describe(self) -> str:
-        """How to read the scores, in one line."""
+        """How the scores were computed, in one line."""
         values = ", ".join(f"{k} {v}" for k, v in self.settings.values.items() if v is not None)
         name = self.settings.name if self.settings.encoder else f"{self.method} ({values})"
         over = f", {self.how} over a group's images" if self.settings.scores_images else ""
-        return f"{name}{over}. {HIGHER}"
+        return f"{name}{over}."
 
     def announce(self) -> None:
         """Nothing to warn of."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import Action, model_blobs, table_spec
 from guda_cli.workflow.keys.text_settings import read_latents
@@ -59,7 +60,9 @@ def remember(
         **also(project, method),
     }
     inputs = {"full": full.outputs["weights"], "dataset": project.data.blob}
-    action = Action("score", params, inputs, f"{method.name} scores of {len(queries)} images")
+    action = Action(
+        "score", params, inputs, f"{method.name} scores of {plural(len(queries), 'image', 'images')}"
+    )
     project.ensure(Job(action, lambda: Made({"queries": remembered.pack(queries)}, facts)))
 
 

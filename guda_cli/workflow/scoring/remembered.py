@@ -13,6 +13,7 @@ import numpy as np
 from guda_cli.data import origins
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.queries import Query
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.project.project import Job, Made, Project
@@ -40,7 +41,7 @@ def remember(
     inputs |= {
         f"without {name}": record.outputs["weights"] for name, record in found.records().items() if name
     }
-    action = Action("score", params, inputs, f"scores of {len(queries)} images")
+    action = Action("score", params, inputs, f"scores of {plural(len(queries), 'image', 'images')}")
     project.ensure(Job(action, lambda: Made({"queries": pack(queries)}, facts)))
 
 

@@ -33,7 +33,7 @@ class Run(Protocol):
     warnings: list[str]
 
     def describe(self) -> str:
-        """How to read the scores, in one line."""
+        """How the scores were computed, in one line."""
         ...
 
     def announce(self) -> None:

@@ -102,7 +102,7 @@ def _check_finite(terms: Array, dtype: str) -> None:
             why=f"the network's forwards in {dtype} overflow"
             if dtype != "float32"
             else "the weights are damaged",
-            fix="--set score.dtype=bfloat16, which has float32's range" if dtype == "float16" else "",
+            fix="--set score.dtype=bfloat16" if dtype == "float16" else "",
         )
 
 
