@@ -29,7 +29,12 @@ class Sort(enum.StrEnum):
 @command_options(recipe=True)
 def groups(
     session: Session,
-    sort: Annotated[Sort, typer.Option("--sort", help="What comes first.")] = Sort.SIZE,
+    sort: Annotated[
+        Sort,
+        typer.Option(
+            "--sort", metavar="BY", help="What comes first: size, name, check, score or stands-out."
+        ),
+    ] = Sort.SIZE,
     top: Annotated[int | None, typer.Option("--top", "-k", min=1, help="Only so many groups [all].")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", show_default=False)] = False,
 ) -> None:

@@ -89,7 +89,7 @@ def _survey(session: Session, folder: Path, group: tuple[str, ...]) -> Survey:
     from guda_cli.data.survey import survey
 
     if not folder.exists():
-        raise DataError(f"there is nothing at {folder}", fix="guda init DIR, with the folder of the images")
+        raise DataError(f"there is nothing at {folder}", fix="name the folder of the images")
     with session.console.progress("reading images", 0, unit="image") as bar:
         seen = 0
 
@@ -158,8 +158,8 @@ def _write(made: Proposal, out: Path, force: bool) -> None:
     if out.exists() and not force and out.read_text(encoding="utf-8", errors="replace") != text:
         raise DataError(
             f"{out} is there already, and says something else",
-            why="a recipe that you may have edited is not overwritten",
-            fix=f"guda run {shlex.quote(str(out))} uses it; --out FILE.yaml or --force writes another",
+            why="a recipe that you may have edited is not overwritten; --out names another, --force does it",
+            fix=f"guda run {shlex.quote(str(out))}",
         )
     write(out, text, force=True, fix="--out FILE.yaml")
 

@@ -57,7 +57,7 @@ def run(
     began = time.monotonic()
     project = _project(session, recipe)
     for path in (out / MANIFEST, out / SHEET, html):
-        check(path, fix="--out DIR, --html FILE", force=force)  # before any work
+        check(path, fix="--html FILE" if path == html else "--out DIR", force=force)  # before any work
     whole = _plan(session, project, method, count)
     if session.options.dry_run:
         show_plan(session, whole.steps, f"plan: run {project.recipe.name}")
@@ -235,5 +235,5 @@ def _refuse(project: Project, models: list[ActionRecord]) -> None:
             f"full model: {trained.verdict if trained else 'not checked'}; of {verdicts.total()} groups' "
             f"checks {verdicts['failed']} failed and {verdicts['doubtful']} are doubtful",
             why="with --strict that ends in an error",
-            fix="guda check says what each is for",
+            fix="guda check",
         )

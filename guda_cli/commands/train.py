@@ -218,7 +218,7 @@ def tell_training(console: Console, found: TrainingCheck) -> None:
     if found.verdict == PASSED:
         console.say(f"check of the full model passed: {found.why}")
         return
-    console.warn(f"{found.sentence}; train longer, with --set train.steps=N")
+    console.warn(f"{found.sentence}; train longer (--set train.steps=N)")
     rows = [
         (
             f"{band.first} to {band.last}",
@@ -235,15 +235,16 @@ def tell_training(console: Console, found: TrainingCheck) -> None:
 
 def _refuse(project: Project) -> None:
     """CheckError where the full model did not pass."""
+    from guda_cli.sections import total_steps
     from guda_cli.training.soundness import PASSED
     from guda_cli.workflow.project import training_check
 
-    found = training_check.current(project)
+    found, steps = training_check.current(project), total_steps(project.recipe.train, project.data.images)
     if found and found.verdict != PASSED:
         raise CheckError(
             f"the check of the full model: {found.verdict}",
             why=found.why,
-            fix="guda train --set train.steps=N, with more steps",
+            fix=f"guda train --set train.steps={2 * steps}",
         )
 
 

@@ -62,8 +62,8 @@ def check_room(path: Path, wanted: Wanted, *, force: bool) -> None:
     if not download.fits(path, wanted):
         raise DataError(
             f"{path} is there already",
-            why=f"it is not {wanted.name} as published",
-            fix="--to DIR" + ("; or --force" if path.is_file() else ""),
+            why=f"it is not {wanted.name} as published" + ("; --force replaces it" if path.is_file() else ""),
+            fix="--to DIR",
         )
 
 

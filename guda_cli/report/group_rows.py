@@ -102,7 +102,7 @@ _STYLES = {"passed": "green", "doubtful": "yellow", "failed": "bold red"}
 
 
 def _columns(scale: Scale) -> list[tuple[Column, Callable[[GroupRow], tuple[str, str]]]]:
-    """Columns with each row's text and its style; where there is little room the highest `drop` goes first."""
+    """Columns, and the text and style of a row's cell; where room is short the highest `drop` goes first."""
 
     def number(head: str, text: Callable[[GroupRow], str], drop: int) -> Any:
         return Column(head, right=True, drop=drop), lambda row: (text(row), "")

@@ -104,7 +104,7 @@ def test_options_are_options_and_nothing_else(where: str, fix: str) -> None:
         assert not word.endswith((",", ";"))
 
 
-@pytest.mark.parametrize("fix", {text for _, text in FIXES})
+@pytest.mark.parametrize("fix", sorted({text for _, text in FIXES}))
 def test_prose_begins_with_no_program(fix: str) -> None:
     assert not fix.startswith("`")
     if fix.split()[0] == "pip":

@@ -64,7 +64,7 @@ def test_pages_fit_and_say_everything(words: str, width: int, capsys, monkeypatc
 def test_the_first_commands_can_be_copied(capsys, monkeypatch) -> None:
     text = shown("", 60, capsys, monkeypatch)
     line = text.rstrip().splitlines()[-1].strip()
-    assert line.startswith("guda train && ")
+    assert line.startswith("guda init pictures && ")
     for part in line.split(" && "):
         parse(shlex.split(part)[1:])
 
