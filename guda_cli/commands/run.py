@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.starting.whole import Whole
 
-SHEET = "sheet.png"
-
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
 def run(
@@ -56,7 +54,7 @@ def run(
         raise UsageError(f"--method {method}: it is guda or logo", fix="guda run --method guda")
     began = time.monotonic()
     project = _project(session, recipe)
-    for path in (out / MANIFEST, out / SHEET, html):
+    for path in (out / MANIFEST, _sheet(out), html):
         check(path, fix="--html FILE" if path == html else "--out DIR", force=force)  # before any work
     whole = _plan(session, project, method, count)
     if session.options.dry_run:
@@ -74,9 +72,9 @@ def run(
     stages.begin("models")
     models = _models(session, project, method)
     stages.begin("sample")
-    _sample(session, project, count, out, force)
+    drawn = _sample(session, project, count, out, force)
     stages.begin("score")
-    results = _score(session, project, method, out, count, top)
+    results = _score(session, project, method, drawn, top)
     session.console.stages = None
     write_report(session.console, project, method, html, top, force=force)
     _summary(session, project, models, results, out, html, time.monotonic() - began)
@@ -146,21 +144,26 @@ def _counted(verdicts: Counter[str]) -> str:
     return "checks of " + ", ".join(shown) if shown else "no checks"
 
 
-def _sample(session: Session, project: Project, count: int, out: Path, force: bool) -> None:
+def _sheet(out: Path) -> Path:
+    """Where all drawn images lie in one: beside their folder, as it is no query."""
+    return out.with_name(f"{out.name}.png")
+
+
+def _sample(session: Session, project: Project, count: int, out: Path, force: bool) -> list[str]:
+    """Draw images into the folder `out`; their paths."""
     from guda_cli.workflow.models import drawing
 
     full, spec = project.require_full(), project.recipe.sample
     plain = drawing.Settings(count, spec.sampler, spec.steps, spec.seed)
     guidance = spec.guidance if spec.guidance != 1.0 else None
     settings = drawing.conditioned(project, full, plain, guidance=guidance)
-    found, _, _ = draw(session, project, full, settings, out, force=force)
-    write(out / SHEET, drawing.sheet(drawing.pixels_of(project, found)), fix="--out DIR", force=force)
-    session.console.say(f"{plural(count, 'image', 'images')} in {out}, all of them in {out / SHEET}")
+    found, names, _ = draw(session, project, full, settings, out, force=force)
+    write(_sheet(out), drawing.sheet(drawing.pixels_of(project, found)), fix="--out DIR", force=force)
+    session.console.say(f"{plural(count, 'image', 'images')} in {out}, all of them in {_sheet(out)}")
+    return [str(out / name) for name in names]
 
 
-def _score(
-    session: Session, project: Project, method: str, out: Path, count: int, top: int
-) -> list[QueryResult]:
+def _score(session: Session, project: Project, method: str, paths: list[str], top: int) -> list[QueryResult]:
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.dispatch import make_runs
 
@@ -171,7 +174,6 @@ def _score(
     )  # fmt: skip
     [scoring] = make_runs(project, [method], settings, session.options.device)
     scoring.announce()
-    paths = [str(path) for path in sorted(out.glob("[0-9]*.png"))][:count]
     printer = Printer(session.console, scoring, paths, top, many=True, csv=False, header=True)
     results = []
     for block in scoring.blocks(paths):

@@ -159,7 +159,11 @@ def test_run_does_all_and_then_nothing_again(cli: Cli, here: Path, documents: Do
     assert sum(done["checks"].values()) == 3
     assert done["training_check"]["verdict"] in ("failed", "doubtful", "passed")
     assert (here / "report.html").is_file()
-    with Image.open(here / "queries" / "sheet.png") as sheet:
+    assert sorted(path.name for path in (here / "queries").iterdir()) == [
+        *(f"{i:05d}.png" for i in range(3)),
+        "samples.json",
+    ]
+    with Image.open(here / "queries.png") as sheet:
         assert sheet.width > 4 * 96
     records = {record.key for record in Store.open(here / ".guda", create=False).records()}
     text = cli("run", "-n", "3")
