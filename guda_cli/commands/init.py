@@ -221,7 +221,7 @@ def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> No
     console.out(console.table(["step", "", "about"], table, title=f"{out}: the plan", right=("about",)))
     if not made.within:
         console.warn(
-            f"the plan takes longer than {made.minutes:g} minutes: smaller images or fewer steps would draw noise"
+            f"the plan takes longer than {made.minutes:g} minutes: less of it would draw noise"
         )
     if costs.retraining_is_cheaper:
         console.warn("retraining every group is no dearer: guda run --method logo")
