@@ -33,13 +33,14 @@ def queries_section(report: ReportModel, top: int, expanded: int) -> str:
         intro += "Pale bars do not stand out. "
     intro += words.null_line(report)
     intro += f" {words.retraining_line(report)}".rstrip()
-    cards = "".join(_card(query, top, report.counterfactual) for query in report.queries[:expanded])
+    cards = "".join(query_card(query, top, report.counterfactual) for query in report.queries[:expanded])
     rest = report.queries[expanded:]
     more = _compact(rest, words.score_name(report.counterfactual)) if rest else ""
     return f'<p>{esc(intro)}</p><div class="cards">{cards}</div>{more}'
 
 
-def _card(query: QueryResult, top: int, counterfactual: bool) -> str:
+def query_card(query: QueryResult, top: int, counterfactual: bool) -> str:
+    """One query: its picture, what is known of it, its highest groups."""
     looks = f" · looks like {esc(query.looks_like)}" if query.looks_like else ""
     elbo, foretold = words.elbo_line(query), words.foretold_line(query)
     return (

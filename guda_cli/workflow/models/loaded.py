@@ -30,7 +30,7 @@ class Models:
         self.family = self.stored.family
         self.classes = project.classes(full)
         self.schedule = self.stored.schedule
-        self.base = networks.from_bytes(project.read(full, "weights"))
+        self.base = project.parsed(full, "weights", networks.from_bytes)
         networks.check_finite(self.base, "the full model")
         self.network = self.frozen()
         self._swapped: set[str] = set()
@@ -83,7 +83,7 @@ class Models:
         if record.key == self.full.key:
             return {}
         model = self.project.model(record)
-        loaded = networks.from_bytes(self.project.read(record, "weights"))
+        loaded = self.project.parsed(record, "weights", networks.from_bytes)
         networks.check_finite(loaded, model.what)
         return subsets.changes(self.base, loaded) if model.unlearned else loaded
 
