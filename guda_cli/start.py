@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from guda_cli.view import client
-
 
 def main() -> None:
     """What the script `guda` and `python -m guda_cli` call."""
+    from guda_cli.view import client
+
     code = client.run(sys.argv[1:])
     if code is not None:
         sys.exit(code)

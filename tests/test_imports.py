@@ -94,11 +94,8 @@ def may_use(who: str) -> set[str]:
     if who == "report":
         return leaves | {who, "data"}
     below = set(LAYERS[: LAYERS.index(who) + 1]) | leaves
-    return below | {
-        "workflow": {"report"},
-        "view": {"report", "session"},
-        "commands": {"report", "session"},
-    }.get(who, set())
+    beside = {"workflow": {"report"}, "view": {"report", "session"}, "commands": {"report", "session"}}
+    return below | beside.get(who, set())
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

@@ -30,8 +30,8 @@ def view(
 ) -> None:
     """Serve pages on this machine alone: drop in a picture and see its card, browse the store.
 
-    Prints the address, which holds a token; Ctrl-C ends it. As long as it runs, guda score has its models from
-    it.
+    Prints the address, which holds a token; Ctrl-C ends it. As long as it runs, it lends guda score its
+    models, so that a single image takes little more than its network does.
     """
     try:
         from guda_cli.view import server

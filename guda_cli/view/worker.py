@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from guda_cli.view import client, handing_over
+from guda_cli.view import handing_over
+from guda_cli.view.agreed import FOLDER
 from guda_cli.view.sameness import sameness
 
 LARGEST = 256 << 20  # bytes of an answer
+_STREAM = ("utf-8", "backslashreplace", False, False)
 LOADING = 120.0  # seconds that the resident process has to load its packages
 
 
@@ -51,7 +53,7 @@ class Worker:
     _loaded: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Begin to load; does nothing where a process cannot be forked safely (see `client`)."""
+        """Begin to load; does nothing where a process cannot be forked safely (only Linux does)."""
         if not sys.platform.startswith("linux"):
             self._loaded.set()
             return
@@ -63,7 +65,7 @@ class Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _place(self) -> Path:
-        wanted = self.store / client.FOLDER
+        wanted = self.store / FOLDER
         if os.access(self.store, os.W_OK) and not _answers(wanted):
             self.public = True
             return wanted
@@ -137,9 +139,7 @@ class Worker:
         """By a fork of the resident process; None where that cannot be."""
         if self._folder is None:
             return None
-        streams = {
-            name: ("utf-8", "backslashreplace", False, False) for name in ("stdin", "stdout", "stderr")
-        }
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), _STREAM)
         message: Mapping[str, Any] = {
             "what": what,
             "argv": list(argv),
