@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import webbrowser
@@ -55,7 +56,8 @@ def view(
             session.console.say("guda score on this store has its models from here; Ctrl-C ends it")
         if open_ and is_terminal(sys.stdout) and _display():
             webbrowser.open(guard.address)
-        server.serve(worker, place, guard, None if idle is None else 60.0 * idle)
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
+            server.serve(worker, place, guard, None if idle is None else 60.0 * idle)
     session.console.say("ended")
 
 

@@ -75,7 +75,7 @@ class Resident:
         """Until the parent goes."""
         with listening(folder) as listener:
             self.listener = listener
-            self.parent.sendall(STARTED)
+            self._say(STARTED)
             while True:
                 waiting = [self.parent.fileno(), listener.fileno(), *self.running]
                 ready, _, _ = select.select(waiting, [], [], 0 if self.missing else None)
@@ -126,8 +126,11 @@ class Resident:
         if told is None:
             return  # it was nothing, or it was killed
         self.missing += [one for one in dict.fromkeys(told) if one not in self.missing]
-        with contextlib.suppress(OSError):
-            self.parent.sendall(SERVED)
+        self._say(SERVED)
+
+    def _say(self, what: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has gone: the loop sees it too
+            self.parent.sendall(what)
 
     def _recall(self, maker: str, place: str) -> None:
         """Read, or import, what a fork found missing, in a thread, which takes its own threads with it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 import tempfile
@@ -29,7 +28,7 @@ T = TypeVar("T")
 HOST = "127.0.0.1"
 WAITING = 8  # requests that may wait for the one that is being worked on
 CONNECTIONS = 64
-SLOWEST = 15.0  # seconds until a connection has asked for something
+SLOWEST = 5.0  # seconds until a connection has asked for something
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 _BUSY = {"error": "too much is waiting already", "why": "", "fix": "try again in a moment"}
@@ -206,6 +205,7 @@ def serve(worker: Worker, place: socket.socket, guard: Guard, idle: float | None
             time.sleep(0.2)
 
     threading.Thread(target=watch, daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):  # it ends the server, and is raised again by it
+    try:
         server.run(sockets=[place])
-    server.should_exit = True
+    finally:
+        server.should_exit = True

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from guda_cli.view import handing_over
-from guda_cli.view.agreed import FOLDER
+from guda_cli.view.agreed import FOLDER, SOCKET
 from guda_cli.view.sameness import sameness
 
 LARGEST = 256 << 20  # bytes of an answer
@@ -68,6 +68,7 @@ class Worker:
         wanted = self.store / FOLDER
         if os.access(self.store, os.W_OK) and not _answers(wanted):
             self.public = True
+            (wanted / SOCKET).unlink(missing_ok=True)  # of one that was killed
             return wanted
         return Path(tempfile.mkdtemp(prefix="guda-view-"))
 
@@ -87,8 +88,12 @@ class Worker:
     def end(self) -> None:
         """End the resident process; commands that it runs go on by themselves."""
         if self._link is not None:
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)  # which also wakes the thread that listens
             self._link.close()
         if self._process is not None:
+            if not self._loaded.is_set():
+                self._process.terminate()
             try:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
