@@ -2,7 +2,7 @@
 
 python benchmarks/resident.py STORE [--calls 200]      prints wall and CPU seconds a call, and their ratio
 
-STORE is copied twice. Both copies are asked the same: each image once as text and, scored by then, once as JSON.
+STORE is copied twice. Both copies are asked the same: each image once as text, then, scored by now, as JSON.
 """
 
 from __future__ import annotations
