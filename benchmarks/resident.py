@@ -109,9 +109,8 @@ def show(name: str, found: Calls) -> None:
     parts = []
     for what, values in (("wall", found.wall), ("CPU", found.cpu)):
         low, high = min(values), max(values)
-        parts.append(
-            f"{what} {statistics.median(values):.2f} s (mean {statistics.mean(values):.2f}, {low:.2f} to {high:.2f})"
-        )
+        middle, mean = statistics.median(values), statistics.mean(values)
+        parts.append(f"{what} {middle:.2f} s (mean {mean:.2f}, {low:.2f} to {high:.2f})")
     print(f"{name}: {len(found.wall)} calls, " + ", ".join(parts))
 
 
