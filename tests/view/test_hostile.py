@@ -142,10 +142,10 @@ def answer(port: int, request: bytes) -> bytes:
     """All that comes back."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as link:
         parts = []
-        with contextlib.suppress(ConnectionError):  # it need not read on once it has refused
+        with contextlib.suppress(OSError):  # it need not read on once it has refused
             link.sendall(request)
             link.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # likewise
             while part := link.recv(1 << 16):
                 parts.append(part)
     return b"".join(parts)
