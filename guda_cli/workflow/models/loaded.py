@@ -33,6 +33,7 @@ class Models:
         self.base = project.parsed(full, "weights", networks.from_bytes)
         networks.check_finite(self.base, "the full model")
         self.network = self.frozen()
+        self._owners = networks.owners(self.network)
         self._swapped: set[str] = set()
         self._dtype = torch.float32
 
@@ -99,6 +100,6 @@ class Models:
         old = self.base.keys() if dtype != self._dtype else self._swapped
         wanted = {name: self._placed[name] for name in old} | changes
         moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
-        self.network.load_state_dict(moved, strict=False, assign=True)
+        networks.place(self._owners, moved)
         self._swapped, self._dtype = set(changes), dtype
-        return self.denoiser(self.network.eval().requires_grad_(False))
+        return self.denoiser(self.network)
