@@ -46,6 +46,7 @@ their `schema`, which lies in [schemas/](schemas/).
 | `GUDA_DEBUG` | `1`: tracebacks for errors |
 | `GUDA_THREADS` | threads of torch on the CPU |
 | `GUDA_BATCH_SIZE` | rows of one scoring batch (changes speed and memory, not results) |
+| `GUDA_RESIDENT` | `0`: `guda score` does not use the models that a running `guda view` has |
 | `NO_COLOR` | no colours |
 | `COLUMNS` | width of tables and sentences, in files and pipes too (else 200 columns) |
 

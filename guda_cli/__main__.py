@@ -1,6 +1,6 @@
 """`python -m guda_cli` is `guda`."""
 
-from guda_cli.app import main
+from guda_cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "Choose unlearning settings by the oracle of a few held-out groups.",
     "check": "Show checks of unlearned models, and how far they are from retrained ones.",
     "report": "Put scores, checks and costs into a table, a CSV or an HTML file.",
+    "view": "Serve pages on this machine: drop in a picture, browse the store; speeds up guda score.",
     "status": "Show what the current recipe has and lacks, and what that would cost.",
     "groups": "List the groups of the data, and what there is of each.",
     "doctor": "Check the installation, the store and the data.",

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "guda report queries --csv > scores.csv",
         "guda report --against logo --weighting min-snr:5,elbo",
     ),
+    "view": ("guda view", "guda view --port 8000 --no-open --idle 30"),
     "status": ("guda status", "guda status --logo --json"),
     "groups": ("guda groups", "guda groups --sort check --csv > groups.csv"),
     "data ls": ("guda data ls",),

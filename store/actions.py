@@ -11,7 +11,7 @@ from typing import Any
 
 from guda_cli.store.blobs import Blobs
 from guda_cli.store.errors import MissingBlob, StoreError
-from guda_cli.store.files import guarded, listing, unlink
+from guda_cli.store.files import DamagedFile, guarded, listing, load_record, unlink
 from guda_cli.store.keys import action_key, canonical_json, check_digest, is_digest
 from guda_cli.store.layout import Layout
 
@@ -58,14 +58,11 @@ class Actions:
     def load(self, key: str) -> ActionRecord | None:
         """The record of a key, its outputs present or not; None when absent or damaged."""
         path = self.path(key)
-        body = self._layout.load_json("record", path)
-        if body is None:
+        try:
+            return self._layout.memory.small(path, load_action)
+        except DamagedFile as damage:
+            self._layout.quarantine("record", path, str(damage))
             return None
-        record = _parse(body)
-        if record is None or record.key != key:
-            self._layout.quarantine("record", path, "it is not the record its name says")
-            return None
-        return record
 
     def lookup(self, key: str) -> ActionRecord | None:
         """The record of a key if it can be used: intact, with every output in the store."""
@@ -142,6 +139,15 @@ def now() -> str:
 def checked_outputs(outputs: Mapping[str, str]) -> dict[str, str]:
     """The outputs of an action as a dict, every one a digest."""
     return {name: check_digest(digest) for name, digest in outputs.items()}
+
+
+def load_action(path: Path) -> ActionRecord | None:
+    """The record at `path`; None when there is none, DamagedFile when it is not what its name says."""
+    body = load_record(path)
+    record = None if body is None else _parse(body)
+    if body is not None and (record is None or record.key != path.stem):
+        raise DamagedFile("it is not the record its name says")
+    return record
 
 
 def _parse(body: dict[str, Any]) -> ActionRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guda_cli.store.actions import ActionRecord, Actions, checked_outputs, now
 from guda_cli.store.blobs import Blobs
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from guda_cli.store.gc import GcReport
     from guda_cli.store.verify import VerifyReport
+
+T = TypeVar("T")
 
 
 class Store:
@@ -73,6 +75,13 @@ class Store:
     def read_bytes(self, digest: str) -> bytes:
         """The bytes of a blob, checked; raises CorruptBlob or MissingBlob."""
         return self._blobs.read(digest)
+
+    def parsed(self, digest: str, parse: Callable[[bytes], T]) -> T:
+        """What `parse` (a function of a module) makes of a blob's bytes, checked; errors as `read_bytes`.
+
+        A process that runs many commands may keep it (`memory`): it must not be changed.
+        """
+        return self._blobs.parsed(digest, parse)
 
     def has_blob(self, digest: str) -> bool:
         """Whether a blob is there, going by its name alone."""

@@ -17,13 +17,13 @@ from guda_cli.store.files import (
     fsync_folder,
     guarded,
     listing,
+    load_record,
     read_only_error,
-    read_whole,
     seal,
-    unseal,
     write_bytes,
 )
 from guda_cli.store.keys import canonical_json
+from guda_cli.store.memory import of_a_store
 
 FORMAT = "guda-store"
 VERSION = 1
@@ -44,6 +44,7 @@ class Layout:
         self.read_only = read_only
         self.notices: list[str] = []
         self.damaged: list[str] = []
+        self.memory = of_a_store()
 
     def folder(self, name: str) -> Path:
         """One of `FOLDERS`."""
@@ -88,8 +89,15 @@ class Layout:
     def load_json(self, kind: str, path: Path) -> dict[str, Any] | None:
         """The body of a sealed record; None when absent, or damaged (then quarantined and noted)."""
         try:
-            raw = read_whole(path)
-            return None if raw is None else unseal(raw)
+            return load_record(path)
+        except DamagedFile as damage:
+            self.quarantine(kind, path, str(damage))
+            return None
+
+    def load_lasting(self, kind: str, path: Path) -> dict[str, Any] | None:
+        """The same of a record that is not written twice: read once, and not to be changed."""
+        try:
+            return self.memory.small(path, load_record)
         except DamagedFile as damage:
             self.quarantine(kind, path, str(damage))
             return None

@@ -77,7 +77,19 @@ def _write(group: Any, name: str, array: np.ndarray[Any, Any]) -> None:
     group.create_dataset(name, data=array, chunks=chunks, fletcher32=True, track_times=False)
 
 
-def read(path: Path, wanted: Sequence[int] | None = None) -> tuple[list[str], Arrays, dict[str, Any]]:
+Content = tuple[list[str], "Arrays", dict[str, Any]]
+"""Rows, arrays and attributes of a segment."""
+
+
+def picked(content: Content, wanted: Sequence[int] | None) -> Content:
+    """What `read` gives with `wanted`, of the whole that it gives without."""
+    rows, arrays, attrs = content
+    if wanted is None:
+        return content
+    return rows, {name: data[list(wanted)] for name, data in arrays.items()}, attrs
+
+
+def read(path: Path, wanted: Sequence[int] | None = None) -> Content:
     """Rows, arrays and attributes of a segment; if `wanted` is given, only those positions of the arrays."""
     import h5py
     import numpy as np

@@ -7,6 +7,8 @@ listing needs neither.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ from guda_cli.store.layout import Layout
 if TYPE_CHECKING:
     from guda_cli.store.segments import Arrays
 
+_SETTLED = 100_000_000  # nanoseconds after which another change of a folder shows in its time
+
 Row = str
 """The name of a row: the hexadecimal digest of a query."""
 
@@ -32,6 +36,7 @@ class Tables:
     def __init__(self, layout: Layout, blobs: Blobs) -> None:
         self._layout = layout
         self._blobs = blobs
+        self._looked: dict[str, tuple[int, dict[str, dict[str, Any]]]] = {}
 
     def folder(self, table: str) -> Path:
         """The folder of a table."""
@@ -44,24 +49,29 @@ class Tables:
 
     def spec(self, table: str) -> dict[str, Any] | None:
         """What the table was declared to be; None when unknown."""
-        body = self._layout.load_json("table", self.folder(table) / "table.json")
+        body = self._layout.load_lasting("table", self.folder(table) / "table.json")
         spec = None if body is None else body.get("spec")
         return spec if isinstance(spec, dict) else None
 
     def listed(self, table: str) -> list[str]:
         """Digests of the segments that have a record, intact or not."""
-        return [
-            path.stem
-            for path in listing(self.folder(table))
-            if path.suffix == ".json" and is_digest(path.stem)
-        ]
+        try:
+            names = sorted(os.listdir(self.folder(table)))  # noqa: PTH208 - read often: names are enough
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name[:-5] for name in names if name.endswith(".json") and is_digest(name[:-5])]
 
     def segments(self, table: str) -> dict[str, dict[str, Any]]:
         """Records of the segments by blob digest, in the digests' order; damaged ones are quarantined."""
+        folder, looked = self.folder(table), time.time_ns()
+        changed = _changed(folder)
+        known = self._looked.get(table)
+        if known is not None and known[0] == changed:
+            return known[1]
         found = {}
         for digest in self.listed(table):
-            path = self.folder(table) / f"{digest}.json"
-            body = self._layout.load_json("segment", path)
+            path = folder / f"{digest}.json"
+            body = self._layout.load_lasting("segment", path)
             if body is None:
                 continue
             if (
@@ -72,6 +82,8 @@ class Tables:
                 self._layout.quarantine("segment", path, "it is not the record its name says")
                 continue
             found[digest] = body
+        if changed and looked - changed > _SETTLED:
+            self._looked[table] = changed, found
         return found
 
     def rows(self, table: str) -> set[Row]:
@@ -225,7 +237,10 @@ class Tables:
     ) -> tuple[list[Row], Arrays, dict[str, Any]] | None:
         """The content of a segment; None when it is gone or corrupt (then its record goes too)."""
         try:
-            return segments.read(self._blobs.path(digest), wanted)
+            path, memory = self._blobs.path(digest), self._layout.memory
+            if not memory.most:
+                return segments.read(path, wanted)
+            return segments.picked(memory.large(path, segments.read), wanted)
         except MissingBlob:
             reason = "its blob is missing"
         except CorruptBlob:
@@ -236,6 +251,14 @@ class Tables:
         if record.exists():
             self._layout.quarantine("segment", record, reason)
         return None
+
+
+def _changed(folder: Path) -> int:
+    """When an entry was last added to a folder or taken out of it, in nanoseconds; 0 when there is none."""
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return 0
 
 
 def _agree(table: str, parts: list[Arrays]) -> None:

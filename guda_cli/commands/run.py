@@ -126,7 +126,7 @@ def _models(session: Session, project: Project, method: str) -> list[ActionRecor
     chosen = requested.to_unlearn(project, [], every=True, null=True, dry=False)
     records = requested.unlearn_all(project, device, chosen)
     verdicts = _verdicts(project, records)
-    session.console.say(f"unlearned: {_counted(verdicts)}; guda check shows why")
+    session.console.say(f"unlearned, checks: {_counted(verdicts)} (guda check shows why)")
     return records
 
 
@@ -141,7 +141,7 @@ def _verdicts(project: Project, records: list[ActionRecord]) -> Counter[str]:
 
 def _counted(verdicts: Counter[str]) -> str:
     shown = [f"{verdicts[name]} {name}" for name in ("passed", "doubtful", "failed") if verdicts[name]]
-    return "checks of " + ", ".join(shown) if shown else "no checks"
+    return ", ".join(shown)
 
 
 def _sheet(out: Path) -> Path:
@@ -218,7 +218,9 @@ def _summary(
     most = few([f"{group} ({times})" for group, times in named.most_common()], 3)
     lines = [
         f"full model: check {trained.verdict}" if trained else "full model: taken over",
-        f"groups: {_counted(verdicts)}" if verdicts else f"groups: {len(models)} models retrained",
+        f"groups: {verdicts.total()} unlearned, checks: {_counted(verdicts)}"
+        if verdicts
+        else f"groups: {len(models)} models retrained",
         f"images: {document['named']} of {len(results)} have a group that stands out"
         + (f"; most often {most}" if named else ""),
         f"report: {html}   images: {out}   took {human_seconds(seconds)}",

@@ -29,6 +29,7 @@ COMMANDS = [
     "tune",
     "check",
     "report",
+    "view",
     "status",
     "groups",
     "doctor",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guda_cli.report.answers import words
-from guda_cli.report.answers.content import Check, CostRow, ReportModel
-from guda_cli.report.answers.page_cards import images_section
+from guda_cli.report.answers.content import Check, CostRow, QueryResult, ReportModel
+from guda_cli.report.answers.page_cards import image_card, images_section
 from guda_cli.report.answers.page_gallery import GALLERY_CSS, gallery_section, regeneration_section
 from guda_cli.report.answers.page_sections import matrix_section, means_section
 from guda_cli.report.pieces.markup import Column, esc, scrolling, table
@@ -40,6 +40,11 @@ def render(report: ReportModel, *, top: int = 5, expanded: int = 24) -> str:
         ("provenance", "Provenance", _provenance(report)),
     ]
     return document(report.title, _head(report), sections, css=GALLERY_CSS if report.gallery else "")
+
+
+def card(report: ReportModel, query: QueryResult, *, top: int = 5) -> str:
+    """One query's card, as it stands in the page."""
+    return image_card(report, query, top)
 
 
 def _head(report: ReportModel) -> str:

@@ -28,7 +28,7 @@ def images_section(report: ReportModel, top: int, expanded: int) -> str:
     if not queries:
         return ""
     side = next((side for most, side in _SIDES if len(queries) <= most), _LEAST)
-    cards = [_card(report, query, top, side) for query in queries]
+    cards = [image_card(report, query, top, side) for query in queries]
     shown = f'<div class="cards">{"".join(cards[:expanded])}</div>'
     if rest := cards[expanded:]:
         others = f'<div class="cards">{"".join(rest)}</div>'
@@ -59,7 +59,8 @@ def _beside(report: ReportModel) -> list[str]:
     return lines
 
 
-def _card(report: ReportModel, query: QueryResult, top: int, side: int) -> str:
+def image_card(report: ReportModel, query: QueryResult, top: int, side: int = _SIDES[0][1]) -> str:
+    """One image's card; `side` are the pixels of its picture at most."""
     looks = f" · looks like {esc(query.looks_like)}" if query.looks_like else ""
     lines = [_muted(words.elbo_line(query)), _condition(query)]
     below = [

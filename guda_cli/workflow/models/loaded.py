@@ -30,9 +30,10 @@ class Models:
         self.family = self.stored.family
         self.classes = project.classes(full)
         self.schedule = self.stored.schedule
-        self.base = networks.from_bytes(project.read(full, "weights"))
+        self.base = project.parsed(full, "weights", networks.from_bytes)
         networks.check_finite(self.base, "the full model")
         self.network = self.frozen()
+        self._owners = networks.owners(self.network)
         self._swapped: set[str] = set()
         self._dtype = torch.float32
 
@@ -83,7 +84,7 @@ class Models:
         if record.key == self.full.key:
             return {}
         model = self.project.model(record)
-        loaded = networks.from_bytes(self.project.read(record, "weights"))
+        loaded = self.project.parsed(record, "weights", networks.from_bytes)
         networks.check_finite(loaded, model.what)
         return subsets.changes(self.base, loaded) if model.unlearned else loaded
 
@@ -99,6 +100,6 @@ class Models:
         old = self.base.keys() if dtype != self._dtype else self._swapped
         wanted = {name: self._placed[name] for name in old} | changes
         moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
-        self.network.load_state_dict(moved, strict=False, assign=True)
+        networks.place(self._owners, moved)
         self._swapped, self._dtype = set(changes), dtype
-        return self.denoiser(self.network.eval().requires_grad_(False))
+        return self.denoiser(self.network)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guda_cli.console import Console
 from guda_cli.data import known_sets
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from guda_cli.data.dataset import Dataset
 
 SHORT_KEY = 10  # digits of a key that are shown
+T = TypeVar("T")
 SHARED = MODELS  # operations that all processes of a launch work on together
 PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
 
@@ -159,9 +160,13 @@ class Project:
 
         Raises CorruptError when it does not, or when the rebuilt object differs.
         """
+        return self.parsed(record, output, bytes)
+
+    def parsed(self, record: ActionRecord, output: str, parse: Callable[[bytes], T]) -> T:
+        """What `parse` makes of an output's bytes, not to be changed; see `read` and `Store.parsed`."""
         digest = record.outputs[output]
         try:
-            return self.store.read_bytes(digest)
+            return self.store.parsed(digest, parse)
         except (CorruptBlob, MissingBlob) as err:
             self.tell_notices()
             job = self._jobs.get(record.key)
@@ -169,7 +174,7 @@ class Project:
                 self.console.say(f"rebuilding {job.action.what}")
                 rebuilt = self.ensure(job)
                 if rebuilt.outputs[output] == digest:
-                    return self.store.read_bytes(digest)
+                    return self.store.parsed(digest, parse)
             again = "guda train"
             if record.operation in (REGISTER, PIPELINE):
                 again += " --from " + shlex.quote(str(record.provenance.get("source", "DIR")))

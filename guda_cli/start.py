@@ -1,0 +1,17 @@
+"""The `guda` program: handed to the resident process of the store where there is one, else run here."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """What the script `guda` and `python -m guda_cli` call."""
+    from guda_cli.view import client
+
+    code = client.run(sys.argv[1:])
+    if code is not None:
+        sys.exit(code)
+    from guda_cli import app
+
+    app.main()

@@ -1,0 +1,122 @@
+"""What a process that runs many commands keeps of files: each value for as long as its file stays as it was.
+
+Nothing is kept unless `keep` was called, but for small records while one store is open. What is kept must not
+be changed by those who get it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Stamp = tuple[int, int, int, int]
+
+
+class Memory:
+    """Values made of files, by the file's path and what made them.
+
+    `missed` lists what had to be made, as (name of the maker, path): another process can `recall` it.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most  # bytes of files, all together, that values are kept of; 0: only small ones
+        self.missed: list[tuple[str, str]] = []
+        self._kept: dict[tuple[str, str], tuple[Stamp, Any]] = {}
+        self._bytes = 0
+
+    def small(self, path: Path, make: Callable[[Path], T]) -> T:
+        """What `make` gives for the file; kept."""
+        return self._get(path, f"path {_name(make)}", lambda: make(path))
+
+    def large(self, path: Path, make: Callable[[Path], T]) -> T:
+        """The same of a value about as large as its file; kept only where `most` allows it."""
+        if not self.most:
+            return make(path)
+        return self._get(path, f"path {_name(make)}", lambda: make(path))
+
+    def parsed(self, path: Path, parse: Callable[[bytes], T], read: Callable[[], bytes]) -> T:
+        """What `parse` makes of a blob's bytes, which `read` gives, checked."""
+        if not self.most:
+            return parse(read())
+        return self._get(path, f"bytes {_name(parse)}", lambda: parse(read()))
+
+    def recall(self, maker: str, path: str) -> None:
+        """Keep what another process missed. OSError or ValueError where it cannot be had."""
+        kind, _, name = maker.partition(" ")
+        module, _, function = name.partition(":")
+        make, file = getattr(importlib.import_module(module), function), Path(path)
+        if kind == "path":
+            self._get(file, maker, lambda: make(file))
+        else:
+            self._get(file, maker, lambda: make(_checked(file)))
+
+    def forget_stale(self) -> None:
+        """Drop what was made of files that have changed or gone."""
+        for key, (stamp, _) in list(self._kept.items()):
+            if _stamp(Path(key[1])) != stamp:
+                self._drop(key)
+
+    def _get(self, path: Path, maker: str, make: Callable[[], T]) -> T:
+        key, stamp = (maker, str(path)), _stamp(path)
+        known = self._kept.get(key)
+        if known is not None and known[0] == stamp:
+            value: T = known[1]
+            return value
+        value = make()
+        if stamp is not None:  # taken before it was read: what is replaced meanwhile is read again
+            self._keep(key, stamp, value)
+        return value
+
+    def _keep(self, key: tuple[str, str], stamp: Stamp, value: Any) -> None:
+        self._drop(key)
+        self._kept[key] = stamp, value
+        self._bytes += stamp[1]
+        self.missed.append(key)
+        while self.most and self._bytes > self.most and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        known = self._kept.pop(key, None)
+        if known is not None:
+            self._bytes -= known[0][1]
+
+
+_shared: Memory | None = None
+
+
+def keep(most: int) -> Memory:
+    """From here on this process, and what is forked from it, keeps up to `most` bytes; its memory."""
+    global _shared
+    _shared = Memory(most)
+    return _shared
+
+
+def of_a_store() -> Memory:
+    """The memory of a store that is being opened: the process's where it keeps one."""
+    return Memory() if _shared is None else _shared
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """What changes when a file does; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked for every record that is read
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _checked(path: Path) -> bytes:
+    """The bytes of a blob."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != path.name:
+        raise ValueError(f"{path.name} is damaged")
+    return data
