@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from guda_cli.view.guard import POLICY, Guard
+from guda_cli.view.guard import Guard
 from guda_cli.view.names import file_name, plain_text
 from guda_cli.view.worker import Worker
 
@@ -109,8 +109,8 @@ class Pages:
         if done.code:
             return Response(done.err, 409, media_type="text/plain")
         said = _META.search(done.out.decode("utf-8", "replace"))
-        own = said[1].rstrip("; ") + "; " if said else "default-src 'none'; "
-        policy = own + "; ".join(POLICY.split("; ")[-3:])  # base-uri, form-action, frame-ancestors
+        own = said[1] if said else "default-src 'none'"
+        policy = f"{own}; frame-ancestors 'none'"  # which a page cannot say of itself
         return HTMLResponse(done.out, headers={"content-security-policy": policy})
 
     async def picture(self, request: Request) -> Response:

@@ -17,6 +17,9 @@ from guda_cli import download
 from guda_cli.download import Wanted, bring, fits, place_of
 from guda_cli.errors import DataError
 
+# Sockets of connections that the server below is told to break are left to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 BODY = bytes(range(256)) * 2000  # 512 KB
 WANTED = Wanted("x.bin", len(BODY), hashlib.sha256(BODY).hexdigest())
 Answer = Callable[[BaseHTTPRequestHandler], None]

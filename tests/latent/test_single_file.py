@@ -90,7 +90,7 @@ def test_without_base_and_hub(pipeline: Pipeline, tmp_path: Path) -> None:
     """The tests' environment is offline."""
     path = tmp_path / "model.safetensors"
     save_file(checkpoint(pipeline), path)
-    assert "--base DIR" in refused(path, None, MissingError)
+    assert "--base PIPELINE" in refused(path, None, MissingError)
 
 
 def test_without_base_by_the_hubs_configuration(

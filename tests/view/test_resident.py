@@ -55,7 +55,7 @@ ASKED = [
     ["score", "new/0.png"],
     ["score", "new/1.png", "--json"],
     ["score", "new/2.png", "new/1.png", "--csv", "-q"],
-    ["score", "new/3.png", "--method", "guda,similarity", "--top", "2", "-v"],
+    ["score", "new/3.png", "--method", "guda,similarity", "--top", "2"],
     ["score", "new/6.png", "--dry-run"],
     ["score", "q/0000", "--json"],
     ["score", "q", "--grid", "nonsense"],

@@ -66,7 +66,7 @@ class TestAllMethods:
 
     def test_printed_for_people(self, cli: Cli, bench: Path) -> None:
         text = cli("score", "q/00000.png", "--method", "similarity,das").stdout
-        assert "similarity (pixels), mean over a group's images. Higher:" in text
+        assert "similarity (pixels), mean over a group's images.\nHigher: by this method" in text
         assert "das (per_group 3, timesteps 2" in text
         rows = cli("score", "q", "--method", "similarity,trak", "--csv").stdout.splitlines()
         assert len(rows) == 1 + 2 * QUERIES * len(GROUPS), "one header"
@@ -179,7 +179,7 @@ class TestRefused:
             (("--method", "trak", "--group", "ambre"), "did you mean 'amber'", 2),
             (("--method", "similarity", "--encoder", "./nowhere"), "./nowhere", 2),
             (("--method", "similarity,das", "--set", "attribution.timesteps=51"), "timesteps=50", 3),
-            (("--method", "trak", "--set", "attribution.projection=0"), "attribution.projection", 3),
+            (("--method", "trak", "--set", "attribution.projection=0"), "attribution.projection", 2),
             (("--method", "trak", "--class", "blue"), "class-conditional", 2),
         ],
     )

@@ -34,9 +34,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], Counter[str]
 
     counting("train")
     counting("unlearn")
-    read = Store.read_bytes
+    read, parsed = Store.read_bytes, Store.parsed
     monkeypatch.setattr(
         Store, "read_bytes", lambda store, digest: (reads.update([digest]), read(store, digest))[1]
+    )
+    monkeypatch.setattr(
+        Store,
+        "parsed",
+        lambda store, digest, parse: (reads.update([digest]), parsed(store, digest, parse))[1],
     )
     return keys, reads
 
