@@ -82,9 +82,9 @@ class CheckResult:
 
 
 def completed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored check with its verdict, which those of earlier versions do not have, and no exponents."""
+    """A stored check with its verdict, which those of earlier versions do not have, and numbers for people."""
     found = {"verdict": PASSED if record["passed"] else FAILED, **record}
-    return found | {"why": without_exponents(str(found.get("why", "")))}
+    return found | {"why": without_exponents(str(found.get("why", ""))).replace("(-", "(−")}
 
 
 def judge(before: Losses, after: Losses) -> CheckResult:

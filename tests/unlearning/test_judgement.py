@@ -119,3 +119,9 @@ def test_training_images_must_not_be_told_from_held_out_ones() -> None:
 def test_records_of_earlier_versions_have_a_verdict(passed: bool, verdict: str) -> None:
     assert completed({"passed": passed, "why": ""})["verdict"] == verdict
     assert completed({"passed": False, "verdict": "doubtful"})["verdict"] == "doubtful"
+
+
+def test_a_stored_reason_is_read_with_real_minus_signs() -> None:
+    why = "the group's loss rose (+1.00e+00 ± 1.0e-02), the rest's was kept (-0.2%, at most 10%)"
+    found = completed({"passed": True, "why": why})
+    assert found["why"] == "the group's loss rose (+1.00 ± 0.010), the rest's was kept (−0.2%, at most 10%)"
