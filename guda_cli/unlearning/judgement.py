@@ -82,7 +82,7 @@ class CheckResult:
 
 
 def completed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored check with its verdict, which those of earlier versions do not have, and numbers for people."""
+    """A stored check with its verdict, which earlier versions' do not have, and numbers for people."""
     found = {"verdict": PASSED if record["passed"] else FAILED, **record}
     return found | {"why": without_exponents(str(found.get("why", ""))).replace("(-", "(−")}
 
