@@ -203,6 +203,17 @@ def _write(made: Proposal, out: Path, force: bool) -> None:
     write(out, text, force=True, fix="--out FILE.yaml")
 
 
+def _next(found: Survey) -> list[str]:
+    """The command that does the rest, writing its images beside the training images, not among them."""
+    from guda_cli.commands.common import in_data
+
+    queries = Path("queries")
+    if not in_data(found.spec, queries):
+        return ["guda", "run"]
+    top = (Path(found.spec.path or "") / found.spec.root).resolve()
+    return ["guda", "run", "--out", os.path.relpath(top.parent / f"{top.name}-queries")]
+
+
 def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> None:
     console, costs, recipe = session.console, made.costs, made.recipe
     groups = len(found.counts)
@@ -262,4 +273,4 @@ def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> No
         console.warn(f"the plan takes longer than {made.minutes:g} minutes: less of it would draw noise")
     if costs.retraining_is_cheaper:
         console.warn("retraining every group is no dearer: guda run --method logo")
-    console.say("next: guda run")
+    console.say(f"next: {shlex.join(_next(found))}")

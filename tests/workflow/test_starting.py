@@ -238,6 +238,45 @@ def test_run_does_all_and_then_nothing_again(cli: Cli, here: Path, documents: Do
     assert "report: report.html" in text.stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (["--out", "."], 2, "no folder of its own"),
+        (["--out", "/"], 2, "no folder of its own"),
+        (["--out", ".."], 2, "no folder of its own"),
+        (["--html", "-"], 2, "guda report --html -"),
+        (["--out", "x", "--html", "x.png"], 2, "the drawn images are put there"),
+        (["--out", "x", "--html", "x/r.html"], 2, "the drawn images are put there"),
+        (["--out", "art/amber"], 3, "among the training images"),
+        (["--out", "art/new"], 3, "among the training images"),
+    ],
+)
+def test_run_refuses_places_before_any_work(
+    cli: Cli, here: Path, given: list[str], code: int, said: str
+) -> None:
+    cli("init", "art", "--yes", "--size", "8")
+    before = sorted(here.rglob("*.png"))
+    done = cli("run", "guda.yaml", *TINY, *given, code=code)
+    assert said in done.stderr
+    assert sorted(here.rglob("*.png")) == before
+    assert not list(Store.open(here / ".guda", create=False).records("train"))
+
+
+def test_nothing_is_drawn_among_the_training_images(
+    cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`guda init` where the images lie: its default folder for drawn ones would be a group the next time."""
+    monkeypatch.chdir(here / "art")
+    assert "next: guda run --out ../art-queries" in cli("init", "--yes", "--size", "8").stderr
+    cli("run", "guda.yaml", "-n", "2", *TINY, code=3)
+    cli("run", "guda.yaml", "-n", "2", "--out", "../art-queries", *TINY)
+    assert (here / "art-queries" / "00001.png").is_file()
+    assert "training images" in cli("sample", "-n", "1", "--out", "drawn", code=3).stderr
+    assert "training images" in cli("train", "guda.yaml", "--sheet", "s.png", *TINY, code=3).stderr
+    assert cli("groups", "--json").document["groups"]
+    assert not list((here / "art").glob("*.png"))
+
+
 def test_run_with_retraining_instead(cli: Cli, here: Path) -> None:
     cli("init", "art", "--yes", "--size", "8")
     *_, done = cli("run", "guda.yaml", "-n", "2", "--method", "logo", "--json", *TINY).documents
