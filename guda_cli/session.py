@@ -171,13 +171,18 @@ class Session:
             return None
         return document if document and "recipe" in document else None
 
-    def make_current(self, recipe: Recipe, source: str, groups: Sequence[str] = ()) -> None:
-        """Let later commands use `recipe` without naming it; `groups` serve shell completion."""
+    def make_current(
+        self, recipe: Recipe, source: str, groups: Sequence[str] = (), *, afresh: bool = False
+    ) -> None:
+        """Let later commands use `recipe` without naming it; `groups` serve shell completion.
+
+        `afresh`: what the file at `source` says now is taken up, as where the user names it.
+        """
         from guda_cli.sections import to_dict
 
         document: dict[str, Any] = {"recipe": to_dict(recipe), "source": source, "groups": list(groups)}
         named, before = self.options.recipe or self._named, self.current()
-        goes_on = not named and before is not None and before["source"] == source
+        goes_on = not (named or afresh) and before is not None and before["source"] == source
         said = before.get("file") if goes_on and before else _said(source)
         if said is not None:
             document["file"] = said

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guda_cli.errors import UsageError
+from guda_cli.errors import DataError, UsageError
 from guda_cli.phrases import human_seconds
 from guda_cli.session import Session
 from guda_cli.tables import Column
 
 if TYPE_CHECKING:
+    from guda_cli.sections import DataSpec
     from guda_cli.workflow.project.plan import Step
     from guda_cli.workflow.project.project import Project
 
@@ -31,6 +34,25 @@ def open_project(session: Session, *, create: bool = False) -> Project:
 
     store = session.open_store(create=create)
     return Project(session.recipe(), store, session.console, wait=session.options.wait)
+
+
+def in_data(spec: DataSpec, path: Path) -> bool:
+    """Whether an image at `path` would be read as one of the training images (names with a dot are not)."""
+    if spec.path is None or not Path(spec.path).is_dir():
+        return False
+    top, found = (Path(spec.path) / spec.root).resolve(), path.resolve()
+    return found.is_relative_to(top) and not any(p.startswith(".") for p in found.relative_to(top).parts)
+
+
+def keep_out_of_data(spec: DataSpec, path: Path, option: str) -> None:
+    """DataError where images written to `path` would count as training images from then on."""
+    if in_data(spec, path):
+        beside = (Path(spec.path or "") / spec.root).resolve().parent / (path.name or "queries")
+        raise DataError(
+            f"{path} lies among the training images",
+            why="what is written there would be trained on the next time",
+            fix=f"{option} {shlex.quote(str(beside))}",
+        )
 
 
 def join_launch(session: Session) -> bool:

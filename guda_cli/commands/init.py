@@ -12,8 +12,9 @@ import typer
 
 from guda_cli.console import is_terminal
 from guda_cli.errors import DataError, UsageError
-from guda_cli.outfile import write
+from guda_cli.outfile import check, write
 from guda_cli.phrases import human_seconds, plural
+from guda_cli.plain_text import unicode
 from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from guda_cli.workflow.project.compute import Compute
     from guda_cli.workflow.starting.proposal import Proposal
 
+LEAST_MINUTES = 0.1
+LEAST_PIXELS = 4
 SHOWN = 20  # groups in the table
 
 
@@ -43,10 +46,11 @@ def init(
         ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option("--size", metavar="PIXELS", min=4, help="Pixels a side [what fits in].")
+        int | None,
+        typer.Option("--size", metavar="PIXELS", min=LEAST_PIXELS, help="Pixels a side [what fits in]."),
     ] = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", metavar="M", min=0.1, help="How long guda run may take.")
+        float, typer.Option("--minutes", metavar="M", min=LEAST_MINUTES, help="How long guda run may take.")
     ] = 10.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what is proposed.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite another recipe at --out.")] = False,
@@ -57,12 +61,16 @@ def init(
     proposes a model, a training and an unlearning that fit into --minutes. Then: guda run.
     """
     from guda_cli.settings import lookup
+    from guda_cli.workflow.starting.proposal import check_size
     from guda_cli.workflow.starting.speed import remember
 
     if out.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--out {out}: recipes end in .yaml", fix="--out guda.yaml")
+    _check_paths(folder, out)
+    if size is not None:
+        check_size(size)
     ask = not yes and not session.console.json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
-    found = _survey(session, folder, tuple(group or ()))
+    found = _survey(session, folder, tuple(dict.fromkeys(group or ())))
     if not session.console.json:
         _show_survey(session, found)
     if ask and not group and len(found.columns) > (found.spec.group != ("folder",)):
@@ -73,16 +81,47 @@ def init(
     compute = _compute(session)
     made = _propose(session, found, compute, size, minutes)
     if ask:
-        wanted = typer.prompt("Pixels a side", default=made.recipe.data.size, type=int, err=True)
-        longest = typer.prompt("Minutes that guda run may take", default=minutes, type=float, err=True)
+        wanted = _ask_size(session, made.recipe.data.size)
+        longest = _ask_minutes(minutes)
         if (wanted, longest) != (made.recipe.data.size, minutes):
             wanted_size = wanted if wanted != made.recipe.data.size else size
             made = _propose(session, found, compute, wanted_size, longest)
     _write(made, out, force)
     recipe, _ = lookup.load(str(out if out.is_absolute() else Path.cwd() / out))
-    session.make_current(recipe, str(out.resolve()), list(found.counts))
+    session.make_current(recipe, str(out.resolve()), list(found.counts), afresh=True)
     remember(session.open_store(), recipe, compute, made.speed)
     _show_plan(session, made, found, out)
+
+
+def _check_paths(folder: Path, out: Path) -> None:
+    """Errors, before any work, where the recipe cannot be written or would not find the images again."""
+    for path, error, fix in (
+        (folder.absolute(), DataError, "rename the folder"),
+        (out.absolute(), UsageError, "--out guda.yaml"),
+    ):
+        if unicode(str(path)) != str(path):
+            raise error(f"the name {str(path)!r} is not valid UTF-8", why="a recipe cannot hold it", fix=fix)
+    check(out, fix="--out FILE.yaml", force=True)
+
+
+def _ask_size(session: Session, proposed: int) -> int:
+    from guda_cli.workflow.starting.proposal import check_size
+
+    while True:
+        size: int = typer.prompt("Pixels a side", default=proposed, type=int, err=True)
+        try:
+            check_size(size)
+        except UsageError as err:
+            session.console.warn(f"{err.message} ({err.fix})".replace("--size ", ""))
+        else:
+            return size
+
+
+def _ask_minutes(proposed: float) -> float:
+    while True:
+        given: float = typer.prompt("Minutes that guda run may take", default=proposed, type=float, err=True)
+        if given >= LEAST_MINUTES:  # not so of nan
+            return given
 
 
 def _survey(session: Session, folder: Path, group: tuple[str, ...]) -> Survey:
@@ -164,6 +203,17 @@ def _write(made: Proposal, out: Path, force: bool) -> None:
     write(out, text, force=True, fix="--out FILE.yaml")
 
 
+def _next(found: Survey) -> list[str]:
+    """The command that does the rest, writing its images beside the training images, not among them."""
+    from guda_cli.commands.common import in_data
+
+    queries = Path("queries")
+    if not in_data(found.spec, queries):
+        return ["guda", "run"]
+    top = (Path(found.spec.path or "") / found.spec.root).resolve()
+    return ["guda", "run", "--out", os.path.relpath(top.parent / f"{top.name}-queries")]
+
+
 def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> None:
     console, costs, recipe = session.console, made.costs, made.recipe
     groups = len(found.counts)
@@ -223,4 +273,4 @@ def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> No
         console.warn(f"the plan takes longer than {made.minutes:g} minutes: less of it would draw noise")
     if costs.retraining_is_cheaper:
         console.warn("retraining every group is no dearer: guda run --method logo")
-    console.say("next: guda run")
+    console.say(f"next: {shlex.join(_next(found))}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import show_plan
+from guda_cli.commands.common import keep_out_of_data, show_plan
 from guda_cli.commands.report import write_report
 from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
@@ -52,8 +52,10 @@ def run(
     """
     if method not in ("guda", "logo"):
         raise UsageError(f"--method {method}: it is guda or logo", fix="guda run --method guda")
+    _check_targets(out, html)
     began = time.monotonic()
     project = _project(session, recipe)
+    keep_out_of_data(project.recipe.data, out, "--out")
     for path in (out / MANIFEST, _sheet(out), html):
         check(path, fix="--html FILE" if path == html else "--out DIR", force=force)  # before any work
     whole = _plan(session, project, method, count)
@@ -80,6 +82,21 @@ def run(
     _summary(session, project, models, results, out, html, time.monotonic() - began)
     if strict:
         _refuse(project, models)
+
+
+def _check_targets(out: Path, html: Path) -> None:
+    """UsageError where one of the things that are written would take another's place, or has no name."""
+    if out.name in ("", ".."):
+        raise UsageError(
+            f"--out {out}: it names no folder of its own",
+            why="the images lie in it, and their sheet beside it",
+            fix="--out queries",
+        )
+    if str(html) == "-":
+        raise UsageError("--html -: standard output has the scores", fix="guda report --html -")
+    target = html.resolve()
+    if target == _sheet(out).resolve() or target.is_relative_to(out.resolve()):
+        raise UsageError(f"--html {html}: the drawn images are put there", fix="--html report.html")
 
 
 def _project(session: Session, recipe: str | None) -> Project:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import open_project, show_plan
+from guda_cli.commands.common import keep_out_of_data, open_project, show_plan
 from guda_cli.errors import UsageError
 from guda_cli.outfile import check, is_ours, write
 from guda_cli.session import ForceOption, Session, command_options, complete_group
@@ -132,6 +132,7 @@ def draw(
     from guda_cli.workflow.models import drawing
 
     full, names = project.require_full(), _names(without, settings)
+    keep_out_of_data(project.recipe.data, out, "--out")
     for name in (*names, MANIFEST):
         check(out / name, fix=ELSEWHERE, force=force)  # before any work
     found = drawing.sample(project, full, record, settings, session.options.device)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guda_cli.commands.common import join_launch, parse_seeds, say_done, show_plan, time_once
+from guda_cli.commands.common import (
+    join_launch,
+    keep_out_of_data,
+    parse_seeds,
+    say_done,
+    show_plan,
+    time_once,
+)
 from guda_cli.errors import CheckError, UsageError
 from guda_cli.outfile import check as check_out
 from guda_cli.outfile import write
@@ -129,6 +136,8 @@ def train(
     found, origin = session.recipe_and_source(recipe, default_digits=True)
     if given:
         given.check(family_of(found))
+    if sheet is not None:
+        keep_out_of_data(found.data, sheet, "--sheet")
     project = Project(found, session.open_store(), session.console, wait=session.options.wait)
     fresh = bool(recipe or session.options.recipe) or session.current() is None
     if session.options.dry_run:

@@ -19,7 +19,7 @@ from guda_cli.data.sources.idx import read_array
 from guda_cli.data.sources.metadata import PROMPT_COLUMNS, read_metadata
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
-from guda_cli.phrases import few
+from guda_cli.phrases import few, plural
 from guda_cli.sections import DataSpec
 
 LOOKED_AT = 32  # pixels a side that images are compared at
@@ -90,11 +90,13 @@ def _arranged(spec: DataSpec, group: tuple[str, ...]) -> tuple[DataSpec, tuple[s
     with closing(open_tree(kind, path)) as tree:
         names = [name for name in tree.files if is_image(name)]
         if not names:
+            if not tree.files:
+                raise DataError(f"{tree.where} is empty", fix="name the folder of the images")
             return spec, ()  # CIFAR's batches, or nothing: the reader says so
         root = _top(names)
         prefix = root + "/" if root else ""
         below = [name for name in names if name.startswith(prefix)]
-        columns = _columns(tree, root, below)
+        columns, unfit = _columns(tree, root, below)
         bare = [name for name in below if "/" not in name[len(prefix) :]]
         if group:
             return replace(spec, root=root, group=group), columns
@@ -102,12 +104,34 @@ def _arranged(spec: DataSpec, group: tuple[str, ...]) -> tuple[DataSpec, tuple[s
             return replace(spec, root=root), columns
         if columns:
             return replace(spec, root=root, group=columns[:1]), columns
-        raise DataError(
-            f"{tree.where}: nothing says which group an image is of",
-            why=f"{few(bare or below, 3)} {'lie in' if len(below) > 1 else 'lies in'} no folder of a group",
-            fix="put each group's images into a folder named after it, or add a metadata.csv with the "
-            "columns file_name and group",
+        raise _no_groups(tree.where, prefix, below, bare, unfit)
+
+
+def _no_groups(
+    where: str, prefix: str, names: Sequence[str], bare: Sequence[str], unfit: Mapping[str, str]
+) -> DataError:
+    """What to say of `names`, below `prefix`, that make no groups; `bare` lie in no folder there."""
+    folders = {name[len(prefix) :].partition("/")[0] for name in names} if len(bare) < len(names) else set()
+    columns = "; ".join(f"column {name} of the metadata: {reason}" for name, reason in unfit.items())
+    add = "add a metadata.csv with the columns file_name and group"
+    if not bare:
+        return DataError(
+            f"{where}: all images are of one group, {next(iter(folders))}",
+            why=columns or "what is owed to a group is told by comparing it with others",
+            fix=f"put each group's images into a folder named after it, or {add}",
         )
+    lie = f"{few(list(bare), 3)} {'lie' if len(bare) > 1 else 'lies'} in no folder of a group"
+    if folders:
+        return DataError(
+            f"{where}: {plural(len(bare), 'image is', 'images are')} of no group",
+            why="; ".join(filter(None, (f"{lie}, beside folders with images", columns))),
+            fix=f"move {'it' if len(bare) == 1 else 'them'} into a folder or away, or {add}",
+        )
+    return DataError(
+        f"{where}: nothing says which group an image is of",
+        why="; ".join(filter(None, (lie, columns))),
+        fix=f"put each group's images into a folder named after it, or {add}",
+    )
 
 
 def _top(names: Sequence[str]) -> str:
@@ -128,23 +152,37 @@ def _top(names: Sequence[str]) -> str:
             return root
 
 
-def _columns(tree: Tree, root: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Metadata columns that name several groups of more than one image each, the fewest groups first."""
+def _columns(tree: Tree, root: str, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Metadata columns that name several groups of more than one image each, the fewest groups first.
+
+    And why others do not.
+    """
     meta = read_metadata(tree, root, strict=False)
-    found = {}
+    found, unfit = dict[str, int](), dict[str, str]()
     for column in meta.columns:
+        if column == "folder":
+            unfit[column] = "as a group the word means folders; name the column otherwise"
+            continue
         if column in ("file_name", *PROMPT_COLUMNS):
             continue
         try:
             values = Counter(value for name in names for value in meta.values(name, column))
-        except DataError:  # objects name no groups
+        except DataError:
+            unfit[column] = "it holds objects"
             continue
-        covered = sum(bool(meta.values(name, column)) for name in names)
-        if 1 < len(values) <= min(MOST_VALUES, len(names) // 2) and covered == len(names):
+        lacking = [name for name in names if not meta.values(name, column)]
+        if lacking:
+            unfit[column] = f"nothing for {few(lacking, 2)}"
+        elif len(values) < 2:
+            unfit[column] = "the same for all images"
+        elif len(values) > min(MOST_VALUES, len(names) // 2):
+            unfit[column] = f"{len(values):,} values for {plural(len(names), 'image', 'images')}"
+        else:
             found[column] = len(values)
     likely = ("group", "artist", "style", "class", "label", "category", "source", "license", "licence")
     order = {name: place for place, name in enumerate(likely)}
-    return tuple(sorted(found, key=lambda name: (order.get(name.lower(), len(likely)), found[name], name)))
+    fit = sorted(found, key=lambda name: (order.get(name.lower(), len(likely)), found[name], name))
+    return tuple(fit), unfit
 
 
 def _headers(spec: DataSpec, data: Dataset) -> tuple[list[int], dict[str, int]]:

@@ -146,3 +146,48 @@ def test_packed_data_sets_have_a_side(tmp_path: Path) -> None:
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(labels)
     found = survey(str(tmp_path))
     assert (found.median, found.images, len(found.counts)) == (20, 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["a", "b", "a", ""], "nothing for 3.png"),
+        (list("abcd"), "4 values for 4 images"),
+        (list("aaaa"), "the same for all images"),
+    ],
+)
+def test_why_a_metadata_column_names_no_groups(tmp_path: Path, values: list[str], said: str) -> None:
+    flat(tmp_path / "x", {"artist": values})
+    with pytest.raises(DataError) as caught:
+        survey(str(tmp_path / "x"))
+    assert f"column artist of the metadata: {said}" in caught.value.why
+
+
+def test_a_column_called_folder_is_not_taken_for_folders(tmp_path: Path) -> None:
+    flat(tmp_path / "x", {"folder": list("aabb")})
+    with pytest.raises(DataError) as caught:
+        survey(str(tmp_path / "x"))
+    assert "name the column otherwise" in caught.value.why
+    flat(tmp_path / "y", {"folder": list("aabb"), "artist": list("abab")})
+    assert survey(str(tmp_path / "y")).columns == ("artist",)
+
+
+def test_loose_images_beside_groups_and_a_single_group_are_called_so(tmp_path: Path) -> None:
+    fill(tmp_path / "x", ("ada", "bo"))
+    picture().save(tmp_path / "x" / "loose.png")
+    with pytest.raises(DataError) as caught:
+        survey(str(tmp_path / "x"))
+    assert "1 image is of no group" in caught.value.message
+    assert caught.value.why == "loose.png lies in no folder of a group, beside folders with images"
+    assert caught.value.fix.startswith("move it")
+    fill(tmp_path / "y", ("ada",))
+    with pytest.raises(DataError) as caught:
+        survey(str(tmp_path / "y"))
+    assert "all images are of one group, ada" in caught.value.message
+
+
+def test_an_empty_folder_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        survey(str(tmp_path))
+    assert caught.value.message.endswith("is empty")
+    assert "data.path" not in caught.value.fix

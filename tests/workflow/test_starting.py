@@ -15,7 +15,7 @@ from guda_cli.data.survey import Survey
 from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.settings import lookup
 from guda_cli.store import Store
-from guda_cli.workflow.starting.proposal import FLOOR, Speed, propose, remarks
+from guda_cli.workflow.starting.proposal import FLOOR, Speed, multiple, propose, remarks, sizes
 from guda_cli.workflow.starting.written import text_of
 from tests.workflow.fixtures import RECIPE, Cli, draw
 
@@ -85,6 +85,36 @@ def test_the_written_recipe_says_the_same(tmp_path: Path) -> None:
     assert "passes; fewer than 2,000 steps draw noise" in text
 
 
+@pytest.mark.parametrize("side", [9, 15, 20, 28, 36, 50, 52, 56, 60, 64])
+def test_every_proposed_network_can_run(side: int) -> None:
+    for size in sizes(seen(of(2, 8), side)):
+        assert size <= max(side, 8)
+        assert size % multiple(size) == 0
+
+
+def test_images_of_sixty_pixels_are_timed(one_thread: None) -> None:
+    """Their network halves them three times: 60 is no multiple of 8."""
+    from guda_cli.workflow.project.compute import setup
+    from guda_cli.workflow.starting.speed import measure
+
+    compute = setup("cpu")
+    made = propose(seen(of(2, 8), 60), lambda recipe: measure(recipe, compute), name="x", minutes=1e9)
+    assert made.recipe.data.size == 48
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x7fb", "a\x85\u2028b", "\ufeffx\ufffe", "a\nb\t\x1b", "# x: 'y\" \\", "😀"]
+)
+def test_any_name_reads_back_from_the_written_recipe(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    spec = DataSpec(path=str(tmp_path / name), group=(name,), root=name)
+    found = Survey(spec, of(3, 10), 30, 32, 32, 32, {"PNG": 30}, True, 0, ())
+    made = propose(found, lambda recipe: QUICK, name=name)
+    path = tmp_path / "mine.yaml"
+    path.write_text(text_of(made, path), encoding="utf-8")
+    assert to_dict(lookup.load(str(path))[0]) == to_dict(made.recipe)
+
+
 def test_what_may_go_wrong_is_said() -> None:
     counts = {"a": 400, "b": 30, "c": 20, "d": 3}
     pairs = {"same": (("x", "y"),), "same_across": (("x", "z"), ("v", "w"))}
@@ -150,6 +180,41 @@ def test_what_init_cannot_do_is_said(cli: Cli, here: Path, given: list[str], cod
     assert not (here / ".guda").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (["--size", "7"], 2, "multiple of 2"),
+        (["--size", "33"], 2, "--size 32"),
+        (["--size", "5000"], 2, "up to 256"),
+        (["--out", "d.yaml"], 3, "it is a folder"),
+        (["--out", "f/x.yaml"], 3, "is no folder"),
+        (["--out", "caf\udce9.yaml"], 2, "not valid UTF-8"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_images_are_read(
+    cli: Cli, here: Path, given: list[str], code: int, said: str
+) -> None:
+    (here / "d.yaml").mkdir()
+    (here / "f").write_text("")
+    done = cli("init", "art", "--yes", *given, code=code)
+    assert said in done.stderr
+    assert not done.stdout
+    assert not (here / ".guda").exists()
+
+
+def test_a_folder_whose_name_no_recipe_can_hold_is_refused(cli: Cli, here: Path) -> None:
+    (here / "art").rename(here / "a\udcfft")
+    assert "not valid UTF-8" in cli("init", "a\udcfft", "--yes", code=3).stderr
+    assert not (here / "guda.yaml").exists()
+
+
+def test_init_again_takes_up_what_it_writes(cli: Cli, here: Path) -> None:
+    cli("init", "art", "--yes", "--size", "8")
+    cli("init", "art", "--yes", "--size", "12", "--force")
+    assert "was edited" not in cli("status").stderr
+    assert "was edited" not in cli("run", "--dry-run").stderr
+
+
 def test_run_does_all_and_then_nothing_again(cli: Cli, here: Path, documents: Documents) -> None:
     cli("init", "art", "--yes", "--size", "8")
     *scored, done = documents(cli("run", "guda.yaml", "-n", "3", "--json", *TINY).stdout)
@@ -171,6 +236,45 @@ def test_run_does_all_and_then_nothing_again(cli: Cli, here: Path, documents: Do
     assert "0 steps of" in text.stderr or "2 steps of" in text.stderr
     assert "full model: check" in text.stdout
     assert "report: report.html" in text.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (["--out", "."], 2, "no folder of its own"),
+        (["--out", "/"], 2, "no folder of its own"),
+        (["--out", ".."], 2, "no folder of its own"),
+        (["--html", "-"], 2, "guda report --html -"),
+        (["--out", "x", "--html", "x.png"], 2, "the drawn images are put there"),
+        (["--out", "x", "--html", "x/r.html"], 2, "the drawn images are put there"),
+        (["--out", "art/amber"], 3, "among the training images"),
+        (["--out", "art/new"], 3, "among the training images"),
+    ],
+)
+def test_run_refuses_places_before_any_work(
+    cli: Cli, here: Path, given: list[str], code: int, said: str
+) -> None:
+    cli("init", "art", "--yes", "--size", "8")
+    before = sorted(here.rglob("*.png"))
+    done = cli("run", "guda.yaml", *TINY, *given, code=code)
+    assert said in done.stderr
+    assert sorted(here.rglob("*.png")) == before
+    assert not list(Store.open(here / ".guda", create=False).records("train"))
+
+
+def test_nothing_is_drawn_among_the_training_images(
+    cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`guda init` where the images lie: its default folder for drawn ones would be a group the next time."""
+    monkeypatch.chdir(here / "art")
+    assert "next: guda run --out ../art-queries" in cli("init", "--yes", "--size", "8").stderr
+    cli("run", "guda.yaml", "-n", "2", *TINY, code=3)
+    cli("run", "guda.yaml", "-n", "2", "--out", "../art-queries", *TINY)
+    assert (here / "art-queries" / "00001.png").is_file()
+    assert "training images" in cli("sample", "-n", "1", "--out", "drawn", code=3).stderr
+    assert "training images" in cli("train", "guda.yaml", "--sheet", "s.png", *TINY, code=3).stderr
+    assert cli("groups", "--json").document["groups"]
+    assert not list((here / "art").glob("*.png"))
 
 
 def test_run_with_retraining_instead(cli: Cli, here: Path) -> None:

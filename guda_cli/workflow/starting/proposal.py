@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from guda_cli.data.survey import Survey
+from guda_cli.errors import UsageError
 from guda_cli.phrases import few, plural
 from guda_cli.sections import (
     DiffusionSpec,
@@ -24,6 +25,7 @@ from guda_cli.unlearning import catalog
 
 SIZES = (64, 48, 32, 24, 16, 12, 8)
 LEAST_SIZE = 16  # unless the images are smaller
+LARGEST_SIZE = 256  # beyond, a few steps alone would take minutes and many GB
 MINUTES = 10.0
 BATCH = 32
 FLOOR, PASSES = 2000, 20
@@ -109,9 +111,34 @@ def propose(
 
 def sizes(survey: Survey) -> Iterator[int]:
     """Pixels a side that could be trained on, the most first: no more than the images have."""
-    own = {survey.median} if survey.median % 4 == 0 and survey.median <= SIZES[0] else set()
+    unit = max(4, multiple(survey.median))
+    own = {survey.median} if survey.median % unit == 0 and survey.median <= SIZES[0] else set()
     found = own | {size for size in SIZES if LEAST_SIZE <= size <= survey.median}
     yield from sorted(found, reverse=True) or SIZES[-1:]
+
+
+def multiple(size: int) -> int:
+    """What `size` must be a multiple of: every level of its network but the last halves the images."""
+    return 1 << (len(network(size).block_out_channels) - 1)
+
+
+def check_size(size: int) -> None:
+    """UsageError, naming the nearest size that does, where no network is proposed for `size` pixels."""
+    unit = multiple(size)
+    if size < 2 * unit:
+        raise UsageError(f"--size {size}: it is too small", fix=f"--size {SIZES[-1]}")
+    if size > LARGEST_SIZE:
+        raise UsageError(
+            f"--size {size}: init proposes networks for up to {LARGEST_SIZE} pixels a side",
+            why="larger ones want a recipe of your own: guda recipes show folder",
+            fix=f"--size {LARGEST_SIZE}",
+        )
+    if size % unit:
+        raise UsageError(
+            f"--size {size}: it must be a multiple of {unit}",
+            why="the network halves the images at every level but the last",
+            fix=f"--size {size // unit * unit}",
+        )
 
 
 def _steps(survey: Survey, recipe: Recipe, speed: Speed, minutes: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from guda_cli.sections import Recipe, to_dict
 from guda_cli.workflow.starting.proposal import Proposal
 
 ALWAYS = ("operator", "neighbours", "timesteps", "draws")  # worth seeing though they are defaults
+_REFUSED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # by YAML, or by editors
 ADVICE = (
     "guda run does everything, and goes on where it was; guda status says what is there.",
     "guda recipes show folder explains every entry that may be added.",
@@ -25,7 +27,7 @@ def text_of(proposal: Proposal, path: Path) -> str:
         made["data"]["group"][0] if len(made["data"]["group"]) == 1 else made["data"]["group"]
     )
     lines = [f"# {made['description']}, proposed by `init`.", *(f"# {line}" for line in ADVICE)]
-    lines += [f"{name}: {json.dumps(made[name], ensure_ascii=False)}" for name in ("name", "description")]
+    lines += [f"{name}: {_quoted(made[name])}" for name in ("name", "description")]
     for section, values in made.items():
         if not isinstance(values, dict) or section == "attribution":
             continue
@@ -40,8 +42,13 @@ def text_of(proposal: Proposal, path: Path) -> str:
 
 
 def _line(name: str, value: Any, reason: str | None) -> str:
-    text = f"  {name}: {json.dumps(value, ensure_ascii=False)}"
+    text = f"  {name}: {_quoted(value)}"
     return f"{text:<44}# {reason}" if reason else text
+
+
+def _quoted(value: Any) -> str:
+    """`value` as JSON that YAML reads as the same: characters that YAML does not take are escaped."""
+    return _REFUSED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _relative(data: str, path: Path) -> str:
