@@ -66,6 +66,7 @@ def test_segments_of_a_table_are_read_once(tmp_path: Path, keeping: Memory) -> N
     table, rows = "a" * 64, ["b" * 64, "c" * 64]
     store, other = Store.open(tmp_path / "s"), Store.open(tmp_path / "s")
     store.table_publish(table, {}, rows, {"x": np.arange(6.0).reshape(2, 3)}, {})
+    time.sleep(0.05)  # until its times are settled
     for wanted in (rows, rows[1:], rows[:1]):
         found, missing = Store.open(tmp_path / "s").table_read(table, wanted)
         assert missing == []
@@ -105,6 +106,7 @@ def test_another_process_reads_what_was_missed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("one")
     mine, theirs = Memory(100), Memory(100)
+    time.sleep(0.05)  # until its times are settled
     theirs.large(path, text)
     for missed in theirs.missed:
         mine.recall(*missed)
