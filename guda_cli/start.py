@@ -9,9 +9,13 @@ def main() -> None:
     """What the script `guda` and `python -m guda_cli` call."""
     from guda_cli.view import client
 
-    code = client.run(sys.argv[1:])
-    if code is not None:
-        sys.exit(code)
-    from guda_cli import app
+    try:
+        code = client.run(sys.argv[1:])
+        if code is not None:
+            sys.exit(code)
+        from guda_cli import app
 
-    app.main()
+        app.main()
+    except KeyboardInterrupt:  # while packages are loaded, or an answer is waited for
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

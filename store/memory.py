@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +69,8 @@ class Memory:
             value: T = known[1]
             return value
         value = make()
-        if stamp is not None:  # taken before it was read: what is replaced meanwhile is read again
+        # The stamp was taken before it was read: what is replaced meanwhile is read again.
+        if stamp is not None and (not self.most or _settled(stamp, time.time_ns())):
             self._keep(key, stamp, value)
         return value
 
@@ -112,6 +114,15 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _settled(stamp: Stamp, now: int) -> bool:
+    """Whether a file that changes again, from `now` (nanoseconds) on, gets another stamp.
+
+    Clocks of file systems tick every few milliseconds, or where they know whole seconds every two.
+    """
+    changed = stamp[3]
+    return now - changed > (10_000_000 if changed % 1_000_000_000 else 2_000_000_000)
 
 
 def _checked(path: Path) -> bytes:

@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -56,12 +57,12 @@ def _agreed(link: socket.socket, same: str) -> dict[str, Any] | None:
     link.settimeout(PATIENCE)
     try:
         message, descriptors = handing_over.received(link)
-        if message["same"] != same or message["what"] not in RUNNERS:
+        if message["same"] != same or message["what"] not in RUNNERS or not _limited(message):
             return None
         link.sendall(READY)
         if link.recv(1) != GO:
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     link.settimeout(None)
     *streams, here = descriptors
@@ -71,6 +72,18 @@ def _agreed(link: socket.socket, same: str) -> dict[str, Any] | None:
     os.fchdir(here)
     os.close(here)
     return message
+
+
+def _limited(message: dict[str, Any]) -> bool:
+    """Take over what the client may use, and its niceness; False where that is more than is to be had."""
+    for number, soft in message.get("limits", []):
+        hard = resource.getrlimit(number)[1]
+        if hard != resource.RLIM_INFINITY and not 0 <= soft <= hard:
+            return False
+        resource.setrlimit(number, (soft, hard))
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, max(own, message.get("nice", own)))
+    return True
 
 
 def _run(link: socket.socket, message: dict[str, Any]) -> int:
@@ -90,13 +103,10 @@ def _run(link: socket.socket, message: dict[str, Any]) -> int:
     at_work = threading.Event()
     at_work.set()
     threading.Thread(target=_obey, args=(link, at_work), daemon=True).start()
-    code = _code_of(importlib.import_module(RUNNERS[message["what"]]))
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            code = code or 120  # as the interpreter ends where it cannot write what is left
+    try:
+        code = _ended(_code_of(RUNNERS[message["what"]]))
+    except KeyboardInterrupt:  # when all was done
+        code = 130
     at_work.clear()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for own in (0, 1, 2):
@@ -105,14 +115,25 @@ def _run(link: socket.socket, message: dict[str, Any]) -> int:
     return code
 
 
-def _code_of(runner: Any) -> int:
+def _code_of(runner: str) -> int:
     try:
-        return int(runner.run(sys.argv[1:]))
+        return int(importlib.import_module(runner).run(sys.argv[1:]))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as err:  # noqa: BLE001 - as the interpreter would tell it
         traceback.print_exc()
         return 130 if isinstance(err, KeyboardInterrupt) else 1
+
+
+def _ended(code: int) -> int:
+    """Do what the interpreter does at its end, which can make another exit code of `code`."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or 120  # it cannot write what is left
+    return code
 
 
 def _opened(descriptor: int, encoding: str, errors: str, line_buffering: bool, through: bool) -> TextIO:

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from guda_cli.view.neighbours import foreign
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -81,6 +83,8 @@ class Guard:
             await _answer(send, refused.status)
 
     async def _served(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("client") and foreign(self.port, *scope["client"]):
+            raise Refused(403)
         headers = _Headers(scope)
         self._check_origin(headers)
         if scope["method"] not in ("GET", "POST"):

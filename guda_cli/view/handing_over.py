@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -110,7 +111,10 @@ def _watch(link: socket.socket) -> int:
         with contextlib.suppress(OSError):  # it has ended: the code, or its lack, says how
             link.sendall(INTERRUPT if number == signal.SIGINT else TERMINATE)
 
-    before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is of what a script left running
+        wanted.append(signal.SIGINT)
+    before = {number: signal.signal(number, passed_on) for number in wanted}
     try:
         code = ended(link)
     finally:
@@ -119,7 +123,7 @@ def _watch(link: socket.socket) -> int:
     if code is None:
         print(
             "error: the resident process ended in the middle of the command\n"
-            f"  try: {SWITCH}=0 {' '.join(['guda', *sys.argv[1:]])}",
+            f"  try: {SWITCH}=0 {shlex.join(['guda', *sys.argv[1:]])}",
             file=sys.stderr,
         )
         return LOST
@@ -146,6 +150,14 @@ def _stream(stream: Any) -> list[Any]:
 
 def _around() -> dict[str, Any]:
     """What a command sees of the process it runs in."""
+    import resource
+
     mask = os.umask(0o077)
     os.umask(mask)
-    return {"environment": dict(os.environ), "umask": mask}
+    limits = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    return {
+        "environment": dict(os.environ),
+        "umask": mask,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "limits": [[number, resource.getrlimit(number)[0]] for number in sorted(limits)],
+    }

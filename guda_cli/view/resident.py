@@ -5,7 +5,8 @@ the client, so a command does what it always does, and nothing of it stays behin
 of the store were made into (`store.memory`): a command that had to read more says what, and it is read again
 here.
 
-This process runs one thread while it forks, and no parallel region ever: threads do not survive a fork.
+This process runs one thread of Python while it forks, and no parallel region ever: threads do not survive a
+fork. (Those of OpenBLAS end before it and begin again after it, which OpenBLAS sees to.)
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def serve(folder: Path, parent: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the parent says when to end
     for name in MODULES:
         importlib.import_module(name)
-    Resident(keep(int(OF_MEMORY * _machine_memory())), same, parent).run(folder)
+    Resident(keep(int(OF_MEMORY * _memory())), same, parent).run(folder)
 
 
 class Resident:
@@ -65,7 +66,7 @@ class Resident:
 
     def __init__(self, kept: Memory, same: str, parent: socket.socket) -> None:
         self.kept, self.same, self.parent = kept, same, parent
-        self.most = len(os.sched_getaffinity(0))  # commands at once
+        self.most = 1 + len(os.sched_getaffinity(0))  # forks at once: one may be the rehearsal, or at its end
         self.running: dict[int, int] = {}  # pid by the pipe on which a fork says what was missing
         self.said: dict[int, bytearray] = {}
         self.missing: deque[tuple[str, str]] = deque()
@@ -82,7 +83,8 @@ class Resident:
                 for pipe in [fd for fd in ready if fd in self.running]:
                     self._listen(pipe)
                 if listener.fileno() in ready:
-                    self._accept()
+                    with contextlib.suppress(OSError):  # too many files are open
+                        self._accept()
                 elif not ready and self.missing:
                     self._recall(*self.missing.popleft())
                 if self.parent.fileno() in ready and self._left_alone():
@@ -101,7 +103,12 @@ class Resident:
                 return
             reading, writing = os.pipe()
             gc.freeze()  # what is there already is not to be copied by looking for garbage
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:  # no memory, or too many processes: the command works by itself
+                os.close(reading)
+                os.close(writing)
+                return
             if pid == 0:
                 self._leave_to_parent(reading)
                 forked.live(link, self.same, self.kept, writing)
@@ -181,8 +188,13 @@ def _quietly(work: Callable[[], None]) -> None:
         work()
 
 
-def _machine_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _memory() -> int:
+    """Bytes of memory of the machine, or of the container if that has less."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max": none
+            found.append(int(Path(limit).read_text()))
+    return min(found)
 
 
 def main() -> None:

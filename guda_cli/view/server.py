@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from guda_cli.failures import explain
 from guda_cli.view.guard import Guard
 from guda_cli.view.names import file_name, plain_text
 from guda_cli.view.worker import Worker
@@ -74,7 +75,8 @@ class Pages:
                 Route("/store", self.store),
                 Route("/picture", self.picture, methods=["POST"]),
                 Route("/gallery", self.gallery, methods=["POST"]),
-            ]
+            ],
+            exception_handlers={OSError: _broken},
         )
 
     async def page(self, request: Request) -> Response:
@@ -154,6 +156,12 @@ def _told(found: tuple[int, dict[str, Any]] | None) -> Response:
         return JSONResponse(_BUSY, 503)
     code, answer = found
     return JSONResponse(answer, 409 if code else 200)
+
+
+async def _broken(request: Request, err: Exception) -> Response:
+    """The answer where this machine has no room, or no process, for the work."""
+    known = explain(err)
+    return JSONResponse({"error": known.message, "why": known.why, "fix": known.fix}, 409)
 
 
 @cache

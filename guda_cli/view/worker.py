@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from guda_cli.view import handing_over
-from guda_cli.view.agreed import FOLDER, SOCKET
+from guda_cli.view.agreed import FOLDER, LOCK, SOCKET
 from guda_cli.view.sameness import sameness
 
 LARGEST = 256 << 20  # bytes of an answer
@@ -39,7 +39,7 @@ class Done:
 class Worker:
     """Runs jobs and commands on one store; starts the resident process and ends it.
 
-    `folder` is where this one listens: in the store, unless another `guda view` listens there already.
+    It listens in a folder of the store, unless another `guda view` has that, or it is not this user's alone.
     """
 
     store: Path
@@ -48,6 +48,7 @@ class Worker:
     public: bool = False
     """Whether `guda score` finds it."""
     _folder: Path | None = None
+    _lock: int | None = None
     _link: socket.socket | None = None
     _process: subprocess.Popen[bytes] | None = None
     _loaded: threading.Event = field(default_factory=threading.Event)
@@ -59,18 +60,20 @@ class Worker:
             return
         self._folder = self._place()
         self._link, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "guda_cli.view.resident", str(self._folder), str(theirs.fileno())]
+        # -P: no module is taken from the folder that this happens to run in
+        module = ["-P", "-m", "guda_cli.view.resident"]
+        command = [sys.executable, *module, str(self._folder), str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _place(self) -> Path:
         wanted = self.store / FOLDER
-        if os.access(self.store, os.W_OK) and not _answers(wanted):
-            self.public = True
-            (wanted / SOCKET).unlink(missing_ok=True)  # of one that was killed
-            return wanted
-        return Path(tempfile.mkdtemp(prefix="guda-view-"))
+        self._lock = _locked(wanted)
+        if self._lock is None:
+            return Path(tempfile.mkdtemp(prefix="guda-view-"))
+        self.public = True
+        return wanted
 
     def _listen(self) -> None:
         assert self._link is not None
@@ -101,6 +104,9 @@ class Worker:
                 self._process.wait()
         if self._folder is not None and not self.public:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @property
     def idle(self) -> float:
@@ -133,7 +139,7 @@ class Worker:
             module = "guda_cli.app" if what == "command" else "guda_cli.view.jobs"
             code = f"import sys; from {module} import run; sys.exit(run(sys.argv[1:]))"
             found = subprocess.run(
-                [sys.executable, "-c", code, *argv[1:]],
+                [sys.executable, "-P", "-c", code, *argv[1:]],  # -P: a picture may be called numpy.py
                 cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False,
             )  # fmt: skip
             done = Done(found.returncode, found.stdout, found.stderr)
@@ -171,6 +177,40 @@ class Worker:
 def _content(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(LARGEST)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds `folder` for this process, without the socket of one that was killed.
+
+    None where it is held already (also by another machine), another user's, a link, or not to be written.
+    """
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        try:
+            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, place)
+            if os.fstat(place).st_uid != os.geteuid():
+                return None
+            os.fchmod(place, 0o700)
+            lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=place)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            free = not _answers(folder)
+        if not free:
+            os.close(lock)
+            return None
+        with contextlib.suppress(OSError):
+            os.unlink(SOCKET, dir_fd=place)
+        return lock
 
 
 def _answers(folder: Path) -> bool:

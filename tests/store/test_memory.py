@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 def test_what_is_made_of_a_blob_is_kept_between_stores(tmp_path: Path, keeping: Memory) -> None:
     digest = Store.open(tmp_path / "s").put_bytes(b"four")
+    time.sleep(0.05)  # until its times are settled
     first = Store.open(tmp_path / "s").parsed(digest, length)
     assert first == [4]
     assert Store.open(tmp_path / "s").parsed(digest, length) is first
@@ -64,6 +66,7 @@ def test_segments_of_a_table_are_read_once(tmp_path: Path, keeping: Memory) -> N
     table, rows = "a" * 64, ["b" * 64, "c" * 64]
     store, other = Store.open(tmp_path / "s"), Store.open(tmp_path / "s")
     store.table_publish(table, {}, rows, {"x": np.arange(6.0).reshape(2, 3)}, {})
+    time.sleep(0.05)  # until its times are settled
     for wanted in (rows, rows[1:], rows[:1]):
         found, missing = Store.open(tmp_path / "s").table_read(table, wanted)
         assert missing == []
@@ -93,6 +96,7 @@ def test_no_more_is_kept_than_allowed(tmp_path: Path) -> None:
     paths = [tmp_path / str(i) for i in range(3)]
     for path in paths:
         path.write_text("five!")
+    time.sleep(0.05)  # until their times are settled
     first = [kept.large(path, text) for path in paths]
     assert kept.large(paths[2], text) is first[2]
     assert kept.large(paths[0], text) is not first[0]
@@ -102,6 +106,7 @@ def test_another_process_reads_what_was_missed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("one")
     mine, theirs = Memory(100), Memory(100)
+    time.sleep(0.05)  # until its times are settled
     theirs.large(path, text)
     for missed in theirs.missed:
         mine.recall(*missed)
@@ -110,3 +115,17 @@ def test_another_process_reads_what_was_missed(tmp_path: Path) -> None:
     path.write_text("another")
     mine.forget_stale()
     assert mine.large(path, text) is not first
+
+
+def test_a_file_that_has_just_changed_is_not_kept(tmp_path: Path, keeping: Memory) -> None:
+    """It may change again without any other time."""
+    path = tmp_path / "x"
+    for number in range(100):
+        path.write_text(f"{number:03}")
+        assert keeping.large(path, text) == [f"{number:03}"]
+    now = path.stat().st_ctime_ns
+    assert not memory._settled((1, 3, now, now), now + 1_000_000)
+    assert memory._settled((1, 3, now, now), now + 50_000_000)
+    whole = now - now % 1_000_000_000
+    assert not memory._settled((1, 3, whole, whole), whole + 1_900_000_000)
+    assert memory._settled((1, 3, whole, whole), whole + 2_100_000_000)

@@ -100,6 +100,14 @@ def copied(template: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="package", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches what is started here, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="package")
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment for all processes: one in which they are the same guda."""
