@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guda_cli.sections import DataSpec
     from guda_cli.workflow.project.plan import Step
     from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.starting.proposal import Speed
 
 PLAN = (
     Column("step", cut=True),
@@ -82,14 +83,15 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def time_once(project: Project, device: str) -> None:
-    """Time a few steps where nothing is known yet of how long a plan takes."""
+def time_once(project: Project, device: str) -> Speed | None:
+    """Time a few steps where nothing is known yet of how long a plan takes; None where something is."""
     from guda_cli.workflow.project.plan import Planner
 
-    if Planner(project).rate is None:
-        from guda_cli.workflow.starting.speed import of_project
+    if Planner(project).rate is not None:
+        return None
+    from guda_cli.workflow.starting.speed import of_project
 
-        of_project(project, device)
+    return of_project(project, device)
 
 
 def show_plan(session: Session, steps: Sequence[Step], title: str) -> None:

@@ -126,18 +126,12 @@ def _ask_minutes(proposed: float) -> float:
 
 def _survey(session: Session, folder: Path, group: tuple[str, ...]) -> Survey:
     from guda_cli.data.survey import survey
+    from guda_cli.sections import DataSpec
+    from guda_cli.workflow.project.project import reading_progress
 
     if not folder.exists():
         raise DataError(f"there is nothing at {folder}", fix="name the folder of the images")
-    with session.console.progress("reading images", 0, unit="image") as bar:
-        seen = 0
-
-        def advance(done: int, total: int | None) -> None:
-            nonlocal seen
-            bar.total = total or 0
-            bar.advance(done - seen)
-            seen = done
-
+    with reading_progress(session.console, DataSpec()) as advance:
         return survey(os.fspath(folder), group, advance)
 
 

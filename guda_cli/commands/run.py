@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import keep_out_of_data, show_plan
+from guda_cli.commands.common import keep_out_of_data, show_plan, time_once
 from guda_cli.commands.report import write_report
 from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
@@ -21,10 +21,14 @@ from guda_cli.session import ForceOption, RecipeArgument, Session, command_optio
 from guda_cli.time_left import Stages
 
 if TYPE_CHECKING:
+    from guda_cli.console import Console
     from guda_cli.report.answers.content import QueryResult
     from guda_cli.store import ActionRecord
+    from guda_cli.training.soundness import TrainingCheck
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.starting.whole import Whole
+
+VERDICTS = ("passed", "doubtful", "failed")
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -70,18 +74,33 @@ def run(
     )
     stages = session.console.stages = Stages(whole.stages)
     stages.begin("train")
-    _train(session, project)
+    trained = _train(session, project)
     stages.begin("models")
     models = _models(session, project, method)
+    verdicts = _verdicts(project, models)
+    if method == "guda":
+        session.console.say(f"unlearned, checks: {_counted(verdicts)} (guda check shows why)")
     stages.begin("sample")
     drawn = _sample(session, project, count, out, force)
     stages.begin("score")
     results = _score(session, project, method, drawn, top)
     session.console.stages = None
     write_report(session.console, project, method, html, top, force=force)
-    _summary(session, project, models, results, out, html, time.monotonic() - began)
+    groups = f"{len(models)} models retrained"
+    if verdicts:
+        groups = f"{verdicts.total()} unlearned, checks: {_counted(verdicts)}"
+    document = {
+        "schema": "guda.run/1",
+        "recipe": project.recipe.name,
+        "seconds": time.monotonic() - began,
+        "training_check": trained.to_dict() if trained else None,
+        "checks": {name: verdicts[name] for name in VERDICTS},
+        "folder": str(out),
+        "report": str(html),
+    }
+    _summary(session.console, document, groups, results)
     if strict:
-        _refuse(project, models)
+        _refuse(trained, verdicts)
 
 
 def _check_targets(out: Path, html: Path) -> None:
@@ -112,18 +131,13 @@ def _project(session: Session, recipe: str | None) -> Project:
 
 
 def _plan(session: Session, project: Project, method: str, count: int) -> Whole:
-    from guda_cli.workflow.project.plan import Planner
     from guda_cli.workflow.starting import whole
 
-    speed = None
-    if Planner(project).rate is None:
-        from guda_cli.workflow.starting.speed import of_project
-
-        speed = of_project(project, session.options.device)
-    return whole.plan(project, method, count, speed)
+    return whole.plan(project, method, count, time_once(project, session.options.device))
 
 
-def _train(session: Session, project: Project) -> None:
+def _train(session: Session, project: Project) -> TrainingCheck | None:
+    """Train the full model; what its check says, where there is one."""
     from guda_cli.workflow.models.requested import train_all
     from guda_cli.workflow.project import training_check
 
@@ -131,6 +145,7 @@ def _train(session: Session, project: Project) -> None:
     found = training_check.current(project)
     if found:
         tell_training(session.console, found)
+    return found
 
 
 def _models(session: Session, project: Project, method: str) -> list[ActionRecord]:
@@ -141,10 +156,7 @@ def _models(session: Session, project: Project, method: str) -> list[ActionRecor
         removals = requested.to_retrain(project, [], each=True, null=False)
         return requested.train_all(project, device, removals, [None])
     chosen = requested.to_unlearn(project, [], every=True, null=True, dry=False)
-    records = requested.unlearn_all(project, device, chosen)
-    verdicts = _verdicts(project, records)
-    session.console.say(f"unlearned, checks: {_counted(verdicts)} (guda check shows why)")
-    return records
+    return requested.unlearn_all(project, device, chosen)
 
 
 def _verdicts(project: Project, records: list[ActionRecord]) -> Counter[str]:
@@ -157,7 +169,7 @@ def _verdicts(project: Project, records: list[ActionRecord]) -> Counter[str]:
 
 
 def _counted(verdicts: Counter[str]) -> str:
-    shown = [f"{verdicts[name]} {name}" for name in ("passed", "doubtful", "failed") if verdicts[name]]
+    shown = [f"{verdicts[name]} {name}" for name in VERDICTS if verdicts[name]]
     return ", ".join(shown)
 
 
@@ -170,10 +182,8 @@ def _sample(session: Session, project: Project, count: int, out: Path, force: bo
     """Draw images into the folder `out`; their paths."""
     from guda_cli.workflow.models import drawing
 
-    full, spec = project.require_full(), project.recipe.sample
-    plain = drawing.Settings(count, spec.sampler, spec.steps, spec.seed)
-    guidance = spec.guidance if spec.guidance != 1.0 else None
-    settings = drawing.conditioned(project, full, plain, guidance=guidance)
+    full = project.require_full()
+    settings = drawing.usual(project, full, count)
     found, names, _ = draw(session, project, full, settings, out, force=force)
     write(_sheet(out), drawing.sheet(drawing.pixels_of(project, found)), fix="--out DIR", force=force)
     session.console.say(f"{plural(count, 'image', 'images')} in {out}, all of them in {_sheet(out)}")
@@ -204,52 +214,25 @@ def _score(session: Session, project: Project, method: str, paths: list[str], to
     return results
 
 
-def _summary(
-    session: Session,
-    project: Project,
-    models: list[ActionRecord],
-    results: list[QueryResult],
-    out: Path,
-    html: Path,
-    seconds: float,
-) -> None:
-    from guda_cli.workflow.project import training_check
-
-    trained = training_check.current(project)
-    verdicts, console = _verdicts(project, models), session.console
+def _summary(console: Console, done: dict[str, Any], groups: str, results: list[QueryResult]) -> None:
+    """What was found, as the last document (`done`, with what the images add) and as four lines."""
     named = Counter(group for result in results for group in result.answer or ())
-    judged = [result for result in results if result.answer is not None]
-    document: dict[str, Any] = {
-        "schema": "guda.run/1",
-        "recipe": project.recipe.name,
-        "seconds": seconds,
-        "training_check": trained.to_dict() if trained else None,
-        "checks": {name: verdicts[name] for name in ("passed", "doubtful", "failed")},
-        "images": len(results),
-        "named": sum(bool(result.answer) for result in judged),
-        "groups_named": dict(named),
-        "folder": str(out),
-        "report": str(html),
-    }
-    console.data(document)
+    images, standing = len(results), sum(bool(result.answer) for result in results)
+    console.data({**done, "images": images, "named": standing, "groups_named": dict(named)})
     most = few([f"{group} ({times})" for group, times in named.most_common()], 3)
+    check = done["training_check"]
     lines = [
-        f"full model: check {trained.verdict}" if trained else "full model: taken over",
-        f"groups: {verdicts.total()} unlearned, checks: {_counted(verdicts)}"
-        if verdicts
-        else f"groups: {len(models)} models retrained",
-        f"images: {document['named']} of {len(results)} have a group that stands out"
+        f"full model: check {check['verdict']}" if check else "full model: taken over",
+        f"groups: {groups}",
+        f"images: {standing} of {images} have a group that stands out"
         + (f"; most often {most}" if named else ""),
-        f"report: {html}   images: {out}   took {human_seconds(seconds)}",
+        f"report: {done['report']}   images: {done['folder']}   took {human_seconds(done['seconds'])}",
     ]
     console.out("\n" + "\n".join(lines))
 
 
-def _refuse(project: Project, models: list[ActionRecord]) -> None:
+def _refuse(trained: TrainingCheck | None, verdicts: Counter[str]) -> None:
     """CheckError where the full model or a group's did not pass."""
-    from guda_cli.workflow.project import training_check
-
-    trained, verdicts = training_check.current(project), _verdicts(project, models)
     bad = verdicts["failed"] + verdicts["doubtful"]
     if bad or (trained and trained.verdict != "passed"):
         raise CheckError(

@@ -221,12 +221,17 @@ def pixels_of(project: Project, record: ActionRecord) -> Pixels:
 SHEET = 16
 
 
-def sample_sheet(project: Project, device: str, jobs: LazyJobs | None = None) -> bytes:
+def usual(project: Project, full: ActionRecord, count: int) -> Settings:
+    """The recipe's own settings for `count` images."""
+    spec = project.recipe.sample
+    plain = Settings(count, spec.sampler, spec.steps, spec.seed)
+    return conditioned(project, full, plain, guidance=spec.guidance if spec.guidance != 1.0 else None)
+
+
+def sample_sheet(project: Project, device: str) -> bytes:
     """A PNG of the first images that `guda sample` draws, four in a row."""
-    spec, full = project.recipe.sample, project.require_full()
-    plain = Settings(SHEET, spec.sampler, spec.steps, spec.seed)
-    settings = conditioned(project, full, plain, guidance=spec.guidance if spec.guidance != 1.0 else None)
-    return sheet(pixels_of(project, sample(project, full, full, settings, device, jobs)))
+    full = project.require_full()
+    return sheet(pixels_of(project, sample(project, full, full, usual(project, full, SHEET), device)))
 
 
 def sheet(pixels: Pixels, across: int = 4) -> bytes:

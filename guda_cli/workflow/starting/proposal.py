@@ -35,7 +35,6 @@ LEAST_SHARE, SHARED = 1 / 16, 2.0  # of many groups: all unlearnings see twice w
 LEAST_UNLEARNING = 100  # steps
 TIMESTEPS, DRAWS, CALIBRATION = 25, 2, 100
 DRAWN = 16  # images that `guda run` samples and scores
-SAMPLE_STEPS = 50
 TINY = 8  # images of a group below which little can be said of it
 HUGE = 10.0  # times the median group
 
@@ -194,7 +193,7 @@ def costs(recipe: Recipe, survey: Survey, speed: Speed) -> Costs:
     return Costs(
         train=once,
         unlearn=sum(removed) * speed.training,
-        sample=DRAWN * SAMPLE_STEPS * speed.scoring,
+        sample=DRAWN * recipe.sample.steps * speed.scoring,
         score=scored * speed.scoring,
         retrain=once * len(removed),
     )
