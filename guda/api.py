@@ -212,11 +212,10 @@ class Project:
         weighting = changed.pop("score.weighting", None)  # the strata stay those of the recipe's own
         project = self._open(changed=changed)
         name = _one(method)
-        spec = project.recipe.score
-        asked = Settings(
-            name, tuple(groups), weighting or spec.weighting, spec.grid, spec.timesteps, spec.draws,
-            spec.seed, oracle_seeds=tuple(seeds), most_draws=spec.most_draws, until=until,
-        )  # fmt: skip
+        others = {"weighting": weighting} if weighting else {}
+        asked = Settings.of(
+            project.recipe.score, name, groups=tuple(groups), oracle_seeds=tuple(seeds), until=until, **others
+        )
         [run] = make_runs(project, [name], asked, self._session.options.device)
         return _scored(run, _paths(images))
 

@@ -194,11 +194,7 @@ def _score(session: Session, project: Project, method: str, paths: list[str], to
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.dispatch import make_runs
 
-    spec = project.recipe.score
-    settings = Settings(
-        method, (), spec.weighting, spec.grid, spec.timesteps, spec.draws, spec.seed,
-        most_draws=spec.most_draws,
-    )  # fmt: skip
+    settings = Settings.of(project.recipe.score, method)
     [scoring] = make_runs(project, [method], settings, session.options.device)
     scoring.announce()
     printer = Printer(session.console, scoring, paths, top, many=True, csv=False, header=True)

@@ -28,8 +28,7 @@ def status(
     project = Project(recipe, session.open_store(create=False), session.console)
     project.seen_data()
     planner, full = Planner(project), project.known_full()
-    steps = [planner.dataset(), *planner.parts(), planner.full()]
-    steps += planner.models("guda", planner.groups() + planner.nulls())
+    steps = planner.unlearning()
     if logo:
         seeds = oracle_seeds(project, full, planner.groups()) if full else (None,)
         steps += [step for seed in seeds for step in planner.models("logo", planner.groups(), seed)]

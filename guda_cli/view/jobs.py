@@ -83,11 +83,9 @@ def store(session: Session, request: Mapping[str, Any]) -> Answer:
 
     project = _project(session)
     project.seen_data()
-    planner = Planner(project)
-    steps = [planner.dataset(), *planner.parts(), planner.full()]
-    steps += planner.models(METHOD, planner.groups() + planner.nulls())
     rows = [
-        [esc(s.what), esc(s.status), esc(s.why), f"<code>{esc((s.key or '')[:12])}</code>"] for s in steps
+        [esc(s.what), esc(s.status), esc(s.why), f"<code>{esc((s.key or '')[:12])}</code>"]
+        for s in Planner(project).unlearning()
     ]
     caption = f"Recipe {project.recipe.name}"
     shown = table(caption, [Column("Step"), Column("Status"), Column("Why"), Column("Key")], rows)
@@ -124,21 +122,11 @@ def _run(project: Project, session: Session, condition: str) -> ScoreRun:
     from guda_cli.workflow.scoring.conditions import Given
     from guda_cli.workflow.scoring.counterfactual_run import ScoreRun, Settings
 
-    told, spec = project.family.told(project.recipe), project.recipe.score
+    told = project.family.told(project.recipe)
     given = Given()
     if condition:
         given = Given(class_=condition) if told == "class" else Given(prompts=(condition,))
-    settings = Settings(
-        method=METHOD,
-        groups=(),
-        weighting=spec.weighting,
-        grid=spec.grid,
-        timesteps=spec.timesteps,
-        draws=spec.draws,
-        seed=spec.seed,
-        given=given,
-        most_draws=spec.most_draws,
-    )
+    settings = Settings.of(project.recipe.score, METHOD, given=given)
     return ScoreRun(project, settings, session.options.device)
 
 

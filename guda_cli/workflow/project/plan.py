@@ -102,6 +102,11 @@ class Planner:
             Step(what, WAITS, f"for the {made[0]}", command="guda train") for what in made[len(steps) :]
         ]
 
+    def unlearning(self) -> list[Step]:
+        """All steps up to the unlearned models of every group, random sets included."""
+        made = self.models("guda", self.groups() + self.nulls())
+        return [self.dataset(), *self.parts(), self.full(), *made]
+
     def models(self, method: str, removals: Sequence[Removal], seed: int | None = None) -> list[Step]:
         """Counterfactual models by `method`, perhaps with another `seed`."""
         kind, full = KINDS[method], self.project.known_full()

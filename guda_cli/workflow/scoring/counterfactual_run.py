@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
 from guda_cli.phrases import few, plural
 from guda_cli.report.answers.content import QueryResult
+from guda_cli.sections import ScoreSpec
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.plan import Step
 from guda_cli.workflow.project.project import SHORT_KEY, Project
@@ -62,6 +63,12 @@ class Settings:
     """By what groups are ranked: one of `ranking.KINDS`."""
     until: str = ""
     """How sure the first group's score has to be (`refining.until`)."""
+
+    @staticmethod
+    def of(spec: ScoreSpec, method: str, **others: Any) -> Settings:
+        """Those of a recipe's section for all groups; `others` are fields that were asked for beside."""
+        own = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name in Settings.__dataclass_fields__}
+        return Settings(**{"method": method, "groups": (), **own, **others})
 
 
 class ScoreRun:
