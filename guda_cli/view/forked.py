@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO
 from guda_cli import failures, plain_text
 from guda_cli.store.memory import Memory
 from guda_cli.view import handing_over
-from guda_cli.view.agreed import CODE, GO, INTERRUPT, PATIENCE, READY, TERMINATE
+from guda_cli.view.agreed import CODE, INTERRUPT, PATIENCE, TERMINATE
 
 MODULE = "module"
 RUNNERS = {"command": "guda_cli.app", "job": "guda_cli.view.jobs"}  # modules with a function `run(args)`
@@ -56,16 +56,13 @@ def _agreed(link: socket.socket, same: str) -> dict[str, Any] | None:
     """The message, its streams taken over, once the client has let it begin; None where it is not to be."""
     link.settimeout(PATIENCE)
     try:
-        message, descriptors = handing_over.received(link)
+        message = handing_over.received(link)
         if message["same"] != same or message["what"] not in RUNNERS or not _limited(message):
             return None
-        link.sendall(READY)
-        if link.recv(1) != GO:
-            return None
+        *streams, here = handing_over.agreed(link)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     link.settimeout(None)
-    *streams, here = descriptors
     for own, stream in enumerate(streams):
         os.dup2(stream, own)
         os.close(stream)

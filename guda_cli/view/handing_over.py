@@ -1,8 +1,8 @@
 """How a command line goes to the resident process: one message with the streams, then its exit code.
 
-The client sends a message and its descriptors (stdin, stdout, stderr, working directory); the other side
-answers READY where it is the same guda, and begins only when the client says GO: who hears nothing in time
-goes away, and knows that nothing has been begun.
+The client sends a message; the other side answers READY where it is the same guda, and begins only when the
+client says GO: who hears nothing in time goes away, and knows that nothing has been begun. The descriptors
+(stdin, stdout, stderr, working directory) come with GO: one that never answers never holds them open.
 """
 
 from __future__ import annotations
@@ -69,29 +69,34 @@ def owner(link: socket.socket) -> int:
 def begun(link: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int]) -> bool:
     """Whether the other side has begun the work; if not, it never will. OSError likewise."""
     data = json.dumps(message).encode("utf-8", "surrogatepass")
-    head = struct.pack("!I", len(data))
-    sent = socket.send_fds(link, [head], list(descriptors))
-    link.sendall(head[sent:] + data)
+    link.sendall(struct.pack("!I", len(data)) + data)
     if link.recv(1) != READY:
         return False
-    link.sendall(GO)
+    socket.send_fds(link, [GO], list(descriptors))
     link.settimeout(None)
     return True
 
 
-def received(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """A message and its descriptors; ValueError or OSError where it is none."""
-    head, descriptors, _, _ = socket.recv_fds(link, 4, DESCRIPTORS)
-    if len(descriptors) != DESCRIPTORS:
-        raise ValueError("the streams did not come along")
-    head += _exactly(link, 4 - len(head))
-    size = struct.unpack("!I", head)[0]
+def received(link: socket.socket) -> dict[str, Any]:
+    """A message; ValueError or OSError where it is none."""
+    size = struct.unpack("!I", _exactly(link, 4))[0]
     if size > LARGEST:
         raise ValueError("too long a message")
     found = json.loads(_exactly(link, size).decode("utf-8", "surrogatepass"))
     if not isinstance(found, dict):
         raise ValueError("not a message")
-    return found, descriptors
+    return found
+
+
+def agreed(link: socket.socket) -> list[int]:
+    """Answer READY; the descriptors of the client's GO, ValueError or OSError where it does not say so."""
+    link.sendall(READY)
+    said, descriptors, _, _ = socket.recv_fds(link, 1, DESCRIPTORS)
+    if said != GO or len(descriptors) != DESCRIPTORS:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise ValueError("the streams did not come along")
+    return descriptors
 
 
 def _exactly(link: socket.socket, size: int) -> bytes:

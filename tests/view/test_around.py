@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from guda_cli.view import handing_over
 from guda_cli.view.agreed import FOLDER, SOCKET
 from guda_cli.view.neighbours import HERE, foreign, user_of
 from guda_cli.view.worker import Worker, started
@@ -171,8 +172,10 @@ def test_ctrl_c_while_nobody_answers(viewed: Viewed, tmp_path: Path) -> None:
         (folder / SOCKET).chmod(0o600)
         silent.listen()
         process = command(tmp_path, tmp_path / "told", ["score", "x"], viewed.environment)
-        with silent.accept()[0]:
+        with silent.accept()[0] as link:
+            assert handing_over.received(link)["argv"][1:] == ["score", "x"]
             process.send_signal(signal.SIGINT)
+            # whoever reads its streams sees their end, though what it has sent lies there still
             _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, b"interrupted\n")
 
