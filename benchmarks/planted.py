@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--planted", default="digit-3")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "planted.md")
     given = parser.parse_args()
+    os.environ["GUDA_STORE"] = ".guda"  # of the work folder, not one of a folder above it
     if not (given.work / "images").exists():
         draw(given.work, given.planted)
     data = ("data.source=folder", "data.path=images")

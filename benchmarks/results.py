@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shlex
 import subprocess
 import sys
@@ -251,6 +252,7 @@ def main() -> None:
     parser.set_defaults(queries=plan.queries, seeds=plan.seeds)
     parser.set_defaults(**{name: _names(getattr(plan, name)) for name in LISTS})
     given = parser.parse_args()
+    os.environ["GUDA_STORE"] = ".guda"  # of the work folder, not one of a folder above it
     sets = [part for item in given.set for part in ("--set", item)]
     work = given.work or Path(f"results-{given.recipe}")
     lists = [getattr(given, name) for name in LISTS]

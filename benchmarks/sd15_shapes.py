@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("sd15-shapes"))
     parser.add_argument("--size", type=int, default=512, help="pixels a side")
     given = parser.parse_args()
+    os.environ["GUDA_STORE"] = ".guda"  # of the work folder, not one of a folder above it
     work = given.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "pipeline" / "model_index.json").exists():
