@@ -11,7 +11,7 @@ import typer
 
 from guda_cli import completions
 from guda_cli.attribution import methods
-from guda_cli.commands.common import open_project, parse_seeds, show_plan
+from guda_cli.commands.common import keep_out_of_data, open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
@@ -249,6 +249,8 @@ def _score(
         raise UsageError(f"--map {map_path}: one file cannot hold the maps of {what}", fix="--map FOLDER")
     if map_path is not None and map_path.suffix not in ("", ".png"):
         raise UsageError(f"--map {map_path}: maps are PNG files", fix="--map FILE.png")
+    if map_path is not None:
+        keep_out_of_data(project.recipe.data, map_path, "--map")
     runs = make_runs(project, names, settings, session.options.device, instances)
     for run in runs:
         run.announce()

@@ -163,6 +163,16 @@ class TestHowItIsPrinted:
             assert np.asarray(image).std() > 0
         assert "--map FOLDER" in cli("score", "q", "--map", "one.png", code=2).stderr
 
+    @pytest.mark.parametrize("place", ["amber/map.png", "maps"])
+    def test_no_map_becomes_a_training_image(
+        self, cli: Cli, project: Path, template: Path, place: str
+    ) -> None:
+        images = template / "images"
+        before = sorted(images.rglob("*"))
+        done = cli("score", "q/00000.png", "--map", images / place, code=3)
+        assert "among the training images" in done.stderr
+        assert sorted(images.rglob("*")) == before
+
 
 class TestMethods:
     def test_leave_one_group_out(self, cli: Cli, project: Path, documents) -> None:
