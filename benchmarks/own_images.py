@@ -119,7 +119,8 @@ def guda(folder: Path, *arguments: str, stdin: str = "") -> tuple[list[dict], fl
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "guda_cli", *arguments, "--json"],
-        cwd=folder, input=stdin, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "GUDA_STORE": ".guda"},
+        cwd=folder, input=stdin, stdout=subprocess.PIPE, text=True, check=True,
+        env={**os.environ, "GUDA_STORE": ".guda"},
     )  # fmt: skip
     return [json.loads(line) for line in done.stdout.splitlines()], time.monotonic() - began
 
