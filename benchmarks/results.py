@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -135,6 +136,11 @@ def progress(steps: Iterable[dict[str, Any]]) -> str:
     return "\n".join([f"data and models: {len(done)} done, {len(left)} left{cost}", *done, *lines])
 
 
+def without_folder(command: str) -> str:
+    """A command as the page shows it: of the archive its name, not where it lies on this machine."""
+    return re.sub(r"(data\.path=)\S*/", r"\1", command)
+
+
 @dataclass
 class Bench:
     """The commands of one recipe and what they answered."""
@@ -154,7 +160,7 @@ class Bench:
     def guda(self, *args: str) -> list[dict[str, Any]]:
         """Run a guda command with --json; its documents. TimeUp at `end`."""
         shown = "guda " + " ".join(shlex.quote(arg) for arg in args)
-        self.commands.append(shown)
+        self.commands.append(without_folder(shown))
         print(f"+ {shown}", file=sys.stderr, flush=True)
         code, out = until([sys.executable, "-m", "guda_cli", *args, "--json"], self.work, self.end)
         if code:

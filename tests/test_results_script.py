@@ -48,6 +48,13 @@ def test_plans_agree_with_their_recipes(script: ModuleType, name: str, tmp_path:
     assert plan.weighting == recipe.score.weighting
 
 
+def test_a_page_does_not_say_where_the_archive_lay(script: ModuleType) -> None:
+    typed = "guda train emoji-styles --set data.path={}emoji-styles.tar"
+    assert script.without_folder(typed.format("/somebody/data/")) == typed.format("")
+    assert script.without_folder(typed.format("")) == typed.format("")
+    assert script.without_folder("guda sample --out a/b") == "guda sample --out a/b"
+
+
 class TestUntil:
     def run(self, script: ModuleType, code: str, cwd: Path, seconds: float) -> tuple[int, str]:
         found: tuple[int, str] = script.until([sys.executable, "-c", code], cwd, time.monotonic() + seconds)
