@@ -264,7 +264,8 @@ def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> No
     table = [(what, how, human_seconds(seconds)) for what, how, seconds in rows]
     console.out(console.table(["step", "", "about"], table, title=f"{out}: the plan", right=("about",)))
     if not made.within:
-        console.warn(f"the plan takes longer than {made.minutes:g} minutes: less of it would draw noise")
+        asked = "a minute" if made.minutes == 1 else f"{made.minutes:g} minutes"
+        console.warn(f"the plan takes longer than {asked}: less of it would draw noise")
     if costs.retraining_is_cheaper:
         console.warn("retraining every group is no dearer: guda run --method logo")
     console.say(f"next: {shlex.join(_next(found))}")
