@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
+from guda_cli.plain_text import printable
+
 Completer = Callable[[str], list[str]]
 
 GRIDS = ("strata", "strata:even", "all", "stride:10")
@@ -143,9 +145,10 @@ def joint(names: Sequence[str], incomplete: str) -> list[str]:
 
 
 def quietly(find: Callable[[], list[Any]]) -> list[Any]:
-    """What `find` finds; nothing when it fails."""
+    """What `find` finds, but no name with characters that a terminal obeys; nothing when it fails."""
     try:
-        return find()
+        found = find()
+        return [one for one in found if not isinstance(one, str) or printable(one) == one]
     except Exception:  # noqa: BLE001
         return []
 

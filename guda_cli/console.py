@@ -4,6 +4,9 @@ Every command gets one `Console`. In human mode `out` prints tables and text; wi
 command's `data` prints one JSON document a line instead, so a command calls both and never asks which
 mode it is in. Remarks, warnings, errors and progress go to stderr. rich is imported only when a table
 or a progress bar is really drawn.
+
+Text for people is printed with control characters as one reads them (`plain_text.printable`): names of files
+and groups are others' to choose. `file` is for what programs read.
 """
 
 from __future__ import annotations
@@ -17,19 +20,23 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from guda_cli import plain_text
 from guda_cli.errors import GudaError
 from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, short_number
+from guda_cli.plain_text import shorten
 from guda_cli.tables import Column, fold, table
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+    from rich.console import ConsoleOptions, RenderResult
     from rich.table import Table
 
     from guda_cli.time_left import Stages
 
 
 T = TypeVar("T")
+LONGEST = 4000  # characters of one message
 PLAIN_SECONDS = 15.0  # a plain line at most this often
 WIDE = 200  # columns of a table written to a file or a pipe
 _ANSI = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -54,23 +61,35 @@ class Console:
         """From here on nothing but errors, as text: another process prints the rest."""
         self._mute = self.quiet = True
 
-    def out(self, what: object) -> None:
-        """Print text or a rich renderable to stdout; nothing with `--json`. Text is never markup.
+    def out(self, *what: object) -> None:
+        """Print lines of text or rich renderables to stdout; nothing with `--json`. Text is never markup.
 
-        Text is printed as it is; `prose` is what a person reads, and wrapped between words.
+        Lines stay as they are; `prose` is what a person reads, and wrapped between words.
         """
         if self.json or self._mute:
             return
         with self._clear_of_bars():
-            if isinstance(what, str):
-                sys.stdout.write(what + "\n")
-            else:
-                _rich(sys.stdout).print(what)
+            for each in what:
+                if isinstance(each, str):
+                    sys.stdout.write(plain_text.printable(each) + "\n")
+                else:
+                    _rich(sys.stdout).print(_readable(each))
+            sys.stdout.flush()
+
+    def file(self, text: str) -> None:
+        """Print what a program reads (CSV, LaTeX, a page) to stdout; nothing with `--json`.
+
+        Every character as it is, save on a terminal, which must not obey them.
+        """
+        if self.json or self._mute:
+            return
+        with self._clear_of_bars():
+            sys.stdout.write((plain_text.lines(text) if is_terminal(sys.stdout) else text) + "\n")
             sys.stdout.flush()
 
     def prose(self, text: str) -> None:
         """Print a sentence to stdout, for a person; nothing with `--json`."""
-        self.out(wrapped(text, width_of(sys.stdout)))
+        self.out(*wrapped(plain_text.printable(text), width_of(sys.stdout)).split("\n"))
 
     def data(self, document: Mapping[str, Any]) -> None:
         """Print one JSON document as one line to stdout; nothing without `--json`.
@@ -82,7 +101,7 @@ class Console:
             return
         if "schema" not in document:
             raise ValueError("a JSON document must name its schema")
-        text = json_module.dumps(plain(document), allow_nan=False)
+        text = json_module.dumps(plain(document), allow_nan=False).replace("\x7f", "\\u007f")
         with self._clear_of_bars():
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
@@ -90,7 +109,7 @@ class Console:
     def say(self, text: str, style: str = "") -> None:
         """A remark for the person at the terminal: stderr, silent with `--quiet`."""
         if not self.quiet:
-            _write_err(_styled(wrapped(text, _err_width()), style))
+            _write_err(_styled(wrapped(_told(text), _err_width()), style))
 
     def detail(self, text: str) -> None:
         """A remark shown only with `--verbose`."""
@@ -100,25 +119,26 @@ class Console:
     def warn(self, text: str) -> None:
         """A warning on stderr, also with `--quiet`."""
         if not self._mute:
-            _write_err(_led("warning:", "yellow", text))
+            _write_err(_led("warning:", "yellow", _told(text)))
 
     def error(self, err: GudaError) -> None:
         """What went wrong, why, and the next command; with `--json` also as a document on stdout."""
-        lines = [_led("error:", "red", err.message)]
-        if err.why:
-            lines.append(_led("  why:", "", err.why))
-        if err.fix:
+        message, why, fix = (shorten(text, LONGEST) for text in (err.message, err.why, err.fix))
+        lines = [_led("error:", "red", plain_text.printable(message))]
+        if why:
+            lines.append(_led("  why:", "", plain_text.lines(why)))
+        if fix:
             # A command stays on its line, to be copied; what is none is read, not tried.
-            command = is_command(err.fix)
-            lead, text = ("  try:", err.fix.strip()) if command else ("  fix:", err.fix)
+            command = is_command(fix)
+            lead, text = ("  try:" if command else "  fix:"), plain_text.printable(fix.strip())
             lines.append(f"{_styled(lead, 'cyan')} {text}" if command else _led(lead, "cyan", text))
         _write_err("\n".join(lines))
         self.data(
             {
                 "schema": "guda.error/1",
-                "error": err.message,
-                "why": err.why,
-                "fix": err.fix,
+                "error": message,
+                "why": why,
+                "fix": fix,
                 "exit_code": err.exit_code,
             }
         )
@@ -228,6 +248,11 @@ def is_command(fix: str) -> bool:
     return fix.strip().startswith(("guda ", "pip ", "accelerate ", "unset "))
 
 
+def _told(text: str) -> str:
+    """A remark as it may be written: not without end, and no character that a terminal obeys."""
+    return plain_text.printable(shorten(text.strip("\n"), LONGEST))
+
+
 def _led(lead: str, style: str, text: str) -> str:
     """A coloured lead and a text beside it."""
     return f"{_styled(lead, style)} {wrapped(text.strip(), _err_width(), len(lead) + 1)}"
@@ -265,11 +290,26 @@ def _rich(stream: TextIO) -> RichConsole:
     return Plain(file=stream, width=width_of(stream), markup=False, emoji=False, highlight=False)
 
 
+def _readable(what: object) -> object:
+    """A renderable whose text holds no character that a terminal obeys."""
+    from rich.segment import Segment
+
+    class Readable:
+        def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+            for segment in console.render(what, options):  # type: ignore[arg-type]
+                if segment.control:
+                    yield segment
+                else:
+                    yield Segment(plain_text.lines(segment.text), segment.style)
+
+    return Readable()
+
+
 class Meter:
     """Counts units done and knows rate and time left; subclasses show them."""
 
     def __init__(self, title: str, total: int, unit: str, start: int) -> None:
-        self.title = title
+        self.title = plain_text.printable(title)
         self.total = total
         self.unit = unit
         self.done = start
@@ -396,7 +436,9 @@ class _Bar(Meter):
     def __init__(self, progress: Any, title: str, total: int, unit: str, start: int) -> None:
         super().__init__(title, total, unit, start)
         self._progress = progress
-        self.task = progress.add_task(title, total=total or None, completed=start, count=self.count, info="")
+        self.task = progress.add_task(
+            self.title, total=total or None, completed=start, count=self.count, info=""
+        )
 
     def _show(self) -> None:
         self._progress.update(
@@ -405,4 +447,4 @@ class _Bar(Meter):
 
 
 def _short(value: Any) -> str:
-    return short_number(value, 4) if isinstance(value, float) else str(value)
+    return short_number(value, 4) if isinstance(value, float) else plain_text.printable(value)

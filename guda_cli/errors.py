@@ -70,6 +70,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     Of several alike, that with the same numbers (`artist-7`: `artist-007`), then that which begins alike.
     """
+    if len(word) > _LONGEST:
+        return None
     lowered = {name.lower(): name for name in known}
     typed = word.lower()
     matcher = difflib.SequenceMatcher()
@@ -89,6 +91,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return lowered[max(close, key=rank)] if close else None
 
 
+_LONGEST = 500  # characters of a word that may be misspelt
 _NEAR, _CLOSE = 0.5, 0.1  # of spellings' likeness: what is a guess at all, and what is as good as the best
 
 

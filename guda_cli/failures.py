@@ -10,6 +10,7 @@ import sys
 import traceback
 from types import FrameType
 
+from guda_cli import plain_text
 from guda_cli.console import Console
 from guda_cli.errors import (
     BusyError,
@@ -62,7 +63,7 @@ def report(err: BaseException, console: Console, *, resumable: bool = False) -> 
     if isinstance(err, BrokenPipeError):
         return _quiet_end()
     if debugging():
-        traceback.print_exception(err, file=sys.stderr)
+        sys.stderr.write(plain_text.lines("".join(traceback.format_exception(err))))
     known = explain(err, resumable=resumable)
     if isinstance(known, Interrupted):
         console.say(known.message)

@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from guda_cli import typed_command
 from guda_cli.console import is_terminal, width_of
+from guda_cli.plain_text import printable
 
 MOST_COLUMNS, FEWEST_COLUMNS, PLAIN_COLUMNS = 100, 40, 80
 COMMON_PANEL = "Common options"
@@ -183,8 +184,9 @@ def section(name: str, entries: Sequence[tuple[str, str]], width: int) -> Iterat
     """A heading, and names with their texts: beside them, or below where there is little room."""
     column = min(_NAMES, max(len(names) for names, _ in entries)) + 4 if width >= 60 else 6
     yield f"{name}:"
-    for names, text in entries:
-        lines = textwrap.wrap(text, width - column, break_long_words=False, break_on_hyphens=False)
+    for said, text in entries:
+        names = printable(said)
+        lines = textwrap.wrap(printable(text), width - column, break_long_words=False, break_on_hyphens=False)
         if width >= 60 and len(names) + 4 <= column and lines:
             yield f"  {names:<{column - 2}}{lines.pop(0)}"
         else:

@@ -8,16 +8,21 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from guda_cli.plain_text import spelled, unicode
+
 
 def plain(value: Any) -> Any:
     """`value` with nothing but what strict JSON knows.
 
     NaN and infinities become None; numpy scalars and arrays are unpacked; sets are sorted by their text, so
-    that equal ones read alike; in text what UTF-8 cannot encode becomes `?`. Keys become text and stay as
-    they are: two must not become one. Raises TypeError for what has no place in a document.
+    that equal ones read alike; paths, and text that UTF-8 cannot encode, are spelled as `plain_text.spelled`
+    says, so that no two become one. Keys become text. Raises TypeError for what has no place in a document.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        keys = [str(key) for key in value]
+        if any(unicode(key) != key for key in keys):
+            keys = [spelled(key) for key in keys]
+        return {key: plain(item) for key, item in zip(keys, value.values(), strict=True)}
     if isinstance(value, (set, frozenset)):
         return [plain(item) for item in sorted(value, key=str)]
     if isinstance(value, (list, tuple)):
@@ -25,11 +30,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return unicode(value)
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, PurePath):
-        return plain(str(value))
+        return spelled(str(value))
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} has no place in a JSON document")

@@ -20,7 +20,6 @@ import enum
 import functools
 import inspect
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from guda_cli.console import Console
 from guda_cli.errors import GudaError, MissingError, RecipeError, UsageError
 from guda_cli.failures import report
 from guda_cli.help_pages import COMMON_PANEL
+from guda_cli.plain_text import printable, quoted, spelled, unspelled
 from guda_cli.tables import MOST
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class Session:
     ) -> tuple[Recipe, str]:
         """The recipe in force, with `--set` on top, and its source: a shipped name, or the path of a file.
 
+        The path is spelled (`plain_text.spelled`), so that a document can hold it.
         `name` (an argument of the command) > `--recipe` > the store's current recipe > `digits`, the last
         only with `default_digits`.
         """
@@ -148,7 +149,7 @@ class Session:
         chosen = name
         recipe = self._as_typed(lambda sets: lookup.load(chosen, sets, Path.cwd())[0])
         shipped = name in lookup.shipped()
-        return recipe, name if shipped else str(Path(name).expanduser().resolve())
+        return recipe, name if shipped else spelled(str(Path(name).expanduser().resolve()))
 
     def _as_typed(self, make: Callable[[Sequence[str]], Recipe]) -> Recipe:
         """The recipe that `make` makes with `--set`; UsageError where it is that which is wrong with it."""
@@ -212,7 +213,7 @@ class Session:
         if changed:
             shown = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:4])
             more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-            again = f"guda train {shlex.quote(source)}"
+            again = f"guda train {quoted(unspelled(source))}"
             self.console.warn(f"{source} was edited ({shown}{more}); what it says now counts after {again}")
 
     def tell_notices(self) -> None:
@@ -232,7 +233,7 @@ def _said(source: str) -> dict[str, Any] | None:
     from guda_cli.settings import lookup
 
     try:
-        return to_dict(lookup.load(source)[0])
+        return to_dict(lookup.load(unspelled(source))[0])
     except GudaError:
         return None
 
@@ -273,9 +274,11 @@ def complete_key(ctx: typer.Context, incomplete: str) -> list[str | tuple[str, s
         pins = completions.quietly(lambda: list(_completing(ctx).open_store(create=False).pins()))
         records = [record for record in records if record.key in pins]
     names = {str(record.provenance.get("what", record.operation)): None for record in records}
-    named: list[str | tuple[str, str]] = [name for name in names if name.startswith(incomplete)]
+    named: list[str | tuple[str, str]] = [
+        name for name in completions.quietly(lambda: list(names)) if name.startswith(incomplete)
+    ]
     keys = [record for record in records if record.key.startswith(incomplete)] if incomplete else []
-    return named + [(r.key[:12], str(r.provenance.get("what", r.operation))) for r in keys]
+    return named + [(r.key[:12], printable(r.provenance.get("what", r.operation))) for r in keys]
 
 
 def _completing(ctx: typer.Context) -> Session:
@@ -412,5 +415,5 @@ def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> 
 def _on_same_store(fix: str, store: Path | None) -> str:
     """A suggested command with the `--store` that was given, so that it can be pasted as it is."""
     command = fix.startswith("guda ") and not fix.startswith("guda recipes ")
-    given = f" --store {shlex.quote(str(store))}"
+    given = f" --store {quoted(str(store))}"
     return (fix + given).replace(" && guda ", f"{given} && guda ") if store and command else fix

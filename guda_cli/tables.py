@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from guda_cli.phrases import short_number
-from guda_cli.plain_text import printable, shorten
+from guda_cli.plain_text import lines, printable, shorten
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,8 +92,8 @@ def fitted(
     kept, widths, gap = layout(columns, plain, width, gaps)
     made = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
     made.padding = (0, int(gap > 1), 0, int(gap > 2))
-    made.title = Text(title, style="bold") if title else None
-    made.caption = Text(caption, style="dim") if caption else None
+    made.title = Text(printable(title), style="bold") if title else None
+    made.caption = Text(lines(caption), style="dim") if caption else None
     for at, size in zip(kept, widths, strict=True):
         column = columns[at]
         head = column.narrow if column.narrow and _cells(column.head) > size else column.head

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 from contextvars import ContextVar
 
+from guda_cli.plain_text import joined
+
 _LONGEST = 8  # words of a command that is repeated in an error
 _typed: ContextVar[tuple[str, tuple[str, ...]] | None] = ContextVar("typed", default=None)
 
@@ -30,7 +32,7 @@ def suggested(fix: str) -> str:
         left = _without(left, option, value)
     if len(left) > _LONGEST:
         return fix
-    return f"{command} {shlex.join(left)} {fix}" if left else f"{command} {fix}"
+    return f"{command} {joined(left)} {fix}" if left else f"{command} {fix}"
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, str | None]]:

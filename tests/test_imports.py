@@ -25,7 +25,7 @@ ROOMS = ("keys", "project", "models", "scoring", "judging", "reporting", "starti
 LEAVES: dict[str, set[str]] = {
     "errors": set(),
     "phrases": set(),
-    "jsonable": set(),
+    "jsonable": {"plain_text"},
     "intervals": set(),
     "sections": {"errors"},
     "plugins": {"errors"},
@@ -36,14 +36,14 @@ LEAVES: dict[str, set[str]] = {
     "outfile": {"errors", "plain_text"},
     "time_left": set(),
     "tables": {"phrases", "plain_text"},
-    "console": {"errors", "jsonable", "phrases", "tables", "time_left"},
-    "failures": {"console", "errors"},
-    "typed_command": set(),
-    "help_pages": {"console", "typed_command"},
-    "completions": {"attribution", "sections", "unlearning"},  # of these the tables of names alone
+    "console": {"errors", "jsonable", "phrases", "plain_text", "tables", "time_left"},
+    "failures": {"console", "errors", "plain_text"},
+    "typed_command": {"plain_text"},
+    "help_pages": {"console", "plain_text", "typed_command"},
+    "completions": {"attribution", "plain_text", "sections", "unlearning"},  # tables of names alone
     "session": {
-        "completions", "console", "errors", "failures", "help_pages", "sections", "settings", "tables",
-        "typed_command",
+        "completions", "console", "errors", "failures", "help_pages", "plain_text", "sections", "settings",
+        "tables", "typed_command",
     },
     "app": {
         "completions", "console", "errors", "failures", "help_pages", "plain_text", "session",

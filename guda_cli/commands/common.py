@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guda_cli.errors import DataError, UsageError
 from guda_cli.phrases import human_seconds
+from guda_cli.plain_text import quoted
 from guda_cli.session import Session
 from guda_cli.tables import Column
 
@@ -52,7 +52,7 @@ def keep_out_of_data(spec: DataSpec, path: Path, option: str) -> None:
         raise DataError(
             f"{path} lies among the training images",
             why="what is written there would be trained on the next time",
-            fix=f"{option} {shlex.quote(str(beside))}",
+            fix=f"{option} {quoted(str(beside))}",
         )
 
 

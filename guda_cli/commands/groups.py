@@ -52,7 +52,7 @@ def groups(
     console = session.console
     console.data(group_rows.to_json(recipe, known.images, rows))
     if csv:
-        console.out(group_rows.to_csv(rows))
+        console.file(group_rows.to_csv(rows))
     elif not console.json:
         console.out(group_rows.table(rows, width_of(sys.stdout)))
         left = len(known.rows) - len(rows)

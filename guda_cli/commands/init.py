@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from guda_cli.console import is_terminal
 from guda_cli.errors import DataError, UsageError
 from guda_cli.outfile import check, write
 from guda_cli.phrases import human_seconds, plural
-from guda_cli.plain_text import unicode
+from guda_cli.plain_text import joined, printable, quoted, spelled, unicode
 from guda_cli.session import Session, command_options
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def init(
             made = _propose(session, found, compute, wanted_size, longest)
     _write(made, out, force)
     recipe, _ = lookup.load(str(out if out.is_absolute() else Path.cwd() / out))
-    session.make_current(recipe, str(out.resolve()), list(found.counts), afresh=True)
+    session.make_current(recipe, spelled(str(out.resolve())), list(found.counts), afresh=True)
     remember(session.open_store(), recipe, compute, made.speed)
     _show_plan(session, made, found, out)
 
@@ -161,7 +160,9 @@ def _show_survey(session: Session, found: Survey) -> None:
 def _ask_group(found: Survey) -> str:
     known = ["folder", *found.columns] if "folder" in found.spec.group else list(found.columns)
     while True:
-        given: str = typer.prompt(f"Groups by ({', '.join(known)})", default=found.spec.group[0], err=True)
+        usual = found.spec.group[0]
+        asked = printable(f"Groups by ({', '.join(known)}) [{usual}]")
+        given: str = typer.prompt(asked, default=usual, show_default=False, err=True)
         if given in known:
             return given
 
@@ -192,7 +193,7 @@ def _write(made: Proposal, out: Path, force: bool) -> None:
         raise DataError(
             f"{out} is there already, and says something else",
             why="a recipe that you may have edited is not overwritten; --out names another, --force does it",
-            fix=f"guda run {shlex.quote(str(out))}",
+            fix=f"guda run {quoted(str(out))}",
         )
     write(out, text, force=True, fix="--out FILE.yaml")
 
@@ -268,4 +269,4 @@ def _show_plan(session: Session, made: Proposal, found: Survey, out: Path) -> No
         console.warn(f"the plan takes longer than {asked}: less of it would draw noise")
     if costs.retraining_is_cheaper:
         console.warn("retraining every group is no dearer: guda run --method logo")
-    console.say(f"next: {shlex.join(_next(found))}")
+    console.say(f"next: {joined(_next(found))}")

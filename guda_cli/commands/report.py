@@ -317,7 +317,7 @@ def _show_scores(
         _write_page(console, html, pages.render(model, top=top), force)
     console.data(formats.to_json(model))
     if csv:
-        console.out(formats.to_csv(model).rstrip("\n"))
+        console.file(formats.to_csv(model).removesuffix("\n"))
     elif printed:
         _print(console, terminal.render(model, top, width_of(sys.stdout), all_rows=console.all_rows))
 
@@ -346,16 +346,16 @@ def _show_agreement(
         _write_page(console, html, page.render_html(found), force)
     console.data(formats.to_json(found))
     if csv:
-        console.out(formats.to_csv(found).rstrip("\n"))
+        console.file(formats.to_csv(found).removesuffix("\n"))
     elif latex:
-        console.out(formats.to_latex(found).rstrip("\n"))
+        console.file(formats.to_latex(found).removesuffix("\n"))
     elif printed:
         _print(console, terminal.render_terminal(found, width_of(sys.stdout)))
 
 
 def _write_page(console: Console, path: Path, text: str, force: bool) -> None:
     if str(path) == "-":
-        console.out(text)
+        console.file(text)
         return
     write(path, text, fix="--html FILE", force=force)
     console.say(f"report: {path}")

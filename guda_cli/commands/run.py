@@ -224,7 +224,7 @@ def _summary(console: Console, done: dict[str, Any], groups: str, results: list[
         + (f"; most often {most}" if named else ""),
         f"report: {done['report']}   images: {done['folder']}   took {human_seconds(done['seconds'])}",
     ]
-    console.out("\n" + "\n".join(lines))
+    console.out("", *lines)
 
 
 def _refuse(trained: TrainingCheck | None, verdicts: Counter[str]) -> None:

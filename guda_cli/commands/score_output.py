@@ -71,7 +71,7 @@ class Printer:
             self.console.data(document)
         elif self.csv:
             rows = formats.csv_lines(result, run.method, run.weighting, header=self._first)
-            self.console.out("\n".join(rows))
+            self.console.file("\n".join(rows))
             self._first = False
         elif self._rows is not None:
             self.console.out(self._rows.row(result))

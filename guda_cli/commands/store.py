@@ -15,6 +15,7 @@ from guda_cli.commands.store_listing import SHORT
 from guda_cli.console import width_of
 from guda_cli.errors import GudaError, MissingError
 from guda_cli.phrases import human_bytes
+from guda_cli.plain_text import unicode
 from guda_cli.session import Session, command_options, complete_key
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def show_record(session: Session, key: Key) -> None:
     }
     session.console.data({"schema": "guda.store-record/1", **details})
     if not session.console.json:
-        session.console.out(yaml.safe_dump(details, sort_keys=False, allow_unicode=True, width=100).rstrip())
+        text = yaml.safe_dump(details, sort_keys=False, allow_unicode=True, width=100)
+        session.console.out(*text.rstrip().split("\n"))
 
 
 @app.command("verify")
@@ -176,7 +178,7 @@ def pin_record(
 ) -> None:
     """Keep a record, and everything it was made from, from being collected."""
     store = session.open_store(create=False)
-    record = _chosen(session, store, key)
+    record, note = _chosen(session, store, key), unicode(note)
     store.pin(record.key, note)
     _tell_pin(session, record.key, pinned=True, note=note)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 from guda_cli.data.sources.detect import MissingSourceError
 from guda_cli.download import Wanted
 from guda_cli.errors import UsageError, unknown
+from guda_cli.plain_text import quoted
 from guda_cli.sections import DataSpec
 
 
@@ -46,7 +46,7 @@ class KnownSet:
     def command(self, path: Path) -> str:
         """What goes on with it at `path`."""
         options = [f"data.path={path}", *self.sets] if self.files else []
-        return " ".join(["guda train", self.recipes[0], *(f"--set {shlex.quote(o)}" for o in options)])
+        return " ".join(["guda train", self.recipes[0], *(f"--set {quoted(o)}" for o in options)])
 
 
 FASHION_FILES = (

@@ -16,6 +16,7 @@ from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
 from guda_cli.errors import DataError, UsageError, nearest
 from guda_cli.outfile import MAP, is_ours
+from guda_cli.plain_text import spelled, unspelled
 
 
 class ConditionSource(Protocol):
@@ -47,6 +48,11 @@ class Query:
     """Its prompts, over which scores are averaged; empty for models that read none."""
     origin: Origin | None = None
     """What it was drawn from, where `guda sample` drew it; no part of the digest."""
+
+    @property
+    def spelled(self) -> str:
+        """Its name as reports and documents have it: `plain_text.spelled`."""
+        return spelled(self.name)
 
     @property
     def conditions(self) -> tuple[str | None, ...]:
@@ -177,6 +183,8 @@ def _path(path: str) -> list[str]:
             return found
         if here.exists():
             return [path]
+        if (name := unspelled(path)) != path and Path(name).exists():  # out of a document of ours
+            return [name]
     except (OSError, ValueError) as err:
         raise DataError(f"cannot look at {path[:200]!r}", why=str(err)) from None
     raise _missing(here)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from guda_cli.errors import RecipeError, unknown
+from guda_cli.plain_text import quoted, unicode
 from guda_cli.sections import Recipe
 from guda_cli.settings import reading as recipes
+from guda_cli.settings.bounded_yaml import LARGEST
 
 ORDER = (
     "digits",
@@ -53,7 +54,7 @@ def load(name_or_path: str, sets: Sequence[str] = (), cwd: Path | None = None) -
     cwd = cwd or Path.cwd()
     text, base = _read(name_or_path, cwd)
     values = recipes.parse(text, where=f"recipe {name_or_path}")
-    values.setdefault("name", Path(name_or_path).name.removesuffix(".yaml").removesuffix(".yml"))
+    values.setdefault("name", unicode(Path(name_or_path).name).removesuffix(".yaml").removesuffix(".yml"))
     return override(recipes.resolve_path(values, base or cwd), sets, cwd), text
 
 
@@ -83,12 +84,16 @@ def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
         raise RecipeError(
             f"{name_or_path} is a folder, not a recipe",
             why="a recipe says how its images are grouped, and which model is trained on them",
-            fix=f"guda init {shlex.quote(name_or_path)}",
+            fix=f"guda init {quoted(name_or_path)}",
         )
     if not looks_like_path:
         return shipped_text(name_or_path), None
     try:
-        return path.read_text(encoding="utf-8"), path.parent
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise RecipeError(f"{name_or_path} is no recipe", why=f"it is larger than {LARGEST >> 20} MB")
+        return data.decode("utf-8"), path.parent
     except UnicodeDecodeError:
         raise RecipeError(f"recipe {name_or_path} is not text", why="it is not UTF-8") from None
     except OSError as err:

@@ -7,6 +7,7 @@ scoring. Paths, devices and worker counts are not part of it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from pathlib import Path
@@ -16,7 +17,10 @@ import yaml
 
 from guda_cli.attribution import methods
 from guda_cli.errors import RecipeError, unknown
+from guda_cli.plain_text import shorten, unicode
 from guda_cli.sections import AttributionSpec, Recipe, UnlearnSpec, to_dict
+from guda_cli.settings import bounded_yaml
+from guda_cli.settings.bounded_yaml import shown
 from guda_cli.settings.rules import validate
 from guda_cli.unlearning import catalog
 
@@ -30,10 +34,7 @@ def from_dict(values: dict[str, Any]) -> Recipe:
 
 def parse(text: str, *, where: str = "recipe") -> dict[str, Any]:
     """YAML text to a mapping; RecipeError on bad YAML or when it is not a mapping."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        raise RecipeError(f"{where} is not valid YAML", why=str(err)) from None
+    values = bounded_yaml.load(text, where)
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -57,7 +58,7 @@ def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, 
         path, eq, text = item.partition("=")
         if not eq or not path.strip():
             raise RecipeError(
-                f"--set {item!r} is not of the form section.key=value", fix="guda recipes show folder"
+                f"--set {shown(item)} is not of the form section.key=value", fix="guda recipes show folder"
             )
         *sections, key = path.strip().split(".")
         here = values
@@ -65,10 +66,7 @@ def apply_sets(values: dict[str, Any], sets: typing.Sequence[str]) -> dict[str, 
             here = here.setdefault(section, {})
             if not isinstance(here, dict):
                 raise RecipeError(f"--set {path}: {section} is not a section")
-        try:
-            here[key] = yaml.safe_load(text)
-        except yaml.YAMLError as err:
-            raise RecipeError(f"--set {item!r}: the value is not valid YAML", why=str(err)) from None
+        here[key] = bounded_yaml.load(text, f"--set {shorten(path.strip(), 60)}: the value")
     return values
 
 
@@ -146,6 +144,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if value is None:
             return None
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    value = _finite(value, path)
     if typing.get_origin(hint) is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(_convert(typing.get_args(hint)[0], v, path) for v in items)
@@ -153,16 +152,32 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return float(value)
     if hint is float and isinstance(value, str):  # YAML reads 1e-5 as text
         try:
-            return float(value)
+            return _finite(float(value), path)
         except ValueError:
             pass
     if hint is str and value is False:  # YAML reads no as false
         return "no"
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return str(getattr(value, "text", value))  # 007 as it was written
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if hint is str and isinstance(value, str) and unicode(value) != value:
+        raise RecipeError(f"{path} is not valid Unicode: {shown(value)}", why="a recipe cannot hold it")
+    if isinstance(value, hint) and hint is not int:
         return value
-    raise RecipeError(f"{path} must be {_TYPE_NAMES.get(hint, hint)}, not {value!r}")
+    raise RecipeError(f"{path} must be {_TYPE_NAMES.get(hint, hint)}, not {shown(value)}")
 
 
+def _finite(value: Any, path: str) -> Any:
+    """The value; RecipeError where it is a number beyond those that are reckoned with."""
+    if isinstance(value, int):
+        known = -_LARGEST < value < _LARGEST
+    else:
+        known = not isinstance(value, float) or math.isfinite(value)
+    if not known:
+        raise RecipeError(f"{path} must be a number within ±2⁶³, not {shown(value)}")
+    return value
+
+
+_LARGEST = 1 << 63
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

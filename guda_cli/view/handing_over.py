@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import signal
 import socket
 import struct
@@ -18,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guda_cli.plain_text import joined
 from guda_cli.view.agreed import CODE, GO, INTERRUPT, LOST, PATIENCE, READY, SOCKET, SWITCH, TERMINATE
 from guda_cli.view.sameness import sameness
 
@@ -128,7 +128,7 @@ def _watch(link: socket.socket) -> int:
     if code is None:
         print(
             "error: the resident process ended in the middle of the command\n"
-            f"  try: {SWITCH}=0 {shlex.join(['guda', *sys.argv[1:]])}",
+            f"  try: {SWITCH}=0 {joined(['guda', *sys.argv[1:]])}",
             file=sys.stderr,
         )
         return LOST

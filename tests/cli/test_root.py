@@ -282,7 +282,7 @@ def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
     process = start(f"session.console.out({name!r}); session.console.say({name!r})", tmp_path)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert out == "caf?.png\n"
+    assert out == "caf\\xe9.png\n"
 
 
 def test_documents_are_json(guda) -> None:

@@ -18,7 +18,7 @@ from guda_cli.report.pieces.text import (
 
 
 def test_control_and_direction_characters_are_replaced() -> None:
-    assert printable("a\x1b[31m\n\u202e\udcffé") == "a\ufffd[31m\ufffd\ufffd\ufffdé"
+    assert printable("a\x1b[31m\n\u202e\udcffé") == "a\\x1b[31m\\n<U+202E>\\xffé"
 
 
 @pytest.mark.parametrize(

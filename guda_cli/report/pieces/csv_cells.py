@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from guda_cli.jsonable import plain
+from guda_cli.plain_text import unicode
 from guda_cli.report.pieces.text import finite
 
 
@@ -29,7 +30,10 @@ def csv_cell(value: object, *, number: bool = False) -> object:
 
 
 def csv_line(row: Sequence[object]) -> str:
-    """A line without its end. Cells with a line feed or a carriage return are quoted."""
+    """A line without its end. Cells with a line feed or a carriage return are quoted.
+
+    What UTF-8 cannot encode is spelled as `plain_text.spelled` says.
+    """
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerow(row)
-    return out.getvalue().removesuffix("\r\n").encode("utf-8", "replace").decode("utf-8")
+    return unicode(out.getvalue().removesuffix("\r\n"))

@@ -11,6 +11,7 @@ import yaml
 
 from guda_cli.errors import RecipeError, UsageError
 from guda_cli.sections import Recipe, to_dict
+from guda_cli.settings import bounded_yaml
 from guda_cli.settings.reading import apply_sets, from_dict
 from guda_cli.unlearning import catalog
 
@@ -25,9 +26,9 @@ def parse_space(entries: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         if not key.startswith("unlearn."):
             raise UsageError(f"--space {key}: only unlearn.* settings can be tuned")
         try:
-            space[key] = tuple(yaml.safe_load(part) for part in text.split(","))
-        except yaml.YAMLError as err:
-            raise UsageError(f"--space {entry!r}: a value is not valid YAML", why=str(err)) from None
+            space[key] = tuple(bounded_yaml.load(part, f"--space {key}: a value") for part in text.split(","))
+        except RecipeError as err:
+            raise UsageError(err.message, why=err.why, fix=err.fix) from None
     return space
 
 

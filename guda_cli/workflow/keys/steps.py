@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from guda_cli.errors import RecipeError
 from guda_cli.families.family import CLASS
 from guda_cli.families.known import family_of
+from guda_cli.plain_text import quoted
 from guda_cli.sections import DROPOUT, Recipe, to_dict, total_steps
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
@@ -104,7 +104,7 @@ def train(
     what = f"model without {removal.short}" if removal else "full model"
     command = "guda train"
     if removal and not removal.is_null:
-        command += f" --without {shlex.quote(removal.typed)}"
+        command += f" --without {quoted(removal.typed)}"
     if settings["seed"] != recipe.train.seed:
         what, command = f"{what}, seed {seed}", f"{command} --seeds {seed}"
     forwards = 3.0 * steps * recipe.train.batch_size
@@ -129,7 +129,7 @@ def unlearn(
         params[dropout] = getattr(recipe.train, dropout)
     params |= text_settings.settings(recipe)
     inputs = {"dataset": data.blob, **data.held_out, **model_blobs(full)}  # its check looks at all of these
-    options = "--all" if removal.is_null else f"--group {shlex.quote(removal.typed)}"
+    options = "--all" if removal.is_null else f"--group {quoted(removal.typed)}"
     removed = min(removal.images(data.counts), data.images)
     forwards = catalog.forwards(recipe.unlearn, removed, data.images)
     what, command = f"unlearn {removal.short}", f"guda unlearn {options}"

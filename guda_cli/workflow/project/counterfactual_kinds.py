@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from guda_cli.errors import UsageError
+from guda_cli.plain_text import quoted
 from guda_cli.sections import total_steps
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import catalog
@@ -42,7 +42,7 @@ class CounterfactualKind:
     def command(self, names: Sequence[str]) -> str:
         """The command that makes the models without these groups."""
         verb, option = self.one_command.rsplit(" ", 1)
-        return " ".join([verb, *(f"{option} {shlex.quote(name)}" for name in names)])
+        return " ".join([verb, *(f"{option} {quoted(name)}" for name in names)])
 
 
 def _unlearn(project: Project, full: ActionRecord | None, what: Removal, seed: int | None) -> Action:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +22,9 @@ from guda_cli.data.sources.detect import MissingSourceError
 from guda_cli.errors import CorruptError, DataError, MissingError
 from guda_cli.families.family import Family
 from guda_cli.families.known import family_of
+from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, plural
-from guda_cli.plain_text import unicode
+from guda_cli.plain_text import quoted, spelled, unspelled
 from guda_cli.sections import DataSpec, Recipe, to_dict
 from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
 from guda_cli.training import distributed
@@ -125,7 +125,7 @@ class Project:
             params=dict(action.params),
             inputs=dict(action.inputs),
             outputs=outputs,
-            provenance=provenance() | facts | dict(made.facts),
+            provenance=plain(provenance() | facts | dict(made.facts)),
         )
         self.store.drop_state(action.key)
         self.ran.add(action.key)
@@ -177,7 +177,7 @@ class Project:
                     return self.store.parsed(digest, parse)
             again = "guda train"
             if record.operation in (REGISTER, PIPELINE):
-                again += " --from " + shlex.quote(str(record.provenance.get("source", "DIR")))
+                again += " --from " + quoted(unspelled(str(record.provenance.get("source", "DIR"))))
             raise CorruptError(
                 f"the stored {output} of the {record.provenance.get('what', record.operation)} is damaged",
                 why=str(err),
@@ -396,10 +396,10 @@ def _took(record: ActionRecord) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """What an auditor needs to run a step again: command, versions, date."""
+    """What an auditor needs to run a step again: command (words as `plain_text.spelled`), versions, date."""
     found = {name: _version(name) for name in PACKAGES}
     return {
-        "argv": ["guda", *map(unicode, sys.argv[1:])],
+        "argv": ["guda", *map(spelled, sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "packages": found,

@@ -195,7 +195,7 @@ def _row(plan: Plan, pictures: dict[tuple[str, str], Pixels], top: int) -> Galle
         "guidance": settings.guidance,
     }
     return GalleryRow(
-        query.name,
+        query.spelled,
         query.digest,
         query.pixels,
         drawn,

@@ -160,7 +160,7 @@ def _row(
         for name, (_, measure) in measures.items()
     }
     others = tuple(models[what][0] for what in choice.others)
-    return Regenerated(choice.plan.query.name, digest, tuple(sorted(choice.top)), others, changes)
+    return Regenerated(choice.plan.query.spelled, digest, tuple(sorted(choice.top)), others, changes)
 
 
 def _changes(rows: Sequence[Regenerated], measures: Mapping[str, tuple[str, Any]]) -> tuple[Change, ...]:

@@ -155,7 +155,7 @@ def _result(query: Query, entries: tuple[GroupScore, ...], looks: str | None) ->
     judged = [entry for entry in entries if entry.stands_out is not None]
     answer = tuple(entry.group for entry in judged if entry.stands_out) if judged else None
     return QueryResult(
-        query.name, query.digest, looks, query.pixels, entries, answer,
+        query.spelled, query.digest, looks, query.pixels, entries, answer,
         condition=query.condition, prompts=query.prompts,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 from guda_cli.attribution import methods
 from guda_cli.data.queries import Query, load_query
 from guda_cli.errors import DataError, UsageError, unknown
+from guda_cli.plain_text import unspelled
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import removal
 from guda_cli.workflow.keys.operations import Action
@@ -201,15 +202,17 @@ class _Finder:
             if record.inputs["full"] != full.outputs["weights"]:
                 continue
             for query in remembered.recall(project, record):
-                self.known[query.name] = query
-                self.short.setdefault(Path(query.name).name, set()).add(query.name)
+                for name in (query.spelled, query.name):  # as reports have it, and as it is
+                    self.known[name] = query
+                    self.short.setdefault(Path(name).name, set()).add(name)
 
     def find(self, image: str) -> Query:
         """The query that `image` names; DataError with the nearest name when there is none."""
         channels, size, _ = self.project.data.shape
         if image in self.known:
             return self.known[image]
-        for place in (self.folder / image, Path(image)):
+        as_written = unspelled(image)
+        for place in (self.folder / image, Path(image), self.folder / as_written, Path(as_written)):
             if _is_file(place):
                 return load_query(str(place), size, channels, self.conditions)
         names = self.short.get(Path(image).name, set())

@@ -21,7 +21,7 @@ def answer(
     ranked = sorted(zip(names, scores.tolist(), strict=True), key=lambda item: (-item[1], item[0]))
     entries = tuple(GroupScore(name, score) for name, score in ranked)
     return QueryResult(
-        query.name, query.digest, looks, query.pixels, entries, None,
+        query.spelled, query.digest, looks, query.pixels, entries, None,
         condition=query.condition, prompts=query.prompts, instances=instances,
     )  # fmt: skip
 
