@@ -75,10 +75,13 @@ def with_sets(session: Session, *items: str) -> Session:
     return Session(options, session.console)
 
 
+LARGEST_SEED = (1 << 64) - 1
+
+
 def parse_seeds(text: str) -> list[int]:
     """`2,3` as numbers, each once; UsageError on anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) <= 20 for part in parts):
         raise UsageError(f"--seeds {text!r} is not a list of whole numbers", fix="--seeds 2,3")
     return list(dict.fromkeys(int(part) for part in parts))
 

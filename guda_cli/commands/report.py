@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import open_project, parse_seeds, with_sets
+from guda_cli.commands.common import LARGEST_SEED, open_project, parse_seeds, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
@@ -118,7 +118,9 @@ def report(
     draws: Annotated[
         int | None, typer.Option("--draws", min=1, help="... with so many draws [the recipe's].")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="... with this seed [the recipe's].")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="... with this seed [the recipe's].")
+    ] = None,
     rank: Annotated[
         str,
         typer.Option(

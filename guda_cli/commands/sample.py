@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import keep_out_of_data, open_project, show_plan
+from guda_cli.commands.common import LARGEST_SEED, keep_out_of_data, open_project, show_plan
 from guda_cli.errors import UsageError
 from guda_cli.outfile import check, is_ours, write
 from guda_cli.session import ForceOption, Session, command_options, complete_group
@@ -59,7 +59,10 @@ def sample(
         int | None, typer.Option("--steps", min=1, help="Sampling steps [the recipe's].")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed; image i depends on it and on i [the recipe's].")
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=LARGEST_SEED, help="Seed; image i depends on it and on i [the recipe's]."
+        ),
     ] = None,
     class_: Annotated[
         list[str] | None,

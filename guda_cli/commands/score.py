@@ -11,7 +11,7 @@ import typer
 
 from guda_cli import completions
 from guda_cli.attribution import methods
-from guda_cli.commands.common import keep_out_of_data, open_project, parse_seeds, show_plan
+from guda_cli.commands.common import LARGEST_SEED, keep_out_of_data, open_project, parse_seeds, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
@@ -97,7 +97,8 @@ def score(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of noise and timesteps [the recipe's].")
+        int | None,
+        typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of noise and timesteps [the recipe's]."),
     ] = None,
     seeds: Annotated[
         str | None,

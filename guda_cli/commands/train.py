@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli.commands.common import (
+    LARGEST_SEED,
     join_launch,
     keep_out_of_data,
     parse_seeds,
@@ -65,7 +66,10 @@ def train(
         ),
     ] = None,
     subset_seed: Annotated[
-        int | None, typer.Option("--subset-seed", metavar="N", help="The halves are drawn by it [0].")
+        int | None,
+        typer.Option(
+            "--subset-seed", metavar="N", min=0, max=LARGEST_SEED, help="The halves are drawn by it [0]."
+        ),
     ] = None,
     source: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import open_project, parse_seeds, show_plan, with_sets
+from guda_cli.commands.common import LARGEST_SEED, open_project, parse_seeds, show_plan, with_sets
 from guda_cli.outfile import check, write
 from guda_cli.phrases import human_seconds
 from guda_cli.session import ForceOption, GroupOption, Session, command_options
@@ -70,7 +70,9 @@ def tune(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the recipe with the chosen settings.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of held-out groups, trials and halves.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of held-out groups, trials and halves.")
+    ] = 0,
     force: ForceOption = False,
 ) -> None:
     """Choose unlearning settings by the oracle of a few held-out groups.

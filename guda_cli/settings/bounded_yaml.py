@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -31,11 +31,6 @@ class WrittenFloat(float):
 class _Loader(yaml.SafeLoader):
     """`yaml.SafeLoader` without dates, which no entry is: what looks like one is text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def whole(self, node: yaml.ScalarNode) -> WrittenInt:
         """A whole number of bearable length."""
         text = self._number(node)
@@ -58,6 +53,10 @@ class _Loader(yaml.SafeLoader):
         return text
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.fraction)
 yaml.SafeDumper.add_representer(WrittenInt, yaml.SafeDumper.represent_int)

@@ -175,9 +175,9 @@ def _finite(value: Any, path: str) -> Any:
     else:
         known = not isinstance(value, float) or math.isfinite(value)
     if not known:
-        raise RecipeError(f"{path} must be a number within ±2⁶³, not {shown(value)}")
+        raise RecipeError(f"{path} must be a number within ±2⁶⁴, not {shown(value)}")
     return value
 
 
-_LARGEST = 1 << 63
+_LARGEST = 1 << 64  # seeds of other tools go so far
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -44,7 +44,8 @@ _BOUNDS: dict[str, Bounds] = {
         (
             "train.weight_decay", "train.warmup_steps", "unlearn.null_groups", "latent.kl_weight",
             "score.most_draws", "score.calibration",
-            "text.steps", "sample.guidance",
+            "text.steps", "sample.guidance", "latent.seed", "text.seed", "train.seed", "unlearn.seed",
+            "unlearn.seeds", "score.seed", "attribution.seed", "sample.seed",
         ),
         AT_LEAST_0,
     ),
@@ -65,7 +66,9 @@ _BOUNDS: dict[str, Bounds] = {
 def _check_bounds(recipe: Recipe) -> None:
     for path, bounds in _BOUNDS.items():
         section, _, key = path.partition(".")
-        bounds.check(path, getattr(getattr(recipe, section), key))
+        value = getattr(getattr(recipe, section), key)
+        for one in value if isinstance(value, tuple) else [value]:
+            bounds.check(path, one)
 
 
 def validate(r: Recipe) -> None:

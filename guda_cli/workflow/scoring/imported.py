@@ -14,7 +14,7 @@ from typing import Any
 from guda_cli.attribution import methods
 from guda_cli.data.queries import Query, load_query
 from guda_cli.errors import DataError, UsageError, unknown
-from guda_cli.plain_text import unspelled
+from guda_cli.plain_text import unicode, unspelled
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import removal
 from guda_cli.workflow.keys.operations import Action
@@ -49,7 +49,7 @@ def import_scores(project: Project, path: Path, name: str | None) -> Imported:
     before. Of several files under one name the last imported counts. DataError for a file that cannot be
     used, UsageError for an unknown group or a name that is a method's own.
     """
-    full, name = project.require_full(), name or path.stem
+    full, name = project.require_full(), unicode(name or path.stem)
     if name in methods.names():
         raise UsageError(f"'{name}' is a method of its own", fix=f"--name other-{name}")
     table = _table(_rows(path), project.data.counts, path)
