@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guda_cli import completions, failures, plain_text
+from guda_cli import completions, failures, standard_streams
 from guda_cli.console import Console
 from guda_cli.errors import UsageError, nearest
 from guda_cli.help_pages import HelpedCommand, HelpedGroup, section
@@ -154,10 +154,11 @@ def _usage(err: Exception) -> UsageError | None:
 
 def main() -> None:
     """The `guda` program."""
-    plain_text.use()  # a file name that is no text must not end a command
+    standard_streams.use()  # a file name that is no text must not end a command
     failures.terminate_like_interrupt()
     if os.environ.get("_GUDA_COMPLETE") == "complete_bash":
         code, replies = completions.in_bash(os.environ, lambda: run(sys.argv[1:]))
         sys.stdout.write(replies)
+        sys.stdout.flush()
         sys.exit(code)
     sys.exit(run(sys.argv[1:]))

@@ -25,6 +25,7 @@ from guda_cli.errors import GudaError
 from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, short_number
 from guda_cli.plain_text import shorten
+from guda_cli.standard_streams import silence
 from guda_cli.tables import Column, fold, table
 
 if TYPE_CHECKING:
@@ -274,9 +275,11 @@ def _styled(text: str, style: str) -> str:
 
 
 def _write_err(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError, ValueError):  # nobody reads stderr any more
+    try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads it any more, or its disk is full: no reason to end
+        silence(sys.stderr)
 
 
 def _rich(stream: TextIO) -> RichConsole:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -19,6 +18,7 @@ from guda_cli.errors import (
     GudaError,
     MissingError,
 )
+from guda_cli.standard_streams import OutputError, silence
 
 BROKEN_PIPE = 128 + 13  # what a program killed by SIGPIPE ends with
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,6 +62,8 @@ def report(err: BaseException, console: Console, *, resumable: bool = False) -> 
     """Tell the user about `err` and return the exit code."""
     if isinstance(err, BrokenPipeError):
         return _quiet_end()
+    if isinstance(err, OutputError):
+        silence(sys.stdout)
     if debugging():
         sys.stderr.write(plain_text.lines("".join(traceback.format_exception(err))))
     known = explain(err, resumable=resumable)
@@ -72,6 +74,8 @@ def report(err: BaseException, console: Console, *, resumable: bool = False) -> 
         console.error(known)
     except BrokenPipeError:
         return _quiet_end()
+    except OutputError:  # of the document about the error: it has been told on stderr
+        silence(sys.stdout)
     return known.exit_code
 
 
@@ -125,7 +129,6 @@ def _mentions_memory(err: BaseException) -> bool:
 
 
 def _quiet_end() -> int:
-    """The reader of stdout is gone: keep the interpreter from complaining while it shuts down."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """The reader of stdout is gone."""
+    silence(sys.stdout)
     return BROKEN_PIPE

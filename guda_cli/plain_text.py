@@ -10,7 +10,6 @@ import codecs
 import contextlib
 import re
 import shlex
-import sys
 import unicodedata
 from collections.abc import Sequence
 
@@ -44,14 +43,9 @@ def nearest(error: UnicodeError) -> tuple[str, int]:
     return plain, error.end
 
 
-def use() -> None:
-    """Let standard output and error write whatever text they are given, and input read whatever names."""
+def register() -> None:
+    """Make `nearest` known to codecs as `ERRORS`."""
     codecs.register_error(ERRORS, nearest)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=ERRORS)
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def unicode(text: str) -> str:

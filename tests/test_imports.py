@@ -36,8 +36,9 @@ LEAVES: dict[str, set[str]] = {
     "outfile": {"errors", "plain_text"},
     "time_left": set(),
     "tables": {"phrases", "plain_text"},
-    "console": {"errors", "jsonable", "phrases", "plain_text", "tables", "time_left"},
-    "failures": {"console", "errors", "plain_text"},
+    "standard_streams": {"errors", "plain_text"},
+    "console": {"errors", "jsonable", "phrases", "plain_text", "standard_streams", "tables", "time_left"},
+    "failures": {"console", "errors", "plain_text", "standard_streams"},
     "typed_command": {"plain_text"},
     "help_pages": {"console", "plain_text", "typed_command"},
     "completions": {"attribution", "plain_text", "sections", "unlearning"},  # tables of names alone
@@ -46,7 +47,7 @@ LEAVES: dict[str, set[str]] = {
         "tables", "typed_command",
     },
     "app": {
-        "completions", "console", "errors", "failures", "help_pages", "plain_text", "session",
+        "completions", "console", "errors", "failures", "help_pages", "session", "standard_streams",
     },
     "start": {"app", "view"},
     "__main__": {"start"},

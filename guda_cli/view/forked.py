@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
-from guda_cli import failures, plain_text
+from guda_cli import failures, standard_streams
 from guda_cli.store.memory import Memory
 from guda_cli.view import handing_over
 from guda_cli.view.agreed import CODE, INTERRUPT, PATIENCE, TERMINATE
@@ -95,7 +95,7 @@ def _run(link: socket.socket, message: dict[str, Any]) -> int:
         opened = _opened(own, *message["streams"][name])
         setattr(sys, name, opened)
         setattr(sys, f"__{name}__", opened)
-    plain_text.use()
+    standard_streams.use()
     failures.terminate_like_interrupt()
     at_work = threading.Event()
     at_work.set()
