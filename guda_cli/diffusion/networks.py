@@ -51,6 +51,15 @@ def sharing(make: Callable[[], torch.nn.Module], weights: Weights) -> torch.nn.M
     return network.eval().requires_grad_(False)
 
 
+def moved(network: torch.nn.Module, device: torch.device | str) -> torch.nn.Module:
+    """`network` itself, its weights on `device`.
+
+    What diffusers' own `to` does for networks that are neither quantised nor offloaded, but to learn whether
+    they are it imports modules for a second.
+    """
+    return torch.nn.Module.to(network, device=device)
+
+
 Owners = dict[str, tuple[torch.nn.Module, str]]
 """Of each weight of a network: the module that has it, and the name it has there."""
 
