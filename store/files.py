@@ -35,7 +35,7 @@ def _full_error(what: str, root: Path, error: OSError) -> StoreFull:
 def read_only_error(what: str, root: Path, reason: str) -> StoreReadOnly:
     """The StoreReadOnly of a refused write."""
     return StoreReadOnly(
-        f"the store {root} is read-only: cannot do {what}",
+        f"the store {root} is read-only: {what} failed",
         why=reason,
         fix="make the folder writable, or use another one with --store",
     )

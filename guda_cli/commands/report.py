@@ -14,7 +14,7 @@ from guda_cli.commands.common import open_project, parse_seeds, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.outfile import check, write
+from guda_cli.outfile import PAGE, check, write
 from guda_cli.session import ForceOption, Session, command_options
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def report(
     if csv + latex + session.console.json > 1:
         raise UsageError("--csv, --latex and --json exclude each other")
     if html is not None and str(html) != "-":
-        check(html, fix="--html FILE", force=force)  # before any work
+        check(html, fix="--html FILE", force=force, kind=PAGE)  # before any work
     if aggregate:
         session = with_sets(session, f"attribution.aggregate={aggregate}")
     asked = gallery or gallery_images or gallery_top

@@ -15,7 +15,7 @@ from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
 from guda_cli.commands.train import tell_training
 from guda_cli.errors import CheckError, DataError, UsageError
-from guda_cli.outfile import check, write
+from guda_cli.outfile import DOCUMENT, PAGE, PICTURE, check, write
 from guda_cli.phrases import few, human_seconds, plural
 from guda_cli.session import ForceOption, RecipeArgument, Session, command_options
 from guda_cli.time_left import Stages
@@ -60,8 +60,8 @@ def run(
     began = time.monotonic()
     project = _project(session, recipe)
     keep_out_of_data(project.recipe.data, out, "--out")
-    for path in (out / MANIFEST, _sheet(out), html):
-        check(path, fix="--html FILE" if path == html else "--out DIR", force=force)  # before any work
+    for path, kind in ((out / MANIFEST, DOCUMENT), (_sheet(out), PICTURE), (html, PAGE)):  # before any work
+        check(path, fix="--html FILE" if path == html else "--out DIR", force=force, kind=kind)
     whole = _plan(session, project, method, count)
     if session.options.dry_run:
         show_plan(session, whole.steps, f"plan: run {project.recipe.name}")
@@ -86,7 +86,7 @@ def run(
     results = _score(session, project, method, drawn, top)
     session.console.stages = None
     write_report(session.console, project, method, html, top, force=force)
-    groups = f"{len(models)} models retrained"
+    groups = f"{plural(len(models), 'model', 'models')} retrained"
     if verdicts:
         groups = f"{verdicts.total()} unlearned, checks: {_counted(verdicts)}"
     document = {

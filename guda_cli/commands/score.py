@@ -314,5 +314,6 @@ def _import(session: Session, path: Path, name: str | None, images: bool) -> Non
     done = import_scores(open_project(session), path, name)
     session.console.data({"schema": "guda.import/1", **done.to_dict()})
     session.console.out(
-        f"{done.name}: {done.images} images, {done.groups} groups; guda report --against logo shows them"
+        f"{done.name}: {plural(done.images, 'image', 'images')}, {plural(done.groups, 'group', 'groups')}; "
+        "guda report --against logo shows them"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from guda_cli.commands.common import show_plan
 from guda_cli.errors import DataError, UsageError
+from guda_cli.phrases import plural
 from guda_cli.session import Session
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
     paths, found = expand(images, sys.stdin), CoalitionRun(project, settings, session.options.device)
     found.run.announce()
     if session.options.dry_run:
-        show_plan(session, found.run.plan(paths), f"plan: shares of {len(paths)} images")
+        show_plan(session, found.run.plan(paths), f"plan: shares of {plural(len(paths), 'image', 'images')}")
         return
     bad = 0
     for done, unreadable in found.results(paths):

@@ -17,6 +17,7 @@ from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError, unknown
+from guda_cli.phrases import plural
 from guda_cli.report.agreement.content import (
     CEILING,
     RANDOM,
@@ -224,7 +225,8 @@ def _steps(bench: Bench, rivals: Sequence[Rival], tables: Sequence[AgreementTabl
 
 def _grid_words(bench: Bench) -> str:
     draws, n = bench.grid.timesteps.shape
-    return f"{n} timesteps ({grids.name_of(bench.grid_spec)}) x {draws} draws"
+    steps = plural(n, "timestep", "timesteps")
+    return f"{steps} ({grids.name_of(bench.grid_spec)}) x {plural(draws, 'draw', 'draws')}"
 
 
 def _warnings(bench: Bench, found: Found) -> tuple[str, ...]:

@@ -212,7 +212,9 @@ def _costs(found: Counterfactuals, scored: Sequence[ActionRecord]) -> tuple[Cost
     for model in found.models():
         out.append(_cost_row(found.kind.step, model.label, model.record))
     for record in scored:
-        out.append(_cost_row("score", f"{record.provenance.get('images')} images", record))
+        out.append(
+            _cost_row("score", plural(int(record.provenance.get("images") or 0), "image", "images"), record)
+        )
     return tuple(out)
 
 
@@ -253,7 +255,8 @@ def _warnings(
             + ("the verdicts are not calibrated (guda score IMAGE)" if calibrating.size(project) else TOO_FEW)
         )
     if skipped:
-        out.append(f"{skipped} images are left out: they have not been scored under every current model")
+        left = plural(skipped, "image is left out: it has", "images are left out: they have")
+        out.append(f"{left} not been scored under every current model")
     if found.lacking:
         out.append("no model without " + ", ".join(what.name for what in found.lacking))
     return out

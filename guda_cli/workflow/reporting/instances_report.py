@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from guda_cli.data.queries import Query
 from guda_cli.errors import MissingError
+from guda_cli.phrases import plural
 from guda_cli.report.answers.content import CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
@@ -43,7 +44,9 @@ def build(
     groups = [what.name for what in run.removals]
     prepared = run.known_preparation()
     costs = [_cost("prepare", run.settings.name, prepared)] if prepared else []
-    costs += [_cost("score", f"{r.provenance.get('images')} images", r) for r in records]
+    costs += [
+        _cost("score", plural(int(r.provenance.get("images") or 0), "image", "images"), r) for r in records
+    ]
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,
