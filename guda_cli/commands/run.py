@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import keep_out_of_data, show_plan, time_once
+from guda_cli.commands.common import VERDICTS, counted, keep_out_of_data, show_plan, time_once, verdicts_of
 from guda_cli.commands.report import write_report
 from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from guda_cli.training.soundness import TrainingCheck
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.starting.whole import Whole
-
-VERDICTS = ("passed", "doubtful", "failed")
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -77,9 +75,9 @@ def run(
     trained = _train(session, project)
     stages.begin("models")
     models = _models(session, project, method)
-    verdicts = _verdicts(project, models)
+    verdicts = verdicts_of(project.model(record) for record in models)
     if method == "guda":
-        session.console.say(f"unlearned, checks: {_counted(verdicts)} (guda check shows why)")
+        session.console.say(f"unlearned, checks: {counted(verdicts)} (guda check shows why)")
     stages.begin("sample")
     drawn = _sample(session, project, count, out, force)
     stages.begin("score")
@@ -88,7 +86,7 @@ def run(
     write_report(session.console, project, method, html, top, force=force)
     groups = f"{plural(len(models), 'model', 'models')} retrained"
     if verdicts:
-        groups = f"{verdicts.total()} unlearned, checks: {_counted(verdicts)}"
+        groups = f"{verdicts.total()} unlearned, checks: {counted(verdicts)}"
     document = {
         "schema": "guda.run/1",
         "recipe": project.recipe.name,
@@ -159,20 +157,6 @@ def _models(session: Session, project: Project, method: str) -> list[ActionRecor
     return requested.unlearn_all(project, device, chosen)
 
 
-def _verdicts(project: Project, records: list[ActionRecord]) -> Counter[str]:
-    models = [project.model(record) for record in records]
-    return Counter(
-        str(model.check["verdict"])
-        for model in models
-        if model.check and not (model.removal and model.removal.is_null)
-    )
-
-
-def _counted(verdicts: Counter[str]) -> str:
-    shown = [f"{verdicts[name]} {name}" for name in VERDICTS if verdicts[name]]
-    return ", ".join(shown)
-
-
 def _sheet(out: Path) -> Path:
     """Where all drawn images lie in one: beside their folder, as it is no query."""
     return out.with_name(f"{out.name}.png")
@@ -230,10 +214,10 @@ def _summary(console: Console, done: dict[str, Any], groups: str, results: list[
 def _refuse(trained: TrainingCheck | None, verdicts: Counter[str]) -> None:
     """CheckError where the full model or a group's did not pass."""
     bad = verdicts["failed"] + verdicts["doubtful"]
+    model = trained.verdict if trained else "not checked"
     if bad or (trained and trained.verdict != "passed"):
         raise CheckError(
-            f"full model: {trained.verdict if trained else 'not checked'}; of {verdicts.total()} groups' "
-            f"checks {verdicts['failed']} failed and {verdicts['doubtful']} are doubtful",
+            f"full model: {model}; groups' checks: {counted(verdicts)}",
             why="with --strict that ends in an error",
             fix="guda check",
         )
