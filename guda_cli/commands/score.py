@@ -16,7 +16,7 @@ from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.phrases import plural
+from guda_cli.phrases import few, plural
 from guda_cli.session import ForceOption, GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _score(
     for run, mapper in zip(runs, mappers, strict=True):
         many = len(paths) > MANY
         printer = Printer(session.console, run, paths, top, many=many, csv=csv, header=header)
-        bad = _show(run, paths, printer, mapper)
+        bad = _show(run, paths, printer, mapper, first=run is runs[0])
         session.console.say(run.summary())
         header = not csv
     if bad:
@@ -276,10 +276,17 @@ def _score(
         )
 
 
-def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper) -> int:
-    """Print every result; how many images could not be read."""
-    bad = 0
+def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper, *, first: bool) -> int:
+    """Print every result; how many images could not be read.
+
+    The `first` of several methods says what the model does not see of images.
+    """
+    from guda_cli.data.fitting import notes
+
+    bad, size = 0, run.project.data.shape[1]
     for block in run.blocks(paths):
+        for note, names in notes((query.name for query in block.queries if first), size).items():
+            run.project.console.warn(f"{few(names, 3)}: {note}")
         for name, reason in block.bad:
             bad += 1
             run.project.console.warn(f"{name}: {reason}")

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_PIXELS",
     "PREPROCESSING_VERSION",
     "decode",
+    "extent",
     "header",
     "is_image",
     "pixels_digest",
@@ -146,6 +147,16 @@ def header(data: bytes) -> tuple[str, int]:
 
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         return image.format or "", min(image.size)
+
+
+def extent(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, by its header alone; one of `DECODING_ERRORS` otherwise."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=_formats()) as image:
+            return image.size
 
 
 def small(images: Pixels, side: int) -> Pixels:
