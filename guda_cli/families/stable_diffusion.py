@@ -250,10 +250,7 @@ class StableDiffusion(Family):
         warnings = _check_fits(pipeline, wanted)
         if wanted.recipe.latent.check_scaling:
             self._check_scaling(pipeline, wanted)
-        try:
-            schedule = self.schedule(pipeline.scheduler_config)
-        except (NotImplementedError, TypeError, ValueError) as err:
-            raise DataError("diffusers cannot build the pipeline's noise schedule", why=str(err)) from None
+        schedule = self.schedule(pipeline.scheduler_config)  # checked when it was read
         parts = pipeline.components.to_blobs()
         config: dict[str, Any] = {
             "unet": {**pipeline.unet_config, "_class_name": CLASS_NAME},
