@@ -18,6 +18,9 @@ LONGEST = 100_000
 """Diffusion steps of a noise schedule; models have 1,000 to 4,000."""
 
 
+_DEPTHS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "depth", "depths")
+
+
 def _whole(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
 
@@ -99,12 +102,13 @@ def check_depth(config: Mapping[str, Any], tensors: int, where: str) -> None:
 
     A network of more would take minutes to be built, only to be refused.
     """
-    blocks = len(config.get("block_out_channels") or (1,))
+    widths = config.get("block_out_channels")
+    blocks = len(widths) if isinstance(widths, list) else 1
     layers = math.prod(_most(config.get(key)) for key in ("layers_per_block", "transformer_layers_per_block"))
     depth = max(
         blocks * layers,
         _most(config.get("reverse_transformer_layers_per_block")),
-        _most(config.get("num_hidden_layers")),
+        *(_most(config.get(key)) for key in _DEPTHS),
     )
     if depth > min(max(tensors, 1), DEEPEST):
         raise DataError(

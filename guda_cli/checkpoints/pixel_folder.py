@@ -142,15 +142,10 @@ def _check_network(config: Mapping[str, Any], unet: Path) -> None:
             f"{unet}: the network has time_embedding_type = 'fourier'",
             why="it reads a continuous level of noise, no timestep, as score-based models (ScoreSdeVe) do",
         )
-    channels = config.get("in_channels", 3), config.get("out_channels", 3)
+    channels = config.get("in_channels") or 3, config.get("out_channels") or 3
     if channels[0] not in (1, 3):
         raise DataError(
             f"{unet}: the network has {channels[0]} input and {channels[1]} output channels",
             why="images have 1 or 3: it reads latents, or an image beside the noisy one",
         )
-    size = config.get("sample_size")
-    if isinstance(size, list) and len(set(map(str, size))) > 1:
-        raise DataError(
-            f"{unet}: the network makes images of {' x '.join(map(str, size))} pixels",
-            why="images are square here",
-        )
+    supported.side(config, str(unet))

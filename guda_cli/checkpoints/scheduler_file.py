@@ -114,10 +114,13 @@ def _with_defaults(config: Mapping[str, Any]) -> tuple[Config, tuple[str, ...]]:
 
 def _check_betas(config: Mapping[str, Any], kind: str, where: str) -> None:
     """DataError unless diffusers makes betas of `config` that are a process, and `kind` says enough of it."""
+    import numpy as np
+
     from guda_cli.diffusion.schedule import from_config
 
     try:
-        schedule = from_config(config)
+        with np.errstate(invalid="ignore"):  # what makes no process is told below
+            schedule = from_config(config)
     except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as err:
         raise DataError(f"{where}: diffusers cannot build this noise schedule", why=str(err)) from None
     betas = schedule.betas

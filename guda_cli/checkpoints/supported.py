@@ -136,7 +136,8 @@ def checked_unet(config: Mapping[str, Any], where: str) -> Config:
         if config.get(key, usual) not in (usual, None):
             raise DataError(f"{where}: the unet has {key} = {config[key]!r:.60}", why=f"{reads}; {SUPPORTED}")
     check_blocks(config, "unet", where)
-    channels = config.get("in_channels", 4), config.get("out_channels", 4)
+    side(config, where)
+    channels = config.get("in_channels") or 4, config.get("out_channels") or 4
     if channels[0] != channels[1]:
         raise more_channels(channels[0], channels[1], where)
     return {**config, "_class_name": CLASSES["unet"][0]}
@@ -150,6 +151,19 @@ def check_blocks(config: Mapping[str, Any], part: str, where: str) -> None:
             why="its config.json does not say how wide it is",
             fix="give a folder written by save_pretrained",
         )
+
+
+def side(config: Mapping[str, Any], where: str) -> int | None:
+    """The side of what a network was trained on, None if it is not said; DataError where it is no square."""
+    size = config.get("sample_size")
+    if not isinstance(size, list):
+        return size
+    if len(size) > 2 or not all(isinstance(one, int) and one == size[0] for one in size):
+        raise DataError(
+            f"{where}: the network was trained on {' x '.join(map(str, size))}, which is no square",
+            why="images are square here",
+        )
+    return int(size[0])
 
 
 def more_channels(inputs: int, outputs: int, where: str) -> DataError:
@@ -194,7 +208,7 @@ def check_together(
     unet: Mapping[str, Any], vae: Mapping[str, Any], text: Mapping[str, Any], where: str
 ) -> None:
     """DataError unless the network reads this VAE's latents and this text encoder's embeddings."""
-    channels, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+    channels, latent = unet.get("in_channels") or 4, vae.get("latent_channels") or 4
     if channels != latent:
         raise DataError(
             f"{where}: the unet reads {channels} channels, the vae's latents have {latent}",
@@ -203,7 +217,7 @@ def check_together(
             else "they are of different models",
             fix="take the text-to-image model and its own VAE",
         )
-    width, hidden = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
+    width, hidden = unet.get("cross_attention_dim") or 1280, text.get("hidden_size") or 512
     if any(one != hidden for one in (width if isinstance(width, list) else [width])):
         raise DataError(
             f"{where}: the unet reads text embeddings of size {width}, the text encoder's have {hidden}",

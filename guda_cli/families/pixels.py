@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guda_cli.checkpoints.supported import side
 from guda_cli.errors import DataError
 from guda_cli.families.family import CLASS, Family, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
@@ -194,9 +195,7 @@ def _classes(unet: Mapping[str, Any], wanted: Wanted) -> list[str] | None:
 
 def _check_fits(unet: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
     channels, size, _ = shape
-    wanted = unet.get("in_channels", 3), unet.get("sample_size", size)
-    if isinstance(wanted[1], list):
-        wanted = wanted[0], wanted[1][0]
+    wanted = unet.get("in_channels") or 3, side(unet, "the network")
     if wanted[0] != channels or (wanted[1] is not None and wanted[1] != size):
         raise DataError(
             f"the model takes {wanted[0]} x {wanted[1]} x {wanted[1]} images, the recipe gives "

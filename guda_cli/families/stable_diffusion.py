@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor
+from guda_cli.checkpoints.supported import side
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import PROMPT, Family, Maker, Materials, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
@@ -300,7 +301,7 @@ def _check_fits(pipeline: Pipeline, wanted: Wanted) -> tuple[str, ...]:
             f"data.size = {size} is no multiple of {multiple}, as this pipeline needs",
             fix=f"--set data.size={max(multiple, size // multiple * multiple)}",
         )
-    trained = int(pipeline.unet_config.get("sample_size") or 0) * factor
+    trained = (side(pipeline.unet_config, "the unet") or 0) * factor
     if trained and trained != size:
         return (
             f"the pipeline was trained on {trained} x {trained} images, the recipe gives {size} x {size}",
