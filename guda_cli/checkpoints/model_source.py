@@ -8,6 +8,7 @@ from pathlib import Path
 from guda_cli.checkpoints import supported
 from guda_cli.checkpoints.files import PICKLES, download, is_hub_id
 from guda_cli.checkpoints.lora_file import apply_lora, is_lora
+from guda_cli.checkpoints.one_file_kinds import is_single_file, part_alone
 from guda_cli.checkpoints.pipeline_folder import (
     ADAPTER,
     LORA_NAMES,
@@ -19,7 +20,7 @@ from guda_cli.checkpoints.pipeline_folder import (
     read_unet_config,
     read_unet_folder,
 )
-from guda_cli.checkpoints.single_file import is_single_file, read_single_file
+from guda_cli.checkpoints.single_file import read_single_file
 from guda_cli.checkpoints.weights import tensor_names
 from guda_cli.errors import DataError, UsageError
 
@@ -87,9 +88,9 @@ def _from_file(path: Path, base: str | None) -> Pipeline:
         return apply_lora(_pipeline(_needed(base, "a LoRA")), path)
     if is_single_file(names):
         return read_single_file(path, base)
-    shown = ", ".join(names[:3])
+    shown, alone = ", ".join(names[:3]), part_alone(names)
     raise DataError(
-        f"{path} is neither a checkpoint in one file nor a LoRA",
+        f"{path} is neither a checkpoint in one file nor a LoRA" + (f", but {alone}" if alone else ""),
         why=f"its tensors are {shown}, ..." if names else "it has no tensors",
         fix="give the folder that it belongs to",
     )
