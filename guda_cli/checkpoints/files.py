@@ -36,6 +36,8 @@ def json_object(text: str, path: Path) -> dict[str, Any]:
     """The JSON object in `text`, the content of `path`; DataError when it is damaged or something else."""
     try:
         value = json.loads(text)
+    except RecursionError:
+        raise DataError(f"{path} cannot be read", why="its JSON is nested too deep") from None
     except ValueError as err:
         why = git_lfs.WHY if git_lfs.is_pointer(text.encode()) else str(err)
         raise DataError(f"{path} cannot be read", why=why) from None

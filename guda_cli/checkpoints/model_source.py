@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from guda_cli.checkpoints import supported
+from guda_cli.checkpoints.adapter_folder import adapters_in, told_of_other_part
 from guda_cli.checkpoints.files import PICKLES, download, is_hub_id
-from guda_cli.checkpoints.lora_file import apply_lora, is_lora
+from guda_cli.checkpoints.lora_file import apply_lora, check_adapter, is_lora
 from guda_cli.checkpoints.pipeline_folder import (
-    ADAPTER,
-    LORA_NAMES,
     Pipeline,
     locate,
     read_components,
@@ -42,15 +41,9 @@ def register_source(source: str, base: str | None) -> Pipeline:
     path = locate(source)
     if (path / "model_index.json").is_file():
         return read_pipeline(str(path))
-    adapters = {part: path / part / ADAPTER for part in ("unet", "text_encoder")}
-    if any(file.is_file() for file in adapters.values()):  # peft saves a folder a part
-        made = _pipeline(_needed(base, "a LoRA"))
-        for part, file in adapters.items():
-            made = apply_lora(made, file, part) if file.is_file() else made
-        return made
-    for name in LORA_NAMES:
-        if (path / name).is_file():
-            return apply_lora(_pipeline(_needed(base, "a LoRA")), path / name)
+    adapters = adapters_in(path)
+    if adapters:
+        return _with_adapters(adapters, base)
     if (path / "config.json").is_file():
         return _over(path, _needed(base, "a unet without its pipeline"))
     files = sorted(path.glob("*.safetensors"))
@@ -84,15 +77,27 @@ def begins_at(source: str, base: str) -> bool:
 def _from_file(path: Path, base: str | None) -> Pipeline:
     names = tensor_names(path)
     if is_lora(names):
-        return apply_lora(_pipeline(_needed(base, "a LoRA")), path)
+        return _with_adapters([("unet", path)], base)
     if is_single_file(names):
         return read_single_file(path, base)
+    check_adapter(path)
     shown = ", ".join(names[:3])
     raise DataError(
         f"{path} is neither a checkpoint in one file nor a LoRA",
         why=f"its tensors are {shown}, ..." if names else "it has no tensors",
         fix="give the folder that it belongs to",
     )
+
+
+def _with_adapters(adapters: list[tuple[str, Path]], base: str | None) -> Pipeline:
+    """The pipeline `base` with all `adapters`, whose kinds are told before anything is read or wanted."""
+    for _, file in adapters:
+        check_adapter(file)
+    made = _pipeline(_needed(base, "a LoRA"))
+    for part, file in adapters:
+        made = apply_lora(made, file, part)
+    note = told_of_other_part(adapters)
+    return replace(made, notes=(*made.notes, note)) if note else made
 
 
 def _pipeline(base: str) -> Pipeline:
