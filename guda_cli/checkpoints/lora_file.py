@@ -272,10 +272,24 @@ def _lora_config(found: _File, part: str) -> LoraConfig | None:
         entries = json_object(text, Path(where))
         values = {k.removeprefix(f"{part}."): v for k, v in entries.items() if k.startswith(f"{part}.")}
         return read_config(values, where) if values else None
+    by_peft = any(name.startswith(PEFT) for name in found.shapes)
     own = path.name.startswith("adapter_model")
-    if not own and any(name.startswith(PEFT) for name in found.shapes):
-        own = len(list(path.parent.glob("*.safetensors"))) == 1  # renamed, and the only one it can be of
-    return read_config(read_json(beside), str(beside)) if own and beside.is_file() else None
+    if own and by_peft and not beside.is_file():
+        raise DataError(
+            f"{path.parent} has no adapter_config.json",
+            why="the scale of peft's factors (lora_alpha) stands there",
+            fix="give the folder as peft saved it",
+        )
+    if not beside.is_file() or not (own or by_peft):
+        return None
+    others = [] if own else [each.name for each in path.parent.glob("*.safetensors") if each != path]
+    if others:
+        raise DataError(
+            f"{path}: whose settings adapter_config.json has is not said",
+            why=f"{min(others)} lies beside it, too",
+            fix="give a folder with this LoRA and its own adapter_config.json",
+        )
+    return read_config(read_json(beside), str(beside))
 
 
 def _add(weights: Weights, place: Place, update: _Update, scale: tuple[float, str], found: _File) -> None:
