@@ -7,6 +7,7 @@ from pathlib import Path
 from guda_cli.checkpoints.adapter_kinds import BASES, GIVE
 from guda_cli.checkpoints.files import PICKLE_REASON, PICKLES
 from guda_cli.checkpoints.pipeline_folder import LORA_NAMES
+from guda_cli.checkpoints.weights import DIFFUSION
 from guda_cli.errors import DataError
 
 PARTS = ("unet", "text_encoder")
@@ -34,7 +35,14 @@ def adapters_in(folder: Path) -> list[tuple[str, Path]]:
         raise DataError(
             f"{folder} has more than one adapter: {', '.join(found)}",
             why="which of them is meant is not said",
-            fix=f"--from {folder / (whole[0])}",
+            fix=f"--from {folder / whole[0]}",
+        )
+    network = sorted(path.name for path in folder.glob(f"{DIFFUSION}*.safetensors"))
+    if found and network:
+        raise DataError(
+            f"{folder} has a network and an adapter: {network[0]}, {found[0]}",
+            why="which of them is meant is not said",
+            fix=f"--from {folder / whole[0]}" if whole else "give a folder with the one that is meant",
         )
     if parts:
         return [(part, _weights_of(folder / part)) for part in parts]
@@ -48,6 +56,15 @@ def adapters_in(folder: Path) -> list[tuple[str, Path]]:
             fix=f"--from {below[0]}",
         )
     return []
+
+
+def told_of_adapter_beside(pipeline: Path) -> str:
+    """A sentence where the folder of a whole pipeline has a LoRA, too, which is not added; else ""."""
+    beside = [name for name in LORA_NAMES if (pipeline / name).is_file()]
+    if not beside:
+        return ""
+    file = pipeline / beside[0]
+    return f"the LoRA in {file} was not added: --from {file} --base {pipeline} adds it"
 
 
 def told_of_other_part(adapters: list[tuple[str, Path]]) -> str:

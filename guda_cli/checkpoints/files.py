@@ -12,6 +12,8 @@ from guda_cli import git_lfs
 from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.errors import DataError, MissingError, UsageError
 
+MOST_JSON = 2**26
+"""Bytes of a JSON file that is read: lists take thirty times as many in memory."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PICKLE_REASON = "a pickle can run any code when it is loaded, so it is never opened"
 
@@ -24,6 +26,11 @@ def read_json(
     `what` names the file's content in messages, its name where empty.
     """
     try:
+        size = path.stat().st_size
+        if size > MOST_JSON:
+            raise DataError(
+                f"{path} has {size:,} bytes", why=f"a configuration has {MOST_JSON:,} at the most"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path.parent} has no {what or path.name}", why=f"no file {path}", fix=fix) from None

@@ -19,7 +19,7 @@ from torch import Tensor
 from guda_cli.checkpoints import adapter_kinds
 from guda_cli.checkpoints.adapter_config import LoraConfig, read_config
 from guda_cli.checkpoints.adapter_names import KOHYA, PEFT, Modules, Place, is_similar, read_name
-from guda_cli.checkpoints.files import check_no_pickle, json_object, read_json
+from guda_cli.checkpoints.files import MOST_JSON, check_no_pickle, json_object, read_json
 from guda_cli.checkpoints.pipeline_folder import Pipeline
 from guda_cli.checkpoints.weights import plain_text_names
 from guda_cli.diffusion import networks
@@ -28,6 +28,8 @@ from guda_cli.errors import DataError
 
 _METADATA = "lora_adapter_metadata"  # where diffusers keeps the settings of an adapter, as JSON
 _PARTS = ("unet", "text_encoder")
+_MOST_TENSORS, _LONGEST_NAME = 50_000, 500  # Stable Diffusion has 1,100 tensors: far more is no adapter of it
+_LARGE = 1e30  # products below this cannot leave float32's range, which spares a look at every weight
 _OTHER_BASE = "give the pipeline it was trained on: --base PIPELINE"
 
 
@@ -52,17 +54,23 @@ class _File:
 
     def read(self, name: str) -> Tensor:
         """One tensor as float32; DataError unless it is real and finite."""
-        value = self.file.get_tensor(name)
-        if value.is_complex() or value.dtype == torch.bool:
-            raise DataError(f"{self.path}: '{name}' is no tensor of numbers", why=f"it is of {value.dtype}")
-        tensor: Tensor = value.float()
+        try:
+            value = self.file.get_tensor(name)
+            if value.is_complex() or value.dtype == torch.bool:
+                raise TypeError(f"it is of {value.dtype}")
+            tensor: Tensor = value.float()
+        except (AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError) as err:
+            raise DataError(f"{self.path}: '{name}' is no tensor of numbers", why=str(err)) from None
         networks.check_finite({name: tensor}, str(self.path))
         return tensor
 
 
 def is_lora(names: Iterable[str]) -> bool:
     """Whether tensors of these names are a low-rank update or one of its relatives."""
-    return any(name.startswith(KOHYA) or ((n := read_name(name)) and n.kind == "down") for name in names)
+    return any(
+        name.startswith(KOHYA) or ((n := read_name(name[:_LONGEST_NAME])) and n.kind == "down")
+        for name in names
+    )
 
 
 def check_adapter(path: Path) -> None:
@@ -114,7 +122,14 @@ def _opened(path: Path) -> Any:
 
 
 def _header(path: Path, file: Any) -> _File:
-    shapes = {name: list(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
+    names = sorted(file.keys())
+    if len(names) > _MOST_TENSORS or any(len(name) > _LONGEST_NAME for name in names):
+        raise DataError(
+            f"{path} is no LoRA of Stable Diffusion",
+            why=f"it has {len(names):,} tensors, with names of up to {max(map(len, names)):,} letters",
+            fix=adapter_kinds.GIVE,
+        )
+    shapes = {name: list(file.get_slice(name).get_shape()) for name in names}
     return _File(path, file, shapes, dict(file.metadata() or {}))
 
 
@@ -186,7 +201,7 @@ def _belongs_nowhere(found: _File, strangers: list[str], unknown: list[str]) -> 
             why=f"no module for {_listed([n for n in strangers if not is_similar(n)])}",
             fix=adapter_kinds.GIVE,
         )
-    said = f"; it says it is for {family}" if family else ""
+    said = f"; it seems to be for {family}" if family else ""
     return DataError(
         f"{found.path}: the LoRA does not belong to this model",
         why=f"no module of it for {_listed(strangers)}{said}",
@@ -220,7 +235,7 @@ def _checked_rank(found: _File, place: Place, update: _Update, shape: list[int])
         raise DataError(
             f"{found.path}: the LoRA does not belong to this model",
             why=f"{where}: {up} x {down} is added to {shape}"
-            + (f"; it says it is for {family}" if family else ""),
+            + (f"; it seems to be for {family}" if family else ""),
             fix=_OTHER_BASE,
         )
     if update.alpha and _size(found.shapes[update.alpha]) != 1:
@@ -269,6 +284,8 @@ def _lora_config(found: _File, part: str) -> LoraConfig | None:
     beside = path.parent / "adapter_config.json"
     if text is not None:
         where = f"{path} ({_METADATA})"
+        if len(text) > MOST_JSON // 4:
+            raise DataError(f"{where} has {len(text):,} letters", why="settings have a few thousand")
         entries = json_object(text, Path(where))
         values = {k.removeprefix(f"{part}."): v for k, v in entries.items() if k.startswith(f"{part}.")}
         return read_config(values, where) if values else None
@@ -301,7 +318,8 @@ def _add(weights: Weights, place: Place, update: _Update, scale: tuple[float, st
     if init:
         weight = _without_first(weight, init, factor, rank, f"{found.path}: {'.'.join(place)}")
     weights[name] = weight + factor * product.reshape(weight.shape)
-    networks.check_finite({name: weights[name]}, f"the model with {found.path}")
+    if abs(factor) * rank * float(up.abs().max()) * float(down.abs().max()) > _LARGE:
+        networks.check_finite({name: weights[name]}, f"the model with {found.path}")
 
 
 def _without_first(weight: Tensor, init: str, scale: float, rank: int, where: str) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guda_cli.checkpoints import supported
-from guda_cli.checkpoints.adapter_folder import adapters_in, told_of_other_part
+from guda_cli.checkpoints.adapter_folder import adapters_in, told_of_adapter_beside, told_of_other_part
 from guda_cli.checkpoints.files import PICKLES, download, is_hub_id
 from guda_cli.checkpoints.lora_file import apply_lora, check_adapter, is_lora
 from guda_cli.checkpoints.pipeline_folder import (
@@ -40,7 +40,7 @@ def register_source(source: str, base: str | None) -> Pipeline:
         )
     path = locate(source)
     if (path / "model_index.json").is_file():
-        return read_pipeline(str(path))
+        return _noted(read_pipeline(str(path)), told_of_adapter_beside(path))
     adapters = adapters_in(path)
     if adapters:
         return _with_adapters(adapters, base)
@@ -96,8 +96,11 @@ def _with_adapters(adapters: list[tuple[str, Path]], base: str | None) -> Pipeli
     made = _pipeline(_needed(base, "a LoRA"))
     for part, file in adapters:
         made = apply_lora(made, file, part)
-    note = told_of_other_part(adapters)
-    return replace(made, notes=(*made.notes, note)) if note else made
+    return _noted(made, told_of_other_part(adapters))
+
+
+def _noted(pipeline: Pipeline, note: str) -> Pipeline:
+    return replace(pipeline, notes=(*pipeline.notes, note)) if note else pipeline
 
 
 def _pipeline(base: str) -> Pipeline:

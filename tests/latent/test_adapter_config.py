@@ -229,6 +229,13 @@ def test_metadata_of_diffusers_that_are_no_settings(text: str, pipeline: Pipelin
     assert "lora_adapter_metadata" in refused(pipeline, tmp_path / "style.safetensors")
 
 
+def test_settings_without_end(pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = adapter(pipeline, tmp_path / "adapter", BASIC)
+    with (folder / "adapter_config.json").open("r+b") as file:
+        file.truncate(2**26 + 1)
+    assert "a configuration has" in refused(pipeline, folder)
+
+
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("guda_cli.checkpoints.adapter_config._SECONDS", 0.5)

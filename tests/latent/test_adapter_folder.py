@@ -152,3 +152,19 @@ def test_settings_that_are_missing(saved: Path, tmp_path: Path) -> None:
     peft(tmp_path / "two" / "unet", "unet")
     (peft(tmp_path / "two" / "text_encoder", "text_encoder") / "adapter_config.json").unlink()
     assert "text_encoder has no adapter_config.json" in refused(tmp_path / "two", saved)
+
+
+def test_a_lora_beside_a_pipeline_is_told(pipeline: Pipeline, saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "model"))
+    file = peft(tmp_path / "style", "unet") / "adapter_model.safetensors"
+    shutil.copy(file, folder / "pytorch_lora_weights.safetensors")
+    made = register_source(str(folder), None)
+    assert made.unet == pipeline.unet
+    assert "pytorch_lora_weights.safetensors was not added" in made.notes[-1]
+
+
+def test_a_lora_beside_a_network(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved / "unet", tmp_path / "network"))
+    file = peft(tmp_path / "style", "unet") / "adapter_model.safetensors"
+    shutil.copy(file, folder / "pytorch_lora_weights.safetensors")
+    assert "has a network and an adapter" in refused(folder, saved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.torch import save_file
 
 from guda_cli.checkpoints.adapter_names import Modules, compvis_names, read_name
 from guda_cli.checkpoints.lora_file import apply_lora, is_lora
+from guda_cli.checkpoints.model_source import register_source
 from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline
 from guda_cli.diffusion import networks
 from guda_cli.errors import DataError
@@ -212,6 +215,41 @@ def test_what_cannot_be_merged(name: str, pipeline: Pipeline, tmp_path: Path) ->
     assert "does not belong" not in said
 
 
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "C64", "BOOL", "NONE"])
+def test_types_of_numbers_that_are_not_read(dtype: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    """Of a file written by hand; the reader's own refusals are errors of ours, too."""
+    bits = {"F4": 4, "F6_E2M3": 6, "C64": 64}.get(dtype, 8)
+    header, at = {}, 0
+    for name, shape in ((f"unet.{QUERY}.lora_A.weight", [2, 8]), (f"unet.{QUERY}.lora_B.weight", [8, 2])):
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + 2 * bits]}
+        at += 2 * bits
+    text = json.dumps(header).encode()
+    (tmp_path / "lora.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"\x7f" * at)
+    with pytest.raises(DataError) as caught:
+        apply_lora(pipeline, tmp_path / "lora.safetensors")
+    assert "does not belong" not in caught.value.message
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
+def test_types_of_numbers_that_are_read(dtype: torch.dtype, pipeline: Pipeline, tmp_path: Path) -> None:
+    down, up = torch.full((2, 8), 0.5).to(dtype), torch.ones(8, 2).to(dtype)
+    tensors = {f"unet.{QUERY}.lora_A.weight": down, f"unet.{QUERY}.lora_B.weight": up}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    have = weights_of(apply_lora(pipeline, tmp_path / "lora.safetensors"))["unet"][f"{QUERY}.weight"]
+    torch.testing.assert_close(have, weights_of(pipeline)["unet"][f"{QUERY}.weight"] + 1)
+
+
+@pytest.mark.parametrize(
+    "names", [[f"lora_unet_{i}.alpha" for i in range(60_000)], ["lora_unet_" + ".lora_A." * 100_000]]
+)
+def test_names_without_end(names: list[str], tmp_path: Path) -> None:
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "lora.safetensors")
+    started = time.process_time()
+    with pytest.raises(DataError, match="is no LoRA of Stable Diffusion"):
+        register_source(str(tmp_path / "lora.safetensors"), None)
+    assert time.process_time() - started < 5
+
+
 def test_a_base_is_blamed_where_it_is_another(pipeline: Pipeline, tmp_path: Path) -> None:
     """A module that this network lacks and others have; factors of Stable Diffusion 1's size."""
     deep = "lora_unet_input_blocks_7_1_transformer_blocks_0_attn2_to_q"
@@ -221,7 +259,7 @@ def test_a_base_is_blamed_where_it_is_another(pipeline: Pipeline, tmp_path: Path
     tensors = {f"{key}.lora_A.weight": torch.ones(1, 768), f"{key}.lora_B.weight": torch.ones(8, 1)}
     said = message(pipeline, tensors, tmp_path / "lora.safetensors")
     assert "does not belong to this model" in said
-    assert "it says it is for Stable Diffusion 1.x" in said
+    assert "it seems to be for Stable Diffusion 1.x" in said
     tensors = {
         f"unet.{QUERY}.lora_A.weight": torch.ones(8, 2),
         f"unet.{QUERY}.lora_B.weight": torch.ones(2, 8),
