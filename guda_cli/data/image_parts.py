@@ -227,7 +227,7 @@ def _gif(raw: bytes) -> bytes:
         else:
             break
         if left[0] < 0:
-            raise ValueError("it has too many blocks before its picture")
+            raise ValueError(f"it has more than {MAX_PARTS * 4:,} blocks")
         at = end
     return b"".join(kept)
 

@@ -51,9 +51,20 @@ MAX_BYTES = 1 << 30
 MAX_MEMORY = 2 * 10**9
 """Bytes that reading one image may take."""
 
-# Bytes a pixel that decoders take at most, their own buffers included (measured; docs/data-formats.md).
-_BYTES = {"PNG": 10, "JPEG": 11, "GIF": 10, "BMP": 10, "PPM": 10, "TIFF": 11, "WEBP": 20, "AVIF": 20}
-_BYTES_OF_OTHERS = 40
+# Bytes a pixel that decoding and preprocessing take at most, decoders' own buffers included, as measured.
+_BYTES = {
+    "PNG": 10,
+    "JPEG": 11,
+    "GIF": 8,
+    "BMP": 11,
+    "PPM": 10,
+    "TIFF": 11,
+    "WEBP": 19,
+    "AVIF": 17,
+    "HEIF": 20,
+}
+_BYTES_OF_CMYK = 13
+_BYTES_OF_OTHERS = 24
 
 
 class _TooLargeError(Exception):
@@ -103,7 +114,7 @@ def decode(
         if not raw:
             raise ValueError("the file is empty")
         with _opened(raw) as (image, parts):
-            _check_size(image, len(raw), max_pixels)
+            _check_size(image.width, image.height, _cost(image), len(raw), max_pixels)
             image.load()
             return preprocess(_with_its_transparency(image, parts), size, channels)
     except UnidentifiedImageError:
@@ -115,6 +126,8 @@ def decode(
         reason, fix = str(err), err.fix
     except DECODING_ERRORS as err:
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        if "\n" in reason:  # a decoder's word to its developers
+            reason = image_formats.what(raw)
     raise DataError(f"cannot read image {name}", why=reason, fix=fix)
 
 
@@ -131,7 +144,7 @@ def _opened(raw: bytes) -> Iterator[tuple[Image, Parts]]:
 
     formats = image_formats.decoders(raw)
     if formats == ("JXL",):  # decoded on opening
-        _check_pixels(*jxl_size(raw), "JXL", len(raw), MAX_PIXELS)
+        _check_size(*jxl_size(raw), _BYTES_OF_OTHERS, len(raw), MAX_PIXELS)
     parts = needed(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -139,17 +152,21 @@ def _opened(raw: bytes) -> Iterator[tuple[Image, Parts]]:
             yield image, parts
 
 
-def _check_size(image: Image, length: int, max_pixels: int) -> None:
-    _check_pixels(image.width, image.height, image.format or "", length, max_pixels)
-
-
-def _check_pixels(width: int, height: int, format: str, length: int, most: int) -> None:
-    """_TooLargeError where an image has more pixels than `most`, or than memory allows for its format."""
+def _check_size(width: int, height: int, cost: int, length: int, most: int) -> None:
+    """_TooLargeError for more than `most` pixels, or where they take too much at `cost` bytes a pixel."""
     if width * height > most:
         raise _TooLargeError(f"{width} x {height} pixels are more than {most:,}")
-    memory = width * height * _BYTES.get(format, _BYTES_OF_OTHERS) + length
+    memory = width * height * cost + length
     if memory > MAX_MEMORY:
-        raise _TooLargeError(f"{width} x {height} pixels of {format} take {human_bytes(memory)} of memory")
+        raise _TooLargeError(
+            f"its {width} x {height} pixels take about {human_bytes(memory)} of memory in this format"
+        )
+
+
+def _cost(image: Image) -> int:
+    if image.mode == "CMYK":
+        return _BYTES_OF_CMYK
+    return _BYTES.get(image.format or "", _BYTES_OF_OTHERS)
 
 
 def _with_its_transparency(image: Image, parts: Parts) -> Image:
