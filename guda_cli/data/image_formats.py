@@ -18,8 +18,8 @@ class LackingError(Exception):
     """An image whose decoder is not installed; `fix` is the command that brings it."""
 
     def __init__(self, spoken: str, package: str) -> None:
-        super().__init__(f"{spoken} images need the package {package}, which is not installed")
         self.fix = f"pip install 'guda[{EXTRA}]'"
+        super().__init__(f"{spoken} images need {package}, which is not installed ({self.fix})")
 
 
 def _of_brands(*brands: bytes) -> Callable[[bytes], bool]:

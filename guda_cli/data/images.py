@@ -6,7 +6,7 @@ import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,9 @@ from guda_cli.data.exif import DECODING_ERRORS
 from guda_cli.data.image_parts import Parts, needed
 from guda_cli.data.jxl_header import jxl_size
 from guda_cli.data.preprocessing import preprocess
-from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION
+from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION, UNREAD_SUFFIXES
 from guda_cli.errors import DataError
-from guda_cli.phrases import human_bytes
+from guda_cli.phrases import few, human_bytes, plural
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,6 +40,7 @@ __all__ = [
     "preprocess",
     "read_file",
     "to_float",
+    "unread",
 ]
 
 MAX_PIXELS = 178_956_970
@@ -67,14 +68,29 @@ _BYTES_OF_CMYK = 13
 _BYTES_OF_OTHERS = 24
 
 
-class _TooLargeError(Exception):
+class _TooLargeError(ValueError):
     """An image of more pixels than are decoded."""
 
 
 def is_image(name: str) -> bool:
     """Whether the file name ends like an image (`IMAGE_SUFFIXES`, in either case)."""
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def unread(names: Iterable[str]) -> str | None:
+    """A sentence on those of `names` that end like images in formats that are not read; None without any."""
+    found = sorted(name for name in names if _suffix(name) in UNREAD_SUFFIXES)
+    if not found:
+        return None
+    what = plural(
+        len(found), "image in a format that is not read was", "images in formats that are not read were"
+    )
+    return f"{what} left out ({few(found, 3)}): save {'it' if len(found) == 1 else 'them'} as PNG"
+
+
+def _suffix(name: str) -> str:
     dot = name.rfind(".")
-    return dot > 0 and name[dot:].lower() in IMAGE_SUFFIXES
+    return name[dot:].lower() if dot > 0 else ""
 
 
 def read_file(path: Path) -> bytes:
@@ -135,6 +151,21 @@ def header(data: bytes) -> tuple[str, int]:
     """Format and shorter side of an image file that `decode` has read."""
     with _opened(data) as (image, _):
         return image.format or "", min(image.size)
+
+
+@contextmanager
+def opened_for_texts(path: Path, formats: tuple[str, ...]) -> Iterator[Image]:
+    """The image at `path` with its texts, if it is of one of `formats`; errors are DECODING_ERRORS.
+
+    Texts beyond what Pillow reads are left out, and do not hide the others.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = needed(read_file(path), texts=True).data
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            yield image
 
 
 @contextmanager

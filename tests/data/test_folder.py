@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guda_cli.data import image_formats
 from guda_cli.data.sources import fingerprint, read_dataset
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
@@ -409,3 +411,30 @@ def test_many_formats_and_sizes_in_one_folder(folder: Callable[..., Path], png: 
     ds = read_dataset(_spec(folder(files), channels=1))
     assert ds.images.shape == (4, 1, 8, 8)
     assert ds.images.dtype == np.uint8
+
+
+def test_images_of_formats_that_are_not_read_are_told(
+    folder: Callable[..., Path], two_groups: dict[str, bytes]
+) -> None:
+    notes = read_dataset(
+        _spec(folder({**two_groups, "cat/a.psd": b"", "b.txt": b"", "dog/c.NEF": b""}))
+    ).notes
+    assert notes == (
+        "2 images in formats that are not read were left out (cat/a.psd, dog/c.NEF): save them as PNG",
+        "1 file that is no image was ignored (b.txt)",
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_heic_without_its_package_is_refused(
+    folder: Callable[..., Path],
+    zip_: Callable[..., Path],
+    two_groups: dict[str, bytes],
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image_formats._load.cache_clear()
+    files = {**two_groups, "cat/z.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)}
+    with pytest.raises(DataError, match=r"pip install 'guda\[images\]'"):
+        read_dataset(_spec((zip_ if packed else folder)(files)))
