@@ -6,7 +6,7 @@ import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,9 @@ from guda_cli.data.exif import DECODING_ERRORS
 from guda_cli.data.image_parts import Parts, needed
 from guda_cli.data.jxl_header import jxl_size
 from guda_cli.data.preprocessing import preprocess
-from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION, UNREAD_SUFFIXES
+from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
-from guda_cli.phrases import few, human_bytes, plural
+from guda_cli.phrases import human_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,9 +38,9 @@ __all__ = [
     "is_image",
     "pixels_digest",
     "preprocess",
+    "opened_for_texts",
     "read_file",
     "to_float",
-    "unread",
 ]
 
 MAX_PIXELS = 178_956_970
@@ -74,23 +74,8 @@ class _TooLargeError(ValueError):
 
 def is_image(name: str) -> bool:
     """Whether the file name ends like an image (`IMAGE_SUFFIXES`, in either case)."""
-    return _suffix(name) in IMAGE_SUFFIXES
-
-
-def unread(names: Iterable[str]) -> str | None:
-    """A sentence on those of `names` that end like images in formats that are not read; None without any."""
-    found = sorted(name for name in names if _suffix(name) in UNREAD_SUFFIXES)
-    if not found:
-        return None
-    what = plural(
-        len(found), "image in a format that is not read was", "images in formats that are not read were"
-    )
-    return f"{what} left out ({few(found, 3)}): save {'it' if len(found) == 1 else 'them'} as PNG"
-
-
-def _suffix(name: str) -> str:
     dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+    return dot > 0 and name[dot:].lower() in IMAGE_SUFFIXES
 
 
 def read_file(path: Path) -> bytes:

@@ -6,13 +6,13 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from guda_cli.data.dataset import Pixels
-from guda_cli.data.images import decode, is_image, pixels_digest, unread
+from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
 from guda_cli.errors import DataError, UsageError, nearest
 from guda_cli.outfile import MAP, is_ours
@@ -63,25 +63,21 @@ class Query:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def expand(
-    arguments: Sequence[str], stdin: TextIO | None, tell: Callable[[str], None] | None = None
-) -> list[str]:
+def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
     """The image paths meant by `arguments`, in order, each path once.
 
     An argument is an image; a folder (every image below it, sorted); a glob (`**` crosses folders);
     or `-`, paths from `stdin`, one a line or separated by NUL. An argument that is missing or holds no
-    image stands for itself, and `load_query` says what is wrong with it; DataError where all are so. `tell`
-    hears of images in folders and globs that are of formats that are not read.
+    image stands for itself, and `load_query` says what is wrong with it; DataError where all are so.
     """
     seen: set[str] = set()
     paths: list[str] = []
     errors: list[DataError] = []
-    others: list[str] = []
     for argument, typed in _each(arguments, stdin):
         if typed and not argument:
             raise UsageError("an image's path is empty", fix="guda score IMAGE")
         try:
-            found = _images_of(argument, others) if typed else _path(argument, others)
+            found = _images_of(argument) if typed else _path(argument)
         except DataError as err:
             errors.append(err)
             found = [argument]
@@ -90,9 +86,6 @@ def expand(
             if key not in seen:
                 seen.add(key)
                 paths.append(path)
-    left_out = unread(dict.fromkeys(others))
-    if left_out and tell is not None:
-        tell(left_out)
     if errors and len(errors) >= len(paths):
         raise errors[0]
     if not paths:
@@ -110,7 +103,7 @@ def load_query(path: str, size: int, channels: int, conditions: ConditionSource 
     `conditions` says its class or prompt; without them it has none.
     """
     if not Path(path).is_file():
-        _images_of(path, [])  # says what is wrong with it
+        _images_of(path)  # says what is wrong with it
     pixels = decode(Path(path), size, channels, path)
     digest, origin = pixels_digest(pixels), read_origin(Path(path))
     if conditions is None:
@@ -143,11 +136,10 @@ def _each(arguments: Sequence[str], stdin: TextIO | None) -> Iterator[tuple[str,
             yield argument, True
 
 
-def _images_of(argument: str, others: list[str]) -> list[str]:
-    """The images that `argument` means; files of formats that are not read are added to `others`."""
+def _images_of(argument: str) -> list[str]:
     if not os.path.lexists(argument) and glob.has_magic(argument):
-        return _glob(argument, others)
-    return _path(argument, others)
+        return _glob(argument)
+    return _path(argument)
 
 
 def _lines(stdin: TextIO | None) -> list[str]:
@@ -163,31 +155,25 @@ def _lines(stdin: TextIO | None) -> list[str]:
     return lines
 
 
-def _glob(pattern: str, others: list[str]) -> list[str]:
+def _glob(pattern: str) -> list[str]:
     found: list[str] = []
     for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - keeps the user's spelling
         if Path(path).is_dir():
-            found += _folder(path, others)
+            found += _folder(path)
         elif is_image(path):
             found.append(path)
-        else:
-            others.append(path)
     if not found:
-        raise DataError(
-            f"no image matches {pattern}",
-            why=unread(others) or "",
-            fix="check the pattern; ** crosses folders",
-        )
+        raise DataError(f"no image matches {pattern}", fix="check the pattern; ** crosses folders")
     return found
 
 
-def _path(path: str, others: list[str]) -> list[str]:
+def _path(path: str) -> list[str]:
     here = Path(path)
     try:
         if here.is_dir():
-            found = _folder(path, others)
+            found = _folder(path)
             if not found:
-                raise DataError(f"the folder {path} holds no image", why=unread(others) or "")
+                raise DataError(f"the folder {path} holds no image")
             return found
         if here.exists():
             return [path]
@@ -196,12 +182,11 @@ def _path(path: str, others: list[str]) -> list[str]:
     raise _missing(here)
 
 
-def _folder(path: str, others: list[str]) -> list[str]:
+def _folder(path: str) -> list[str]:
     found: list[str] = []
     for folder, subfolders, files in os.walk(path):
         subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
         here = [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
-        others += [os.path.join(folder, f) for f in files if not is_image(f) and not f.startswith(".")]  # noqa: PTH118
         found += [path for path in here if not (path.endswith(MAP) and is_ours(Path(path)))]
     return sorted(found)
 

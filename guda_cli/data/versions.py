@@ -32,13 +32,3 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 """Lower-case endings of the files that count as images."""
-
-UNREAD_SUFFIXES = frozenset(
-    (
-        ".jp2", ".j2k", ".jpx", ".jpf", ".jxr", ".wdp", ".qoi", ".bpg", ".flif", ".pic", ".pfm", ".exr",
-        ".hdr", ".tga", ".pcx", ".dds", ".ico", ".icns", ".psd", ".psb", ".xcf", ".kra", ".ora", ".svg",
-        ".svgz",
-        ".eps", ".ai", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw",
-    )
-)  # fmt: skip
-"""Endings of images in formats that are not read: left out, and told."""

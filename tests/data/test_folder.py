@@ -413,18 +413,6 @@ def test_many_formats_and_sizes_in_one_folder(folder: Callable[..., Path], png: 
     assert ds.images.dtype == np.uint8
 
 
-def test_images_of_formats_that_are_not_read_are_told(
-    folder: Callable[..., Path], two_groups: dict[str, bytes]
-) -> None:
-    notes = read_dataset(
-        _spec(folder({**two_groups, "cat/a.psd": b"", "b.txt": b"", "dog/c.NEF": b""}))
-    ).notes
-    assert notes == (
-        "2 images in formats that are not read were left out (cat/a.psd, dog/c.NEF): save them as PNG",
-        "1 file that is no image was ignored (b.txt)",
-    )
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_heic_without_its_package_is_refused(
     folder: Callable[..., Path],

@@ -110,21 +110,6 @@ def test_one_bad_file_does_not_stop_the_rest(here: Path) -> None:
     assert good[0].pixels.shape == (1, 8, 8)
 
 
-def test_images_of_formats_that_are_not_read_are_told(here: Path) -> None:
-    for name in ("sub/e.psd", "sub/deep/f.CR2", "sub/.g.psd"):
-        (here / name).write_bytes(b"x")
-    told: list[str] = []
-    assert expand(["sub", "sub/*"], None, told.append) == ["sub/c.JPG", "sub/deep/d.png"]
-    assert told == [
-        "2 images in formats that are not read were left out (sub/deep/f.CR2, sub/e.psd): save them as PNG"
-    ]
-    (here / "only").mkdir()
-    (here / "only" / "a.svg").write_bytes(b"<svg/>")
-    with pytest.raises(DataError, match="holds no image") as caught:
-        expand(["only"], None)
-    assert "only/a.svg" in caught.value.why
-
-
 def test_heic_and_jpeg_xl_are_never_passed_over(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pillow_heif", "pillow_jxl", "pillow_jxl.JpegXLImagePlugin"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from guda_cli.data.dataset import Dataset, Progress, make_dataset
-from guda_cli.data.images import MAX_PIXELS, decode, is_image, unread
+from guda_cli.data.images import MAX_PIXELS, decode, is_image
 from guda_cli.data.sources.captions import caption_file, read_captions
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
 from guda_cli.data.sources.names import clean_root
@@ -96,9 +96,7 @@ def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, st
         raise DataError(f"{what} holds no images", fix="check data.path and data.root")
     notes = list(tree.notes)
     used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p == prompts_in}
-    left_out = unread(set(inside) - used)
-    notes += [left_out] if left_out else []
-    other = sorted(path for path in set(inside) - used if not unread([path]))
+    other = sorted(set(inside) - used)
     if other:
         ignored = plural(len(other), "file that is no image was", "files that are no images were")
         notes.append(f"{ignored} ignored ({few(other, 3)})")
