@@ -36,9 +36,9 @@ __all__ = [
     "decode",
     "header",
     "is_image",
+    "opened_for_texts",
     "pixels_digest",
     "preprocess",
-    "opened_for_texts",
     "read_file",
     "to_float",
 ]
