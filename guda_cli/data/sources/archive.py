@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from guda_cli import git_lfs
+from guda_cli.data.sources.archive_bounds import BoundedHeader, Budget, check_directory
 from guda_cli.data.sources.names import hidden, hostile, safe_name
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
@@ -92,8 +93,11 @@ class TarTree:
         members = _Members(self.where)
         # The stream is ours, not tarfile's: its end is looked at below.
         self._stream = _stream(path, packed=packed)
+        self._budget = Budget(self.where, path.stat().st_size if packed else None)
         try:
-            self._tar = tarfile.TarFile(fileobj=self._stream, mode="r", errors="surrogateescape")
+            self._tar = tarfile.TarFile(
+                fileobj=self._stream, mode="r", errors="surrogateescape", tarinfo=BoundedHeader
+            )
             for info in self._tar:
                 self._take(info, members)
             _check_end(self._stream, self._tar.offset)
@@ -106,6 +110,8 @@ class TarTree:
         self.files = members.files
 
     def _take(self, info: tarfile.TarInfo, members: _Members) -> None:
+        info.pax_headers = {}  # a copy a member of all that the archive has in common
+        self._budget.spend(info.offset_data + info.size, len(self._tar.pax_headers))
         if info.isdir():
             safe_name(info.name, self.where)
         elif info.isreg():
@@ -163,12 +169,15 @@ class ZipTree:
         self.notes: list[str] = []
         self._infos: dict[str, zipfile.ZipInfo] = {}
         members = _Members(self.where)
+        budget = Budget(self.where, None)
         try:
+            check_directory(path)
             self._zip = zipfile.ZipFile(path)
         except _BROKEN as err:
             raise _damaged(self.where, err) from None
         try:
             for info in self._zip.infolist():
+                budget.spend()
                 self._take(info, members)
         except DataError:
             self.close()
