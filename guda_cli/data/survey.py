@@ -16,7 +16,8 @@ from guda_cli.data.images import header, is_image, pixels_digest, small
 from guda_cli.data.sources import open_tree, read_dataset
 from guda_cli.data.sources.detect import idx_files, locate
 from guda_cli.data.sources.idx import read_array
-from guda_cli.data.sources.metadata import PROMPT_COLUMNS, read_metadata
+from guda_cli.data.sources.metadata import read_metadata
+from guda_cli.data.sources.rows import PROMPT_COLUMNS
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
 from guda_cli.phrases import few, plural
