@@ -12,6 +12,7 @@ from guda_cli.data.sources.names import composed, on_disk, windows_path
 from guda_cli.data.sources.rows import (
     IMAGE_COLUMNS,
     PROMPT_COLUMNS,
+    Nested,
     check_size,
     csv_header,
     csv_rows,
@@ -110,7 +111,7 @@ def caption_of(row: dict[str, Any], where: str) -> tuple[str, str]:
     prompt = row.get(column, "")
     if not isinstance(image, str):
         raise DataError(f"{where} names no image", why="every row needs file_name (or image, file, path)")
-    if isinstance(prompt, (list, dict)) or (isinstance(prompt, float) and math.isinf(prompt)):
+    if isinstance(prompt, (list, Nested)) or (isinstance(prompt, float) and math.isinf(prompt)):
         raise DataError(f"{where}: the prompt of {image} is no text", why=f"it stands in column '{column}'")
     if windows_path(image):
         raise DataError(

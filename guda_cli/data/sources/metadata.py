@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from guda_cli.data.sources.names import composed, windows_path
 from guda_cli.data.sources.rows import (
     PROMPT_COLUMNS,
+    Nested,
     check_size,
     csv_rows,
     decoded,
@@ -60,7 +61,7 @@ class Metadata:
         row = self.rows.get(name, _NO_ROW)
         for column in PROMPT_COLUMNS:
             value = row.values.get(column)
-            if value is not None and not isinstance(value, (list, dict)):
+            if value is not None and not isinstance(value, (list, Nested)):
                 if isinstance(value, float) and math.isinf(value):
                     raise DataError(f"{row.place(column)}: the prompt of {name} is no text but {value}")
                 return str(value)
@@ -73,7 +74,7 @@ class Metadata:
             for name in names
             if self.prompt(name) is None
             and any(
-                isinstance(self.rows.get(name, _NO_ROW).values.get(column), (list, dict))
+                isinstance(self.rows.get(name, _NO_ROW).values.get(column), (list, Nested))
                 for column in PROMPT_COLUMNS
             )
         ]
@@ -239,8 +240,6 @@ def _infinite(value: str | float) -> bool:
 
 def _kind(value: Any) -> str:
     """What a value is that fits nowhere."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list within a list"
+    if isinstance(value, Nested):
+        return value.kind
     return f"a number that is too large or has no bound ({value})" if _infinite(value) else f"{value!r}"

@@ -7,7 +7,9 @@ import csv
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from guda_cli import git_lfs
@@ -18,9 +20,10 @@ from guda_cli.phrases import human_bytes
 PROMPT_COLUMNS = ("prompt", "text", "caption")
 IMAGE_COLUMNS = ("file_name", "image", "file", "path")
 """Where files of prompts name their image; metadata files have `file_name` only."""
-MOST_BYTES = 128 << 20
-"""Of all files of metadata of a source together; their rows take about ten times as much memory."""
-MOST_LINES = 3_000_000
+MOST_BYTES = 100 << 20
+"""Of all files of metadata of a source together; their rows take up to fifteen times as much memory."""
+MOST_LINES = 2_000_000
+LONGEST = 4 << 20  # characters in a line: what it holds is taken apart at once
 MISSING = frozenset(
     {
         *("", "nan", "NaN", "-nan", "-NaN", "<NA>", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA"),
@@ -28,6 +31,8 @@ MISSING = frozenset(
     }
 )
 """Texts that stand for a missing value: those that pandas reads as one."""
+
+_PADDED = 40  # characters from which on a text that is not blank stands for nothing missing
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -41,11 +46,21 @@ _SEPARATOR = re.compile(r"sep=([,;\t])\s*")  # the first line of some CSV files,
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+@dataclass(frozen=True)
+class Nested:
+    """Stands for a value that nothing is asked of: an object, or a list of more than single values."""
+
+    kind: str
+
+
+_OBJECT, _LISTS = Nested("an object"), Nested("a list within a list")
+
+
 def missing(value: object) -> bool:
     """Whether a value stands for none: null, NaN, or one of the texts in MISSING."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and value.strip() in MISSING)
+    if isinstance(value, str):
+        return (len(value) < _PADDED or value.isspace()) and value.strip() in MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def check_size(size: int, where: str) -> None:
@@ -95,6 +110,7 @@ def json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
         line, end = found[0], found.start()
         if not line.strip():
             continue
+        _check_length(line, where, number)
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as err:
@@ -114,7 +130,7 @@ def csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
     See `csv_header` for what parts the columns.
     """
     names, mark, before = csv_header(text, where)
-    reader = csv.reader(_lines(text, before), strict=True, delimiter=mark)
+    reader = csv.reader(_lines(text, before, where), strict=True, delimiter=mark)
     try:
         header = True
         for cells in reader:
@@ -135,25 +151,25 @@ def csv_header(text: str, where: str) -> tuple[list[str], str, int]:
     A line `sep=;` names it; else it is the comma, semicolon or tab by which the first line has a column that
     names images, or the first of these that is in it at all. DataError for two columns of one name.
     """
-    first = next(_lines(text, 0), "")
+    first = next(_lines(text, 0, where), "")
     said = _SEPARATOR.fullmatch(first)
     marks = [said[1]] if said else [mark for mark in ",;\t" if mark in first] or [","]
     before = int(bool(said))
     try:
-        headers = [_header(text, before, mark) for mark in marks]
+        headers = [_header(_lines(text, before, where), mark) for mark in marks]
     except csv.Error as err:
         raise DataError(f"{where}: its first line is not CSV", why=str(err)) from None
     found = next((i for i, header in enumerate(headers) if has_any(header, IMAGE_COLUMNS)), 0)
     names, mark = headers[found], marks[found]
-    twice = [name for i, name in enumerate(names) if name and name in names[:i]]
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(f"{where} has two columns '{twice[0]}'", fix="rename or remove one of them")
     return names, mark, before
 
 
-def _header(text: str, before: int, mark: str) -> list[str]:
+def _header(lines: Iterator[str], mark: str) -> list[str]:
     """The cells of the first row that is not empty, composed."""
-    rows = csv.reader(_lines(text, before), delimiter=mark)
+    rows = csv.reader(lines, delimiter=mark)
     return [composed(cell.strip()) for cell in next(filter(None, rows), [])]
 
 
@@ -162,19 +178,39 @@ def has_any(columns: Sequence[str], wanted: Sequence[str]) -> bool:
     return not set(columns).isdisjoint(wanted)
 
 
-def _lines(text: str, skip: int) -> Iterator[str]:
+def _lines(text: str, skip: int, where: str) -> Iterator[str]:
     """The lines of `text` with their ends, from the `skip`-th on."""
     for number, found in enumerate(_LINE.finditer(text)):
         if number >= skip:
+            _check_length(found[0], where, number + 1)
             yield found[0]
 
 
+def _check_length(line: str, where: str, number: int) -> None:
+    if len(line) > LONGEST:
+        raise DataError(
+            f"{where}, line {number} has more than {LONGEST:,} characters", why="a line is about one image"
+        )
+
+
 def _named(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """`row` with composed names of columns, and None where a value other than "" is missing."""
-    out = {composed(name): None if value != "" and missing(value) else value for name, value in row.items()}
+    """`row` with composed names of columns, and values as `_kept` has them."""
+    out = {composed(name): _kept(value) for name, value in row.items()}
     if len(out) < len(row):
         raise DataError(f"{where} has two fields of one name in two Unicode forms", fix="rename one of them")
     return out
+
+
+def _kept(value: Any) -> Any:
+    """None where a value other than "" is missing, and what is nested without what it holds."""
+    if isinstance(value, str):
+        return None if value != "" and missing(value) else value
+    if isinstance(value, dict):
+        return _OBJECT
+    if isinstance(value, list):
+        inner = next((item for item in value if isinstance(item, (dict, list))), None)
+        return value if inner is None else _OBJECT if isinstance(inner, dict) else _LISTS
+    return None if missing(value) else value
 
 
 def check_unicode(values: dict[str, Any], where: str, kind: str = "column") -> None:
