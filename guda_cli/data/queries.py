@@ -13,8 +13,8 @@ from typing import Protocol, TextIO
 
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
-from guda_cli.data.left_out import LeftOut, told, unread, within_litter
 from guda_cli.data.origins import Origin, read_origin
+from guda_cli.data.sources.left_out import LeftOut, told, unread, within_litter
 from guda_cli.data.sources.names import conflict_copies, hidden, on_disk, placeholder_of
 from guda_cli.errors import DataError, UsageError, nearest
 from guda_cli.outfile import MAP, is_ours

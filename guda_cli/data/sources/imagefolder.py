@@ -10,8 +10,8 @@ import numpy as np
 
 from guda_cli.data.dataset import Dataset, Progress, make_dataset
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
-from guda_cli.data.left_out import told, unread
 from guda_cli.data.sources.captions import caption_file, read_captions
+from guda_cli.data.sources.left_out import told, unread
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, Row, read_metadata
 from guda_cli.data.sources.names import clean_root, composed, conflict_copies
 from guda_cli.data.sources.selection import keep_common, select
