@@ -117,7 +117,7 @@ def test_conflict_copies_are_left_out_and_told(
 ) -> None:
     data = read_dataset(_spec(pack({**two_groups, copy: png(9)})))
     assert data.counts() == {"cat": 3, "dog": 2}
-    assert "1 conflict copy of images" in data.notes[0]
+    assert "1 conflict copy of a syncing tool left out" in data.notes[0]
     assert copy in data.notes[0]
 
 

@@ -115,8 +115,8 @@ def _without_copies(names: dict[str, str], meta: Metadata, notes: list[str]) -> 
     copies = [name for name in conflict_copies(names) if names[name] not in meta.rows]
     if not copies:
         return names
-    what = plural(len(copies), "conflict copy", "conflict copies")
-    notes.append(f"{what} of images that are there, made by a syncing tool, left out ({few(copies, 2)})")
+    what = plural(len(copies), "conflict copy", "conflict copies") + " of a syncing tool left out"
+    notes.append(f"{what}, for the images themselves are there ({few(copies, 2)})")
     left = names.keys() - set(copies)
     return {name: path for name, path in names.items() if name in left}
 

@@ -66,7 +66,7 @@ class LeftOut:
     def sentences(self) -> list[str]:
         """One for each kind of which there are some."""
         kinds = (
-            (self.copies, "conflict copies of images that are there, made by a syncing tool"),
+            (self.copies, "conflict copies of a syncing tool, for the images themselves are there"),
             (self.absent, "images that lie in iCloud alone"),
             (self.passed, "files in folders that systems leave behind"),
         )
