@@ -237,7 +237,7 @@ def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:
     from guda_cli.data.queries import expand
     from guda_cli.workflow.scoring.run import load
 
-    queries, bad = load(project, expand(images, sys.stdin), None)
+    queries, bad = load(project, expand(images, sys.stdin, project.console.say), None)
     for name, reason in bad:
         project.console.warn(f"{name}: {reason}")
     if not queries:

@@ -242,7 +242,7 @@ def _score(
     seeded = [name for name in names if name in ("logo", "guda", "subsets")]
     if settings.oracle_seeds and len(seeded) != 1:
         raise UsageError("--seeds are those of one method's models", fix="--method logo --seeds 2,3")
-    paths = expand(images, sys.stdin)
+    paths = expand(images, sys.stdin, session.console.say)
     maps = len(paths) * sum(name in methods.COMPARING for name in names)
     if map_path is not None and maps > 1 and map_path.suffix:
         what = f"{len(paths)} images" if len(paths) > 1 else "several methods"

@@ -25,7 +25,8 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
 
     if not settings.groups:
         raise UsageError("--shares needs the groups that share", fix="--shares --group A --group B")
-    paths, found = expand(images, sys.stdin), CoalitionRun(project, settings, session.options.device)
+    paths = expand(images, sys.stdin, session.console.say)
+    found = CoalitionRun(project, settings, session.options.device)
     found.run.announce()
     if session.options.dry_run:
         show_plan(session, found.run.plan(paths), f"plan: shares of {plural(len(paths), 'image', 'images')}")

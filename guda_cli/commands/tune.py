@@ -98,7 +98,7 @@ def tune(
     if session.options.dry_run:
         show_plan(session, tuner.plan(tried), "plan: tune")
         return
-    paths = expand(images, sys.stdin) if images else []
+    paths = expand(images, sys.stdin, session.console.say) if images else []
     queries = tuner.images(paths, count)
     oracle_seed = ", ".join(map(str, tuner.seeds))
     session.console.say(

@@ -230,9 +230,18 @@ def extent(path: Path) -> tuple[int, int]:
     """Width and height of an image file, by its header alone; one of `DECODING_ERRORS` otherwise."""
     from PIL import Image
 
-    with warnings.catch_warnings():
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no file")
+    with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=_formats()) as image:
+        head = file.read(4096)
+        try:
+            formats = image_formats.decoders(head)
+        except image_formats.LackingError as err:
+            raise ValueError(str(err)) from None
+        if formats == ("JXL",):  # decoded on opening
+            return jxl_size(head)
+        with Image.open(file, formats=formats) as image:
             return image.size
 
 

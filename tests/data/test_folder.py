@@ -360,7 +360,8 @@ def test_folder_may_be_one_of_several_columns(
         (b'{"s": 1}\n', "names no file"),
         (b"{\n", "line 1 is not JSON"),
         (b"[1]\n", "not a JSON object"),
-        (b"\xff\xfe\n", "not UTF-8"),
+        (b"\xff\xfe\n", "not UTF-16"),
+        (b"\xfc\n", "not UTF-8"),
     ],
 )
 def test_bad_metadata(

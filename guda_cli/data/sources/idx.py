@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Progress
 from guda_cli.data.sources.detect import IdxFiles, idx_files
+from guda_cli.data.sources.names import composed
 from guda_cli.data.sources.packed import check_group, from_arrays
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
@@ -95,7 +96,7 @@ def read_class_names(data: bytes, where: str, count: int) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise DataError(f"{where} is not UTF-8 text", why=str(err)) from None
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [composed(line.strip()) for line in text.splitlines() if line.strip()]
     if len(names) < count or len(set(names)) != len(names):
         raise DataError(
             f"{where} must hold {count} different class names, one a line", why=f"it has {len(names)}"
