@@ -45,7 +45,7 @@ def without(folder: Path, viewed: Viewed, *args: str, stdin: bytes = b"") -> Ran
 
 
 def told(ran: Ran) -> Ran:
-    """Without the lines on progress and the seconds of plans, which hang on how busy the machine is or was."""
+    """Without the lines on progress and the seconds of plans, which hang on the machine."""
     lines = [line for line in ran.err.splitlines(True) if not re.match(rb"\w+: \d+/\d+ \w+", line)]
     return dataclasses.replace(ran, err=b"".join(lines), out=re.sub(rb" +\d+\.\d s\b", b" s", ran.out))
 
