@@ -67,6 +67,10 @@ class Conditions:
         """Nothing: see `queries.ConditionSource`."""
         return ()
 
+    def note_of(self, path: str) -> str:
+        """Nothing: see `queries.ConditionSource`."""
+        return ""
+
     def _from_metadata(self, path: Path) -> str | None:
         metadata, row = self._beside.of(path, "--class NAME")
         names = metadata.values(row, COLUMN)

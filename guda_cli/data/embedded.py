@@ -8,82 +8,154 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from guda_cli.data.comfyui import graph_prompt
+from guda_cli.data.infotext import NONE, Written, infotext, plain, without_sections, without_tags
 
 PNG_KEY = "guda:prompt"
 """Keyword of the PNG text chunk in which `guda sample` writes an image's prompt."""
 
+_FORMATS = ("PNG", "JPEG", "WEBP")
 _LONGEST_ENTRY = 1 << 20  # characters; whole ComfyUI graphs stay far below
-_LONGEST_PROMPT = 20_000
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
-_SETTINGS = re.compile(r"^(?:Negative prompt:|Steps: \d)", re.MULTILINE)
-
-Graph = dict[str, dict[str, Any]]
+_DESCRIPTION, _MAKE, _MODEL = 0x010E, 0x010F, 0x0110
+_GRAPH = re.compile(r"prompt:\s*(?=\{)", re.IGNORECASE)  # in an EXIF tag; `workflow:` is another form of it
+_DREAM = re.compile(r'^"(.*?)"(?:\s+-\w|\s*$)', re.DOTALL)
+_BRACKETS = re.compile(r"\[[^\[\]]*\]")  # InvokeAI's negative prompt, before version 3
+_KEYS = (
+    PNG_KEY, "parameters", "prompt", "Prompt", "negative_prompt", "Negative Prompt", "invokeai_metadata",
+    "sd-metadata", "Dream", "Software", "Source", "Description", "Comment", "fooocus_scheme",
+)  # fmt: skip
 
 
 def embedded_prompt(path: Path) -> str | None:
-    """The prompt in an image file, None where there is none.
+    """The prompt in an image file, None where there is none; "" is the empty prompt."""
+    return embedded(path).prompt
 
-    In this order: the PNG text `guda:prompt`; AUTOMATIC1111's `parameters`, in a PNG's text or as the EXIF
-    user comment of a JPEG or WebP; ComfyUI's graph in the PNG text `prompt`. "" is the empty prompt.
+
+def embedded(path: Path) -> Written:
+    """What programs wrote of the prompt into an image file; the first entry that names one counts.
+
+    In this order: the PNG text `guda:prompt`; the texts of AUTOMATIC1111, SwarmUI, Fooocus, InvokeAI and
+    NovelAI; ComfyUI's graph; the EXIF comment of a JPEG, WebP or AVIF, which most of these write, too.
     """
-    texts, comment = _entries(path)
-    found = (
-        _plain(texts.get(PNG_KEY)),
-        parameters_prompt(texts.get("parameters")),
-        graph_prompt(texts.get("prompt")),
-        parameters_prompt(comment),
+    texts, comments = _entries(path)
+    ours = texts.get(PNG_KEY)
+    if ours is not None and (prompt := plain(ours)) is not None:
+        return Written(prompt)
+    found = [read(texts, path.name)]
+    for comment in comments:
+        graph = _GRAPH.match(comment)
+        entries = {"prompt": comment[graph.end() :]} if graph else {"parameters": comment}
+        found.append(read(entries, path.name))
+    return next(
+        (written for written in found if written.prompt is not None),
+        next((written for written in found if written.why), NONE),
     )
-    return next((text for text in found if text is not None), None)
 
 
-def parameters_prompt(entry: str | None) -> str | None:
-    """The prompt of AUTOMATIC1111's parameters: what stands before the negative prompt and the settings.
-
-    Without settings after it a text is somebody's remark, and names no prompt.
-    """
-    if entry is None or len(entry) > _LONGEST_ENTRY:
-        return None
-    settings = _SETTINGS.search(entry)
-    return None if settings is None else _plain(entry[: settings.start()])
-
-
-def graph_prompt(entry: str | None) -> str | None:
-    """The text that conditions the first sampler of ComfyUI's graph (its API format, JSON).
-
-    A sampler is a node with a link `positive` or `guider` and "sampler" in its class, or else any node with
-    a link `positive`. From there links are followed to a node that holds text.
-    """
-    graph = _graph(entry)
-    linked = [node for node in graph.values() if _link(node["inputs"], "positive") is not None]
-    samplers = [
-        node
-        for node in graph.values()
-        if "sampler" in str(node.get("class_type")).lower()
-        and (_link(node["inputs"], "positive") or _link(node["inputs"], "guider"))
-    ]
-    for node in samplers or linked:
-        start = _link(node["inputs"], "positive") or _link(node["inputs"], "guider")
-        text = _text_behind(graph, start) if start is not None else None
-        if text is not None:
-            return _plain(text)
-    return None
+def read(texts: Mapping[str, str], file: str = "") -> Written:
+    """What the text entries of a file say, by their keywords; `file` is its name."""
+    short = {key: text for key, text in texts.items() if len(text) <= _LONGEST_ENTRY}
+    readers = (
+        _parameters(short),
+        _invokeai(short),
+        _novelai(short),
+        _easy_diffusion(short),
+        graph_prompt(short["prompt"], file) if "prompt" in short else NONE,
+    )
+    return next(
+        (written for written in readers if written.prompt is not None),
+        next((written for written in readers if written.why), NONE),
+    )
 
 
-def _plain(text: str | None) -> str | None:
-    """`text` without the space around it, None when it is unreasonably long; every character encodes."""
-    if text is None or len(text) > _LONGEST_PROMPT:
-        return None
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "").strip()
+# -- programs ------------------------------------------------------------------------------------------------
+
+
+def _parameters(texts: Mapping[str, str]) -> Written:
+    """AUTOMATIC1111's text, or the JSON that SwarmUI and Fooocus put in its place."""
+    entry = texts.get("parameters")
+    if entry is None:
+        return NONE
+    values = _json(entry)
+    if not values:
+        return infotext(entry)
+    swarm = values.get("sui_image_params")
+    if isinstance(swarm, dict):
+        return without_sections(swarm["prompt"]) if isinstance(swarm.get("prompt"), str) else NONE
+    if _is_fooocus(values, texts) and isinstance(values.get("prompt"), str):
+        return without_tags(values["prompt"])
+    if "Software" in values:  # NovelAI's entries of a PNG as one object, in its WebP files
+        return _novelai({key: value for key, value in values.items() if isinstance(value, str)})
+    return NONE
+
+
+def _is_fooocus(values: Mapping[str, Any], texts: Mapping[str, str]) -> bool:
+    named = (values.get("metadata_scheme"), texts.get("fooocus_scheme"))
+    return "fooocus" in named or str(values.get("version")).startswith("Fooocus")
+
+
+def _invokeai(texts: Mapping[str, str]) -> Written:
+    """InvokeAI's three forms: since version 3, since 2, and its first."""
+    values = _json(texts.get("invokeai_metadata", ""))
+    if isinstance(values.get("positive_prompt"), str):
+        return without_tags(values["positive_prompt"])
+    image = _json(texts.get("sd-metadata", "")).get("image")
+    prompt = image.get("prompt") if isinstance(image, dict) else None
+    if isinstance(prompt, list):
+        parts = [part.get("prompt") for part in prompt if isinstance(part, dict)]
+        if len(parts) > 1:
+            return Written(why="InvokeAI mixed several prompts")
+        prompt = parts[0] if parts else None
+    if prompt is None and (dream := _DREAM.match(texts.get("Dream", ""))):
+        prompt = dream[1]
+    if not isinstance(prompt, str):
+        return NONE
+    found = without_tags(_BRACKETS.sub("", prompt))
+    return Written(found.prompt, (*found.left_out, *_BRACKETS.findall(prompt)), found.networks, found.why)
+
+
+def _novelai(texts: Mapping[str, str]) -> Written:
+    if not any("novelai" in texts.get(key, "").lower() for key in ("Software", "Source")):
+        return NONE
+    comment = _json(texts.get("Comment", ""))
+    caption = comment.get("v4_prompt")
+    caption = caption.get("caption") if isinstance(caption, dict) else None
+    if isinstance(caption, dict) and caption.get("char_captions"):
+        return Written(why="NovelAI was given prompts of several figures")
+    prompt = texts.get("Description", comment.get("prompt"))
+    return without_tags(prompt) if isinstance(prompt, str) else NONE
+
+
+def _easy_diffusion(texts: Mapping[str, str]) -> Written:
+    """Easy Diffusion writes each setting as an entry of its own."""
+    for prompt, negative in (("prompt", "negative_prompt"), ("Prompt", "Negative Prompt")):
+        if prompt in texts and negative in texts and not _json(texts[prompt]):
+            return without_tags(texts[prompt])
+    return NONE
+
+
+def _json(text: str) -> dict[str, Any]:
+    """The object in a text, empty for anything else."""
+    if not text.lstrip().startswith("{"):
+        return {}
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def _entries(path: Path) -> tuple[dict[str, str], str | None]:
-    """The PNG text entries and the EXIF user comment of an image file; pixels are not decoded."""
-    from PIL import Image
+def _entries(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The text entries of a PNG, and the comments in the EXIF of an image file; pixels are not decoded."""
+    from PIL import Image, features
 
     from guda_cli.data.images import DECODING_ERRORS
 
@@ -91,20 +163,23 @@ def _entries(path: Path) -> tuple[dict[str, str], str | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            formats = (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
+            with Image.open(path, formats=formats) as image:
                 if image.format == "PNG":
-                    found = {k: image.info.get(k) for k in (PNG_KEY, "parameters", "prompt")}
+                    found = {key: image.info.get(key) for key in _KEYS}
                     texts = {key: str(value) for key, value in found.items() if isinstance(value, str)}
                 if image.format == "PNG" and "exif" not in image.info:
-                    return texts, None  # asked for it, Pillow would decode the pixels to look behind them
-                comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+                    return texts, []  # asked for it, Pillow would decode the pixels to look behind them
+                exif = image.getexif()
+                own = [exif.get(tag) for tag in (_USER_COMMENT, _DESCRIPTION, _MAKE, _MODEL)]
+                comments = [exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT), *own]
     except (*DECODING_ERRORS, Image.DecompressionBombError):
-        return texts, None
-    return texts, _user_comment(comment)
+        return texts, []
+    return texts, [text for comment in comments if (text := _comment(comment)) is not None]
 
 
-def _user_comment(value: object) -> str | None:
-    """The text of an EXIF user comment: 8 bytes name its encoding (Exif 2.32, 4.6.5)."""
+def _comment(value: object) -> str | None:
+    """The text of an EXIF comment: of a user comment 8 bytes name its encoding (Exif 2.32, 4.6.5)."""
     if isinstance(value, str):
         return value
     if not isinstance(value, bytes) or len(value) > 4 * _LONGEST_ENTRY:
@@ -117,75 +192,3 @@ def _user_comment(value: object) -> str | None:
     if code in (b"ASCII\0\0\0", bytes(8)):
         return data.decode("utf-8", "replace")
     return None
-
-
-# -- ComfyUI's graph -----------------------------------------------------------------------------------------
-
-_TEXT_INPUTS = (
-    "text", "text_g", "prompt", "positive_prompt", "string", "value", "t5xxl", "clip_l", "text_l", "text_0",
-    "string_a", "string_b", "text_a", "text_b", "text1", "text2", "text_positive", "positive",
-)  # fmt: skip
-_CONDITION_INPUTS = ("positive", "guider", "conditioning", "conditioning_to", "conditioning_1", "cond")
-# Links that carry something other than the positive condition.
-_OTHER_INPUTS = frozenset(
-    {
-        "negative", "clip", "model", "vae", "latent_image", "latent", "samples", "image", "images", "pixels",
-        "noise", "sigmas", "sampler", "control_net", "mask", "style_model", "clip_vision_output",
-        "lora_stack", "conditioning_2", "conditioning_from", "uncond",
-    }
-)  # fmt: skip
-
-
-def _graph(entry: str | None) -> Graph:
-    """The nodes of a graph that have inputs, by id; empty for anything that is no graph."""
-    if entry is None or len(entry) > _LONGEST_ENTRY:
-        return {}
-    try:
-        values = json.loads(entry)
-    except (ValueError, RecursionError):
-        return {}
-    nodes = values.items() if isinstance(values, dict) else ()
-    return {
-        key: node for key, node in nodes if isinstance(node, dict) and isinstance(node.get("inputs"), dict)
-    }
-
-
-def _link(inputs: dict[str, Any], name: str) -> str | None:
-    """The id of the node that the input `name` comes from; None when it is no link."""
-    value = inputs.get(name)
-    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], (str, int)):
-        return str(value[0])
-    return None
-
-
-def _text_behind(graph: Graph, start: str) -> str | None:
-    """The first text found from node `start` upstream: text of its own, then along its likeliest links."""
-    waiting, seen = [start], set[str]()
-    while waiting:
-        key = waiting.pop()
-        if key in seen or key not in graph:
-            continue
-        seen.add(key)
-        inputs = graph[key]["inputs"]
-        own = _own_text(inputs)
-        if own is not None:
-            return own
-        named = [name for name in (*_TEXT_INPUTS, *_CONDITION_INPUTS) if name in inputs]
-        others = [name for name in inputs if name not in named and name not in _OTHER_INPUTS]
-        links = (_link(inputs, name) for name in (*named, *others))
-        waiting += reversed([link for link in links if link is not None])
-    return None
-
-
-def _own_text(inputs: dict[str, Any]) -> str | None:
-    """The text a node holds itself, the first that is not empty; None when a link comes before it."""
-    empty: str | None = None
-    for name in _TEXT_INPUTS:
-        if _link(inputs, name) is not None:
-            return None
-        value = inputs.get(name)
-        if isinstance(value, str):
-            if value.strip():
-                return value
-            empty = ""
-    return empty

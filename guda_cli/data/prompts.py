@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guda_cli.data.beside import MetadataBeside
-from guda_cli.data.embedded import embedded_prompt
+from guda_cli.data.embedded import embedded
 from guda_cli.data.sources.captions import caption_of
 from guda_cli.data.sources.metadata import IMAGE_COLUMNS, PROMPT_COLUMNS, csv_rows, json_rows
 from guda_cli.errors import DataError
@@ -27,6 +27,7 @@ class Prompts:
         self._table = dict(table or {})
         self._beside = MetadataBeside()
         self._known: dict[str, tuple[str, ...]] = {}
+        self._notes: dict[str, str] = {}
 
     def of(self, path: str) -> str | None:
         """The (first) prompt of the image at `path`, None for the empty prompt; errors as `all_of`."""
@@ -41,6 +42,11 @@ class Prompts:
             self._known[path] = self._search(path)
         return self._known[path]
 
+    def note_of(self, path: str) -> str:
+        """What a user should know of how the prompt of the image at `path` was read; "" for nothing."""
+        self.all_of(path)
+        return self._notes.get(path, "")
+
     def _search(self, path: str) -> tuple[str, ...]:
         if self._given:
             return self._given
@@ -52,7 +58,12 @@ class Prompts:
         text = metadata.prompt(name)
         if text is not None:
             return (text.strip(),)
-        return (embedded_prompt(here) or "",)
+        written = embedded(here)
+        if written.prompt is None:
+            self._notes[path] = written.why
+        elif written.left_out:
+            self._notes[path] = f"left out of its prompt: {' '.join(written.left_out)}"
+        return (written.prompt or "",)
 
 
 def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:

@@ -30,6 +30,9 @@ class ConditionSource(Protocol):
     def all_of(self, path: str) -> tuple[str, ...]:
         """Its prompts, ("",) for the empty one; of classes nothing."""
 
+    def note_of(self, path: str) -> str:
+        """What a user should know of how its condition was read; "" for nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Query:

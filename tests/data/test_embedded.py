@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
-from guda_cli.data.embedded import embedded_prompt, graph_prompt, parameters_prompt
+from guda_cli.data.embedded import embedded, embedded_prompt, read
 from tests.data.pngs import PIXELS, png
+from tests.data.test_comfyui import SAMPLER, graph
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 COMMENT = 0x9286
@@ -20,26 +20,10 @@ COMMENT = 0x9286
 
 def with_comment(path: Path, comment: bytes) -> Path:
     exif = Image.Exif()
+    exif[0x0131] = "a program"  # Pillow drops the EXIF of an AVIF that has no tag of its own
     exif.get_ifd(0x8769)[COMMENT] = comment
     Image.fromarray(PIXELS).save(path, exif=exif)
     return path
-
-
-def graph(**nodes: dict[str, Any]) -> str:
-    """ComfyUI's API format; `kind` stands for class_type, the rest are inputs. Ids lose their letter n."""
-    return json.dumps(
-        {
-            key.lstrip("n"): {
-                "class_type": node["kind"],
-                "inputs": {k: v for k, v in node.items() if k != "kind"},
-            }
-            for key, node in nodes.items()
-        }
-    )
-
-
-SAMPLER = {"kind": "KSampler", "model": ["1", 0], "positive": ["6", 0], "negative": ["7", 0], "seed": 3}
-NEGATIVE = {"kind": "CLIPTextEncode", "text": "ugly", "clip": ["1", 1]}
 
 
 class TestParameters:
@@ -59,7 +43,7 @@ class TestParameters:
         ],
     )
     def test_what_stands_before_the_settings(self, entry: str, prompt: str | None) -> None:
-        assert parameters_prompt(entry) == prompt
+        assert read({"parameters": entry}).prompt == prompt
 
     @pytest.mark.parametrize("suffix", ["jpg", "webp"])
     @pytest.mark.parametrize(
@@ -77,117 +61,126 @@ class TestParameters:
     def test_other_comments_name_none(self, tmp_path: Path, comment: bytes) -> None:
         assert embedded_prompt(with_comment(tmp_path / "a.jpg", comment)) is None
 
-
-class TestGraphs:
-    def test_the_positive_text_of_the_sampler(self) -> None:
-        text = graph(n7=NEGATIVE, n6={"kind": "CLIPTextEncode", "text": " a cat "}, n3=SAMPLER)
-        assert graph_prompt(text) == "a cat"
-
-    def test_through_nodes_between(self) -> None:
-        nodes = {
-            "n6": {
-                "kind": "ControlNetApplyAdvanced",
-                "negative": ["7", 0],
-                "positive": ["8", 0],
-                "strength": 1.0,
-            },
-            "n8": {"kind": "FluxGuidance", "guidance": 3.5, "conditioning": ["9", 0]},
-            "n9": {"kind": "SomebodysReroute", "": ["10", 0]},
-            "n10": {"kind": "CLIPTextEncodeSDXL", "text_g": "", "text_l": "a dog", "width": 1024},
-        }
-        assert graph_prompt(graph(n7=NEGATIVE, n3=SAMPLER, **nodes)) == "a dog"
-
-    def test_text_by_link(self) -> None:
-        nodes = {
-            "n6": {"kind": "CLIPTextEncode", "text": ["8", 0], "clip": ["1", 1]},
-            "n8": {"kind": "ShowText", "text": ["9", 0]},
-            "n9": {"kind": "PrimitiveString", "value": "a fox"},
-        }
-        assert graph_prompt(graph(n3=SAMPLER, n7=NEGATIVE, **nodes)) == "a fox"
-
-    def test_custom_samplers_with_a_guider(self) -> None:
-        nodes = {
-            "n3": {
-                "kind": "SamplerCustomAdvanced",
-                "noise": ["1", 0],
-                "guider": ["4", 0],
-                "sampler": ["2", 0],
-            },
-            "n2": {"kind": "KSamplerSelect", "sampler_name": "euler"},
-            "n4": {"kind": "BasicGuider", "model": ["1", 0], "conditioning": ["6", 0]},
-            "n6": {"kind": "CLIPTextEncode", "text": "a hen"},
-        }
-        assert graph_prompt(graph(**nodes)) == "a hen"
-
-    def test_a_sampler_without_text_is_passed_over(self) -> None:
-        nodes = {"n3": {**SAMPLER, "positive": ["99", 0]}, "n4": SAMPLER, "n6": {"kind": "E", "text": "x"}}
-        assert graph_prompt(graph(**nodes)) == "x"
-
     @pytest.mark.parametrize(
-        ("kind", "name"), [("Efficient Loader", "positive"), ("Styler", "text_positive")]
-    )
-    def test_loaders_that_hold_the_text_themselves(self, kind: str, name: str) -> None:
-        nodes = {
-            "n1": {"kind": kind, "ckpt_name": "m.safetensors", name: "a red cat", "negative": "blurry"},
-            "n2": {"kind": "KSampler (Efficient)", "positive": ["1", 1], "negative": ["1", 2], "seed": 3},
-        }
-        assert graph_prompt(graph(**nodes)) == "a red cat"
-
-    def test_cycles_end(self) -> None:
-        around = {
-            "n6": {"kind": "A", "conditioning": ["8", 0]},
-            "n8": {"kind": "B", "conditioning": ["6", 0]},
-        }
-        assert graph_prompt(graph(n3=SAMPLER, **around)) is None
-
-    def test_long_chains_end(self) -> None:
-        chain = {f"n{i}": {"kind": "A", "conditioning": [str(i + 1), 0]} for i in range(6, 2000)}
-        assert graph_prompt(graph(n3=SAMPLER, **chain, n2000={"kind": "E", "text": "far"})) == "far"
-
-    @pytest.mark.parametrize(
-        "entry",
+        ("entry", "prompt", "left_out"),
         [
-            "", "no json", "[]", "3", "null", "[" * 200_000, '{"1": 3}', " " * 2_000_000,
-            '{"1": {"inputs": []}}',
-            '{"1": {"class_type": ["KSampler"], "inputs": {"positive": [[], 0]}}}',
-            '{"1": {"class_type": "KSampler", "inputs": {"positive": ["1", 0], "text": {"a": 1}}}}',
-            graph(n3=SAMPLER, n6={"kind": "E", "text": "x" * 30_000}),
+            ("a mill <lora:ink_v2:0.8>, rain", "a mill , rain", ("<lora:ink_v2:0.8>",)),
+            (
+                "<hypernet:anime:1> a mill <lyco:x:0.5:0.7>",
+                "a mill",
+                ("<hypernet:anime:1>", "<lyco:x:0.5:0.7>"),
+            ),
+            ("<lora:only:1>", "", ("<lora:only:1>",)),
+            ("a < b, c > d, <3", "a < b, c > d, <3", ()),
+            ("a <mill> by <b c:d>", "a <mill> by <b c:d>", ()),
+        ],
+    )
+    def test_tags_of_networks_are_no_part_of_it(
+        self, entry: str, prompt: str, left_out: tuple[str, ...]
+    ) -> None:
+        found = read({"parameters": f"{entry}\n{SETTINGS}"})
+        assert (found.prompt, found.left_out) == (prompt, left_out)
+
+    def test_networks_are_named_with_their_weights(self) -> None:
+        found = read({"parameters": f"a <lora:ink_v2:0.8> <lyco:b> <hypernet:c:x>\n{SETTINGS}"})
+        assert found.networks == (("ink_v2", 0.8), ("b", None), ("c", None))
+
+    @pytest.mark.parametrize(
+        ("entry", "prompt"),
+        [
+            (f"a stair\nSteps: 3, worn\n{SETTINGS}", "a stair\nSteps: 3, worn"),
+            (f"a stair\nSteps: 3 worn treads\n{SETTINGS}", "a stair\nSteps: 3 worn treads"),
+            (f"a stair\nSteps: 3\nNegative prompt: Steps: 4\nSteps: 5\n{SETTINGS}", "a stair\nSteps: 3"),
+            ("a stair\nSteps: 20", "a stair"),
+            ("a stair\nSteps: twenty, up", None),
+        ],
+    )
+    def test_the_settings_are_the_last_line_of_steps(self, entry: str, prompt: str | None) -> None:
+        assert read({"parameters": entry}).prompt == prompt
+
+
+def _parameters(**values: Any) -> dict[str, str]:
+    return {"parameters": json.dumps(values)}
+
+
+def _swarm(prompt: str) -> dict[str, str]:
+    return _parameters(sui_image_params={"prompt": prompt, "negativeprompt": "ugly", "steps": 20, "seed": 1})
+
+
+def _invoke(image: dict[str, Any]) -> dict[str, str]:
+    return {"sd-metadata": json.dumps({"model": "stable diffusion", "app_id": "x", "image": image})}
+
+
+def _novelai(**comment: Any) -> dict[str, str]:
+    return {"Software": "NovelAI", "Description": "a mill", "Comment": json.dumps({"steps": 28, **comment})}
+
+
+class TestPrograms:
+    """Where the programs write the prompt, by what their files hold."""
+
+    @pytest.mark.parametrize(
+        ("texts", "prompt", "left_out"),
+        [
+            (_swarm("a mill <lora:ink:0.5>"), "a mill", ("<lora:ink:0.5>",)),
+            (_swarm("a mill <segment:face> a smile"), "a mill", ("<segment:face> a smile",)),
+            (_swarm("a mill<refiner>sharp"), "a mill", ("<refiner>sharp",)),
+            (_parameters(sui_image_params={"seed": 1}), None, ()),
+            (_parameters(prompt="a mill", version="Fooocus v2.5.5"), "a mill", ()),
+            (_parameters(prompt="a mill", metadata_scheme="fooocus"), "a mill", ()),
+            ({**_parameters(prompt="a mill"), "fooocus_scheme": "fooocus"}, "a mill", ()),
+            (_parameters(prompt="a mill", version="Somebody's 1"), None, ()),
+            ({"invokeai_metadata": json.dumps({"positive_prompt": "a mill"})}, "a mill", ()),
+            ({"invokeai_metadata": json.dumps({"seed": 3})}, None, ()),
+            (_invoke({"prompt": [{"prompt": "a mill [ugly]", "weight": 1}]}), "a mill", ("[ugly]",)),
+            (_invoke({"prompt": "a mill"}), "a mill", ()),
+            (_invoke({"prompt": [{"prompt": "a", "weight": 1}, {"prompt": "b", "weight": 0.2}]}), None, ()),
+            ({"Dream": '"a mill by a river" -s 50 -S 1 -W 512'}, "a mill by a river", ()),
+            (_novelai(uc="x"), "a mill", ()),
+            (_novelai(v4_prompt={"caption": {"char_captions": []}}), "a mill", ()),
+            (_novelai(v4_prompt={"caption": {"char_captions": [{"char_caption": "b"}]}}), None, ()),
+            ({"Software": "Somebody", "Description": "a mill", "Comment": "{}"}, None, ()),
+            ({"prompt": "a mill", "negative_prompt": "x", "seed": "1"}, "a mill", ()),
+            ({"Prompt": "a mill", "Negative Prompt": "x"}, "a mill", ()),
+            ({"prompt": "a mill"}, None, ()),
         ],
     )  # fmt: skip
-    def test_hostile_entries_name_none(self, entry: str) -> None:
-        assert graph_prompt(entry) is None
+    def test_each_by_its_own_entries(
+        self, texts: dict[str, str], prompt: str | None, left_out: tuple[str, ...]
+    ) -> None:
+        found = read(texts)
+        assert (found.prompt, found.left_out) == (prompt, left_out)
 
-    def test_no_graph_raises(self) -> None:
-        rng = np.random.Generator(np.random.PCG64(0))
-        texts = 0
-        for _ in range(500):
-            found = graph_prompt(json.dumps({key: random_node(rng) for key in "1234"}))
-            assert found is None or isinstance(found, str)
-            texts += found is not None
-        assert 0 < texts < 500
+    @pytest.mark.parametrize(
+        ("texts", "why"),
+        [
+            (_invoke({"prompt": [{"prompt": "a"}, {"prompt": "b"}]}), "InvokeAI mixed several prompts"),
+            (
+                _novelai(v4_prompt={"caption": {"base_caption": "a", "char_captions": [{}]}}),
+                "NovelAI was given prompts of several figures",
+            ),
+        ],
+    )
+    def test_why_none_is_named(self, texts: dict[str, str], why: str) -> None:
+        assert read(texts).why == why
 
+    @pytest.mark.parametrize("tag", [0x0110, 0x010F])
+    @pytest.mark.parametrize("suffix", ["webp", "jpg"])
+    def test_comfyui_s_graph_in_exif(self, tmp_path: Path, tag: int, suffix: str) -> None:
+        exif = Image.Exif()
+        exif[0x010F + 0x0110 - tag] = 'workflow:{"nodes": []}'
+        exif[tag] = "prompt:" + graph(n3=SAMPLER, n6={"kind": "CLIPTextEncode", "text": "a mill"})
+        Image.fromarray(PIXELS).save(tmp_path / f"a.{suffix}", exif=exif)
+        assert embedded_prompt(tmp_path / f"a.{suffix}") == "a mill"
 
-def random_node(rng: np.random.Generator) -> Any:
-    """Something like a node: links, texts and rubbish in every place."""
+    @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+    def test_parameters_in_an_avif(self, tmp_path: Path) -> None:
+        path = with_comment(tmp_path / "a.avif", b"UNICODE\0" + f"a mill\n{SETTINGS}".encode("utf-16-be"))
+        assert embedded_prompt(path) == "a mill"
 
-    def value() -> Any:
-        kinds = (
-            [str(rng.integers(5)), 0],
-            "words",
-            None,
-            3,
-            True,
-            {},
-            [],
-            [[], 1],
-            {"text": "x"},
-            "KSampler",
-        )
-        return kinds[rng.integers(len(kinds))]
-
-    names = [name for name in ("positive", "text", "guider", "clip", "conditioning") if rng.random() < 0.5]
-    inputs = {name: value() for name in names} if rng.random() < 0.9 else value()
-    return {"class_type": value(), "inputs": inputs} if rng.random() < 0.9 else value()
+    def test_swarmui_in_a_user_comment(self, tmp_path: Path) -> None:
+        text = _swarm("a mill<lora:b:1>")["parameters"]
+        found = embedded(with_comment(tmp_path / "a.jpg", b"ASCII\0\0\0" + text.encode()))
+        assert (found.prompt, found.networks) == ("a mill", (("b", 1.0),))
 
 
 class TestFiles:

@@ -15,6 +15,8 @@ from guda_cli.workflow.models.jobs import LazyJobs
 from guda_cli.workflow.project.compute import setup
 from guda_cli.workflow.scoring.terms import Engine
 from guda_cli.workflow.scoring.training_queries import training_queries
+from tests.data.pngs import png
+from tests.data.test_comfyui import SAMPLER, graph
 from tests.text_to_image.fixtures import GROUPS, THINGS, cli, one_thread, prompt_of, studio
 from tests.workflow.fixtures import Cli, flip, here, record, scores, terms
 
@@ -117,6 +119,19 @@ class TestPrompts:
         done = cli("score", plain(Path("q/00001.png"), studio / "p.png"))
         assert "empty prompt" in done.stderr
         assert "the empty prompt" in done.stdout
+
+    def test_what_is_left_out_of_a_written_prompt_is_said(self, studio: Path, cli: Cli) -> None:
+        entry = "an ink cat <lora:sumi:0.8>\nSteps: 20, Sampler: Euler a, Seed: 1"
+        done = cli("score", png(studio / "tagged.png", parameters=entry), "--json")
+        assert done.documents[0]["prompts"] == ["an ink cat"]
+        assert "tagged.png: left out of its prompt: <lora:sumi:0.8>" in done.stderr
+
+    def test_why_a_file_names_no_prompt_is_said(self, studio: Path, cli: Cli) -> None:
+        nodes = {"n6": {"kind": "CLIPTextEncode", "text": "a"}, "n8": {"kind": "CLIPTextEncode", "text": "b"}}
+        entry = graph(n3=SAMPLER, n4={**SAMPLER, "positive": ["8", 0]}, **nodes)
+        done = cli("score", png(studio / "two.png", prompt=entry))
+        assert "empty prompt" in done.stderr
+        assert "which of them counts cannot be told" in " ".join(done.stderr.split())
 
     def test_several_prompts_are_averaged(self, studio: Path, cli: Cli) -> None:
         path = plain(Path("q/00002.png"), studio / "p.png")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from guda_cli.data.queries import ConditionSource, Query, load_queries
+from guda_cli.phrases import few
 from guda_cli.report.answers.content import QueryResult
 from guda_cli.workflow.project.plan import Step
 from guda_cli.workflow.project.project import Project
@@ -63,15 +64,22 @@ def load(
     """The images at `paths` and their conditions; (path, reason) of those that cannot be read."""
     channels, size, _ = project.data.shape
     queries, bad = load_queries(paths, size, channels, source)
-    _say_prompts(project, queries, source)
+    if source is not None:
+        _say_prompts(project, queries, source)
     return queries, bad
 
 
-def _say_prompts(project: Project, queries: Sequence[Query], source: ConditionSource | None) -> None:
-    """Tell which images have no prompt, and so are scored with the empty one."""
+def _say_prompts(project: Project, queries: Sequence[Query], source: ConditionSource) -> None:
+    """Tell which images are scored with the empty prompt, knowing none, and what was left out of others."""
     bare = [query.name for query in queries if query.prompts == ("",)]
-    if bare and source is not None:
-        shown = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
+    if bare:
         project.console.say(
-            f"no prompt is known of {shown}: scored with the empty prompt (--prompt TEXT or --prompts FILE)"
+            f"no prompt is known of {few(bare, 3)}: scored with the empty prompt"
+            " (--prompt TEXT or --prompts FILE)"
         )
+    noted: dict[str, list[str]] = {}
+    for query in queries:
+        noted.setdefault(source.note_of(query.name), []).append(query.name)
+    for note, names in noted.items():
+        if note:
+            project.console.say(f"{few(names, 3)}: {note}")
