@@ -157,13 +157,13 @@ def checked_outputs(outputs: Mapping[str, str]) -> dict[str, str]:
 def load_action(path: Path) -> ActionRecord | None:
     """The record at `path`; None when there is none, DamagedFile when it is not what its name says."""
     body = load_record(path)
-    record = None if body is None else _parse(body)
+    record = None if body is None else parse_action(body)
     if body is not None and (record is None or record.key != path.stem):
         raise DamagedFile("it is not the record its name says")
     return record
 
 
-def _parse(body: dict[str, Any]) -> ActionRecord | None:
+def parse_action(body: dict[str, Any]) -> ActionRecord | None:
     """A record from its JSON, or None when a field is missing or of the wrong kind."""
     if set(body) != set(_FIELDS):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,11 +136,11 @@ class Store:
         """Put a record into quarantine whose outputs, though intact, are not what it says."""
         self._actions.disown(key, reason)
 
-    def lost(self) -> list[Loss]:
-        """What lies in quarantine and was not made again since."""
+    def lost(self, operations: Collection[str] | None = None) -> list[Loss]:
+        """Actions (of some operations) that are damaged or gone in part, and were not made again since."""
         from guda_cli.store.losses import losses
 
-        return losses(self._layout, self._blobs, self._actions)
+        return losses(self._layout, self._blobs, self._actions, operations)
 
     def forget(self, key: str) -> None:
         """Remove a record; its blobs stay for `gc`."""

@@ -87,10 +87,9 @@ class Collector:
         marks = self._mark(roots, table_roots)
         report = GcReport(dry_run)
         sweep = _Sweep(self._layout, dry_run, time.time() - grace_seconds)
-        folders = self._sweep_records(sweep, marks, report)
-        if not dry_run:  # a power cut must not take back that records went, but not that their blobs did
-            for folder in folders:
-                fsync_folder(folder)
+        self._sweep_records(sweep, marks, report)
+        if not dry_run:
+            self._sync_records()
         # A record that is too young to go keeps what it lists.
         self._mark_survivors(marks, {each.name for each in report.records})
         for part in _slices(self._blobs.all()):
@@ -111,8 +110,15 @@ class Collector:
         record = self._actions.load(key)
         return record is not None and not self._actions.missing(record)
 
-    def _sweep_records(self, sweep: _Sweep, marks: _Marks, report: GcReport) -> list[Path]:
-        """Remove records of actions and of segments; the folders that they were in."""
+    def _sync_records(self) -> None:
+        """A power cut must not take back that records went, whoever removed them, but not that blobs did."""
+        tables = [path for path in listing(self._layout.folder("tables")) if path.is_dir()]
+        for folder in (self._layout.folder("actions"), *tables):
+            with guarded("collecting garbage", self._layout.root), contextlib.suppress(FileNotFoundError):
+                fsync_folder(folder)
+
+    def _sweep_records(self, sweep: _Sweep, marks: _Marks, report: GcReport) -> None:
+        """Remove records of actions and of segments."""
         found = [(key, self._actions.path(key)) for key in self._actions.all_keys() if key not in marks.keys]
         for part in _slices(found):
             with self._looking_again(marks, sweep):
@@ -125,7 +131,6 @@ class Collector:
                 for path in listing(self._tables.folder(table)):
                     if table not in marks.tables and not marks.everything:
                         sweep.remove(report.records, f"{table}/{path.name}", path)
-        return [self._layout.folder("actions"), *(self._tables.folder(table) for table in unmarked)]
 
     def _sweep_temporary(self, sweep: _Sweep, report: GcReport) -> None:
         """Remove temporary files that no live process writes, and leases that none holds."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import keep_out_of_data, show_plan, time_once
+from guda_cli.commands.common import keep_out_of_data, refuse_lost, show_plan, time_once
 from guda_cli.commands.report import write_report
 from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
@@ -99,6 +99,7 @@ def run(
         "report": str(html),
     }
     _summary(session.console, document, groups, results)
+    refuse_lost(project)
     if strict:
         _refuse(trained, verdicts)
 

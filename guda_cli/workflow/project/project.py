@@ -76,6 +76,9 @@ class Project:
         self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
         store.want({"recipe": to_dict(recipe)})  # garbage collection leaves it what it may need
         self.ran: set[str] = set()  # action keys that this process ran
+        self.lost: dict[
+            str, None
+        ] = {}  # commands that make again what answers lacked: it was damaged or gone
         self._told: set[str] = set()  # and those it has said, with --verbose, to be in the store
         self._jobs: dict[str, Job] = {}
         self._dataset: Dataset | None = None
@@ -375,10 +378,14 @@ class Project:
             _ = self.data
             record = self.known_full()
         if record is None:
+            lost = self.store.lost(("train", "register"))
+            gone = self._data is not None and self.full_action(self._data).key in {loss.key for loss in lost}
+            gone = gone or self.recipe.model.registered in {loss.key for loss in lost}
             raise MissingError(
                 f"there is no full model of recipe '{self.recipe.name}' yet",
                 fix="guda train --from PIPELINE" if self.family.starts else "guda train",
-                why=self._changed() or "nothing has been trained, or its settings have changed since",
+                why=("it is damaged or gone from the store" if gone else self._changed())
+                or "nothing has been trained, or its settings have changed since",
             )
         return record
 
