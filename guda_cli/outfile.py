@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from guda_cli.errors import DataError
@@ -36,10 +39,52 @@ def write(path: Path, data: bytes | str, fix: str = "", *, force: bool = False) 
         check(path, fix, force=force, content=content, kind=_kind(content[:_HEAD]))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as err:
         raise DataError(f"cannot write {path}", why=err.strerror or str(err), fix=fix) from None
+
+
+@contextmanager
+def whole_folder(folder: Path, fix: str) -> Iterator[Path]:
+    """A folder to be filled, which takes the name `folder` when the body is done: all of it or none.
+
+    `folder` must not exist or be empty. DataError, with `fix` as its remedy, where it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not empty", fix=fix)
+    whole, made = folder.absolute(), not folder.exists()
+    inside = not made and not os.access(whole.parent, os.W_OK | os.X_OK)
+    part = whole / ".guda.part" if inside else whole.with_name(f".{whole.name}.guda.part")
+    try:
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir()
+        yield part
+        _take_place(part, whole)
+    except OSError as err:
+        raise DataError(f"cannot write {folder}", why=err.strerror or str(err), fix=fix) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _take_place(part: Path, folder: Path) -> None:
+    """Give `part` the name `folder`; one that is there stays, as somebody may stand in it."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    moved: list[Path] = []
+    try:
+        for path in sorted(part.iterdir()):
+            moved.append(path.rename(folder / path.name))
+    except OSError:
+        for path in moved:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def check(

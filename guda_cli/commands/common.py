@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guda_cli.errors import DataError, UsageError
+from guda_cli.errors import CorruptError, DataError, UsageError
 from guda_cli.phrases import human_seconds
 from guda_cli.session import Session
 from guda_cli.tables import Column
@@ -58,6 +58,16 @@ def keep_out_of_data(spec: DataSpec, path: Path, option: str) -> None:
             f"{path} lies among the training images",
             why="what is written there would be trained on the next time",
             fix=f"{option} {shlex.quote(str(beside))}",
+        )
+
+
+def refuse_lost(project: Project) -> None:
+    """CorruptError, after an answer, where it lacks what is damaged or gone: it is not the one asked for."""
+    if project.lost:
+        raise CorruptError(
+            "the answer lacks what is damaged or gone from the store",
+            why="the warnings say what; made again, it is as it was",
+            fix=next(iter(project.lost)),
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import open_project, parse_seeds, with_sets
+from guda_cli.commands.common import open_project, parse_seeds, refuse_lost, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
@@ -221,6 +221,7 @@ def report(
             raise UsageError(f"{name} does not go with --against")
         found = _agreement(project, chosen, method, center, seeds, asked_for)
         _show_agreement(session.console, found, html, csv, latex, force)
+        refuse_lost(project)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
@@ -230,6 +231,7 @@ def report(
     shown = Shown(rank, asked_for, request, redraw, training, map_request)
     model = _scores(project, method or "guda", chosen, instances, shown)
     _show_scores(session.console, model, html, csv, top, force)
+    refuse_lost(project)
 
 
 def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:

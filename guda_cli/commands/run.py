@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import VERDICTS, counted, keep_out_of_data, show_plan, time_once, verdicts_of
+from guda_cli.commands.common import (
+    VERDICTS,
+    counted,
+    keep_out_of_data,
+    refuse_lost,
+    show_plan,
+    time_once,
+    verdicts_of,
+)
 from guda_cli.commands.report import write_report
 from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
@@ -97,6 +105,7 @@ def run(
         "report": str(html),
     }
     _summary(session.console, document, groups, results)
+    refuse_lost(project)
     if strict:
         _refuse(trained, verdicts)
 

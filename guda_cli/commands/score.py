@@ -11,7 +11,7 @@ import typer
 
 from guda_cli import completions
 from guda_cli.attribution import methods
-from guda_cli.commands.common import keep_out_of_data, open_project, parse_seeds, show_plan
+from guda_cli.commands.common import keep_out_of_data, open_project, parse_seeds, refuse_lost, show_plan
 from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
@@ -268,6 +268,7 @@ def _score(
         bad = _show(run, paths, printer, mapper, first=run is runs[0])
         session.console.say(run.summary())
         header = not csv
+    refuse_lost(project)
     if bad:
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",

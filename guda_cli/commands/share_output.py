@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guda_cli.commands.common import show_plan
+from guda_cli.commands.common import refuse_lost, show_plan
 from guda_cli.errors import DataError, UsageError
 from guda_cli.phrases import plural
 from guda_cli.session import Session
@@ -39,6 +39,7 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
         for one in done:
             _show(session, found, one)
     project.console.say(found.run.summary())
+    refuse_lost(project)
     if bad:
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from guda_cli.phrases import plural
@@ -155,10 +156,16 @@ class Planner:
     def _why(self, action: Action, saved: int | None) -> str:
         if saved is not None:
             return f"interrupted at step {saved} of {action.steps}"
+        if action.key in self._lost:
+            return "damaged or gone from the store"
         differing = operations.differences(self._records(action.operation), action)
         if differing:
             return "made before with other settings or data: " + ", ".join(differing)
         return "not made yet"
+
+    @cached_property
+    def _lost(self) -> set[str]:
+        return {loss.key for loss in self.project.store.lost()}
 
     def nulls(self) -> list[Removal]:
         """The random sets of the null, or none while the data are unknown."""
