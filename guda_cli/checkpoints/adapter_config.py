@@ -27,7 +27,7 @@ _READ = {
     "peft_type",
 }  # fmt: skip
 _NOTHING = {  # what does not change the weights that a LoRA is merged into, or is told by its tensors
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "base_model_class", "bias", "corda_config",
+    "auto_mapping", "base_model_name_or_path", "base_model_class", "bias", "corda_config",
     "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
     "megatron_core", "merge_weights", "parent_library", "peft_version", "qalora_group_size", "revision",

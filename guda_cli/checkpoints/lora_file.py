@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from guda_cli.checkpoints import adapter_kinds
-from guda_cli.checkpoints.adapter_config import LoraConfig, read_config
+from guda_cli.checkpoints.adapter_file import LONGEST_NAME, AdapterFile, header, opened, settings_of
 from guda_cli.checkpoints.adapter_names import KOHYA, PEFT, Modules, Place, is_similar, read_name
-from guda_cli.checkpoints.files import LARGEST_JSON, check_no_pickle, json_object, read_json
 from guda_cli.checkpoints.pipeline_folder import Pipeline
 from guda_cli.checkpoints.weights import plain_text_names
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 
-_METADATA = "lora_adapter_metadata"  # where diffusers keeps the settings of an adapter, as JSON
 _PARTS = ("unet", "text_encoder")
-_MOST_TENSORS, _LONGEST_NAME = 50_000, 500  # Stable Diffusion has 1,100 tensors: far more is no adapter of it
 _LARGE = 1e30  # products below this cannot leave float32's range, which spares a look at every weight
 _OTHER_BASE = "give the pipeline it was trained on: --base PIPELINE"
 
@@ -42,33 +37,10 @@ class _Update:
     alpha: str = ""
 
 
-@dataclass
-class _File:
-    """A LoRA file that is open, with what stands in its header."""
-
-    path: Path
-    file: Any
-    shapes: dict[str, list[int]]
-    metadata: dict[str, str]
-    notes: list[str] = field(default_factory=list)
-
-    def read(self, name: str) -> Tensor:
-        """One tensor as float32; DataError unless it is real and finite."""
-        try:
-            value = self.file.get_tensor(name)
-            if value.is_complex() or value.dtype == torch.bool:
-                raise TypeError(f"it is of {value.dtype}")
-            tensor: Tensor = value.float()
-        except (AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError) as err:
-            raise DataError(f"{self.path}: '{name}' is no tensor of numbers", why=str(err)) from None
-        networks.check_finite({name: tensor}, str(self.path))
-        return tensor
-
-
 def is_lora(names: Iterable[str]) -> bool:
     """Whether tensors of these names are a low-rank update or one of its relatives."""
     return any(
-        name.startswith(KOHYA) or ((n := read_name(name[:_LONGEST_NAME])) and n.kind == "down")
+        name.startswith(KOHYA) or ((n := read_name(name[:LONGEST_NAME])) and n.kind == "down")
         for name in names
     )
 
@@ -78,12 +50,12 @@ def check_adapter(path: Path) -> None:
 
     By the names of its tensors and its settings alone: no base is needed.
     """
-    with _opened(path) as file:
-        found = _header(path, file)
+    with opened(path) as file:
+        found = header(path, file)
     adapter_kinds.check_kind(path, found.shapes)
     if is_lora(found.shapes):
         for part in _PARTS:
-            _lora_config(found, part)
+            settings_of(found, part)
 
 
 def apply_lora(pipeline: Pipeline, path: Path, bare: str = "unet") -> Pipeline:
@@ -94,8 +66,8 @@ def apply_lora(pipeline: Pipeline, path: Path, bare: str = "unet") -> Pipeline:
     Linear layers and convolutions, the names of peft, diffusers (old and new), kohya and CompVis. DataError
     for other kinds of update and for tensors that belong to no module of this pipeline.
     """
-    with _opened(path) as file:
-        found = _header(path, file)
+    with opened(path) as file:
+        found = header(path, file)
         adapter_kinds.check_kind(path, found.shapes)
         parts = {
             "unet": networks.from_bytes(pipeline.unet),
@@ -111,26 +83,6 @@ def apply_lora(pipeline: Pipeline, path: Path, bare: str = "unet") -> Pipeline:
             _add(parts[place[0]], place, update, scales[place], found)
     touched = {part for part, _ in updates}
     return _with(pipeline, parts, touched, found.notes)
-
-
-def _opened(path: Path) -> Any:
-    check_no_pickle(path)
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError, ValueError) as err:
-        raise DataError(f"{path} is not a readable safetensors file", why=str(err)) from None
-
-
-def _header(path: Path, file: Any) -> _File:
-    names = sorted(file.keys())
-    if len(names) > _MOST_TENSORS or any(len(name) > _LONGEST_NAME for name in names):
-        raise DataError(
-            f"{path} is no LoRA of Stable Diffusion",
-            why=f"it has {len(names):,} tensors, with names of up to {max(map(len, names)):,} letters",
-            fix=adapter_kinds.GIVE,
-        )
-    shapes = {name: list(file.get_slice(name).get_shape()) for name in names}
-    return _File(path, file, shapes, dict(file.metadata() or {}))
 
 
 def _with(pipeline: Pipeline, parts: Mapping[str, Weights], touched: set[str], notes: list[str]) -> Pipeline:
@@ -152,7 +104,7 @@ def _modules(weights: Weights) -> set[str]:
     }
 
 
-def _collected(found: _File, modules: Mapping[str, set[str]], bare: str) -> dict[Place, _Update]:
+def _collected(found: AdapterFile, modules: Mapping[str, set[str]], bare: str) -> dict[Place, _Update]:
     """The tensors by module; DataError when some fit nowhere, which are named."""
     names = Modules(modules)
     updates: dict[Place, _Update] = {}
@@ -184,7 +136,7 @@ def _collected(found: _File, modules: Mapping[str, set[str]], bare: str) -> dict
     return updates
 
 
-def _belongs_nowhere(found: _File, strangers: list[str], unknown: list[str]) -> DataError:
+def _belongs_nowhere(found: AdapterFile, strangers: list[str], unknown: list[str]) -> DataError:
     """The error for tensors with no place, which blames the base only where that may be another's."""
     if unknown:
         return DataError(
@@ -213,7 +165,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _checked_rank(found: _File, place: Place, update: _Update, shape: list[int]) -> int:
+def _checked_rank(found: AdapterFile, place: Place, update: _Update, shape: list[int]) -> int:
     """The rank of a module's factors; DataError for half a pair or factors of another shape than its."""
     where = ".".join(place)
     for kind in ("down", "up"):
@@ -248,16 +200,16 @@ def _size(shape: list[int]) -> int:
 
 
 def _scales(
-    found: _File, updates: Mapping[Place, _Update], ranks: Mapping[Place, int]
+    found: AdapterFile, updates: Mapping[Place, _Update], ranks: Mapping[Place, int]
 ) -> dict[Place, tuple[float, str]]:
     """The scale of each product and what was taken from the base in its place, by the file's settings.
 
     By alpha in the tensors, by the file's metadata or by peft's adapter_config.json; else the scale is 1.
     """
     out = {}
-    for part in _PARTS:
+    configs = {part: settings_of(found, part) for part in _PARTS}
+    for part, config in configs.items():
         inside = {module: rank for (own, module), rank in ranks.items() if own == part}
-        config = _lora_config(found, part) if inside else None
         said = config.scales(inside) if config else {}
         for module, rank in inside.items():
             name = updates[part, module].alpha
@@ -271,45 +223,16 @@ def _scales(
             scale = own if own is not None else said.get(module, 1.0)
             out[part, module] = scale, config.init if config else ""
     silent = all(not update.alpha and update.down.startswith(PEFT) for update in updates.values())
-    if silent and not any(_lora_config(found, part) for part in _PARTS):
+    if silent and not any(configs.values()):
         found.notes.append(
             "the LoRA says no alpha and has no adapter_config.json: its factors were added with scale 1"
         )
     return out
 
 
-def _lora_config(found: _File, part: str) -> LoraConfig | None:
-    """What the file's metadata or peft's file beside it say; None where there is neither."""
-    text, path = found.metadata.get(_METADATA), found.path
-    beside = path.parent / "adapter_config.json"
-    if text is not None:
-        where = f"{path} ({_METADATA})"
-        if len(text) > LARGEST_JSON // 4:
-            raise DataError(f"{where} has {len(text):,} letters", why="settings have a few thousand")
-        entries = json_object(text, Path(where))
-        values = {k.removeprefix(f"{part}."): v for k, v in entries.items() if k.startswith(f"{part}.")}
-        return read_config(values, where) if values else None
-    by_peft = any(name.startswith(PEFT) for name in found.shapes)
-    own = path.name.startswith("adapter_model")
-    if own and by_peft and not beside.is_file():
-        raise DataError(
-            f"{path.parent} has no adapter_config.json",
-            why="the scale of peft's factors (lora_alpha) stands there",
-            fix="give the folder as peft saved it",
-        )
-    if not beside.is_file() or not (own or by_peft):
-        return None
-    others = [] if own else [each.name for each in path.parent.glob("*.safetensors") if each != path]
-    if others:
-        raise DataError(
-            f"{path}: whose settings adapter_config.json has is not said",
-            why=f"{min(others)} lies beside it, too",
-            fix="give a folder with this LoRA and its own adapter_config.json",
-        )
-    return read_config(read_json(beside), str(beside))
-
-
-def _add(weights: Weights, place: Place, update: _Update, scale: tuple[float, str], found: _File) -> None:
+def _add(
+    weights: Weights, place: Place, update: _Update, scale: tuple[float, str], found: AdapterFile
+) -> None:
     """W + scale B A in place of W, less the first B A where the LoRA was started by a part of W."""
     name, (factor, init) = f"{place[1]}.weight", scale
     weight, down, up = weights[name], found.read(update.down), found.read(update.up)
