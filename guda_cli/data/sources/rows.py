@@ -74,8 +74,16 @@ def check_size(size: int, where: str) -> None:
 
 
 def decoded(data: bytes, where: str) -> str:
-    """The text of a file: UTF-8, or UTF-16 or 32 with a byte order mark. DataError for anything else."""
+    """As `text_of`, within bounds: DataError for more bytes or lines than are read."""
     check_size(len(data), where)
+    text = text_of(data, where)
+    if max(text.count("\n"), text.count("\r")) > MOST_LINES:
+        raise DataError(f"{where} has more than {MOST_LINES:,} lines")
+    return text
+
+
+def text_of(data: bytes, where: str) -> str:
+    """The text of a file: UTF-8, or UTF-16 or 32 with a byte order mark. DataError for anything else."""
     if git_lfs.is_pointer(data):
         raise DataError(f"{where} is not there", why=git_lfs.WHY, fix="git lfs pull")
     codec = next((codec for mark, codec in _MARKS if data.startswith(mark)), "utf-8")
@@ -93,8 +101,6 @@ def decoded(data: bytes, where: str) -> str:
             why="it may be UTF-16 without a byte order mark",
             fix="save it as UTF-8",
         )
-    if max(text.count("\n"), text.count("\r")) > MOST_LINES:
-        raise DataError(f"{where} has more than {MOST_LINES:,} lines")
     return text
 
 
@@ -145,11 +151,12 @@ def csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{where}, line {reader.line_num + before} is not CSV", why=str(err)) from None
 
 
-def csv_header(text: str, where: str) -> tuple[list[str], str, int]:
+def csv_header(text: str, where: str, image: Sequence[str] = IMAGE_COLUMNS) -> tuple[list[str], str, int]:
     """Names of columns, what parts them, and how many lines stand before.
 
     A line `sep=;` names it; else it is the comma, semicolon or tab by which the first line has a column that
-    names images, or the first of these that is in it at all. DataError for two columns of one name.
+    names images (one of `image`), or the first of these that is in it at all. DataError for two columns of
+    one name.
     """
     first = next(_lines(text, 0, where), "")
     said = _SEPARATOR.fullmatch(first)
@@ -159,7 +166,7 @@ def csv_header(text: str, where: str) -> tuple[list[str], str, int]:
         headers = [_header(_lines(text, before, where), mark) for mark in marks]
     except csv.Error as err:
         raise DataError(f"{where}: its first line is not CSV", why=str(err)) from None
-    found = next((i for i, header in enumerate(headers) if has_any(header, IMAGE_COLUMNS)), 0)
+    found = next((i for i, header in enumerate(headers) if has_any(header, image)), 0)
     names, mark = headers[found], marks[found]
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
