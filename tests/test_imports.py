@@ -27,6 +27,7 @@ LEAVES: dict[str, set[str]] = {
     "phrases": set(),
     "jsonable": set(),
     "intervals": set(),
+    "memory": set(),
     "sections": {"errors"},
     "plugins": {"errors"},
     "plain_text": set(),
