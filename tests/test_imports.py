@@ -27,6 +27,7 @@ LEAVES: dict[str, set[str]] = {
     "phrases": set(),
     "jsonable": set(),
     "intervals": set(),
+    "memory": set(),
     "sections": {"errors"},
     "light_imports": set(),
     "plugins": {"errors", "light_imports"},

@@ -318,7 +318,9 @@ class Project:
 
     def _read_source(self) -> Dataset:
         from guda_cli.data.sources import read_dataset
+        from guda_cli.workflow.project import needs
 
+        needs.check(self.recipe)
         with reading_progress(self.console, self.recipe.data) as progress:
             dataset = read_dataset(self.recipe.data, progress)
         for note in dataset.notes:
