@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -217,7 +217,7 @@ class Project:
             project.recipe.score, name, groups=tuple(groups), oracle_seeds=tuple(seeds), until=until, **others
         )
         [run] = make_runs(project, [name], asked, self._session.options.device)
-        return _scored(run, _paths(images))
+        return _scored(run, _paths(images, project.console.say))
 
     def report(
         self, *, method: str | None = None, against: str | None = None, html: AnyPath | None = None
@@ -253,11 +253,11 @@ def _one(method: str) -> str:
     return names[0]
 
 
-def _paths(images: AnyPath | Iterable[AnyPath]) -> list[str]:
+def _paths(images: AnyPath | Iterable[AnyPath], say: Callable[[str], None]) -> list[str]:
     from guda_cli.data.queries import expand
 
     given = [images] if isinstance(images, (str, PathLike)) else list(images)
-    return expand([str(path) for path in given], None)
+    return expand([str(path) for path in given], None, say)
 
 
 def _scored(run: Any, paths: Sequence[str]) -> Scores:

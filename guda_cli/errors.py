@@ -105,13 +105,13 @@ def _numbers(name: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"[0-9]+", name)]
 
 
-def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """A sentence `unknown <kind> '<word>'; did you mean '<nearest>'?` (or the known names)."""
+def unknown(kind: str, word: str, known: Iterable[str], where: str = "") -> str:
+    """A sentence `unknown <kind> '<word>'<where>; did you mean '<nearest>'?` (or the known names)."""
     known = list(known)
     guess = nearest(word, known)
     more = f" and {len(known) - _LISTED:,} more" if len(known) > _LISTED else ""
     hint = f"did you mean '{guess}'?" if guess else f"known: {', '.join(known[:_LISTED])}{more}"
-    return f"unknown {kind} '{word}'; {hint}"
+    return f"unknown {kind} '{word}'{where}; {hint}"
 
 
 _LISTED = 12

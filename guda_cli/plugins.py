@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from guda_cli.errors import RecipeError
+from guda_cli.light_imports import light_import
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -66,7 +66,7 @@ def find(group: str, name: str, kind: type[Row]) -> Row | None:
 def at(where: str) -> Any:
     """What lies at `where`, "package.module:Name"."""
     module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+    return getattr(light_import(module), name)
 
 
 def load(group: str, name: str, where: str, kind: type[Any]) -> Any:

@@ -78,7 +78,7 @@ class DataSpec:
     per_group: int | None = None  # at most this many images a group, in order of name
     held_out: float = 0.0  # share of every group's images kept out of training, for checks and verdicts
     common: str | None = None  # metadata column: keep images whose value of it is in every group
-    prompts: str | None = None  # JSON lines of file_name and prompt, in `path` or a file (null: metadata)
+    prompts: str | None = None  # JSON lines or CSV of file_name, prompt, in `path` or a file (null: metadata)
     descriptors: str | None = None  # metadata column of style descriptors (null: those in prompts)
 
 

@@ -21,6 +21,7 @@ import functools
 import inspect
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +32,10 @@ import typer
 
 from guda_cli import completions, typed_command
 from guda_cli.console import Console
-from guda_cli.errors import GudaError, MissingError, RecipeError, UsageError
+from guda_cli.errors import CorruptError, GudaError, MissingError, RecipeError, UsageError
 from guda_cli.failures import report
 from guda_cli.help_pages import COMMON_PANEL
-from guda_cli.plain_text import printable, quoted, spelled, unspelled
+from guda_cli.plain_text import joined, printable, quoted, spelled, unspelled
 from guda_cli.tables import MOST
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Session:
                     fix="guda train",
                 )
             self._store = Store.open(self._place(create), create=create)
+            self._store.attend()
             named = self.options.store or os.environ.get("GUDA_STORE")
             if not named and self.store_path.parent != Path.cwd():
                 self.console.say(
@@ -139,6 +141,8 @@ class Session:
             values = dict(current["recipe"])
             changed = self._as_typed(lambda sets: lookup.override(values, sets, Path.cwd()))
             return changed, str(current["source"])
+        if not name:
+            self._refuse_lost()
         if not name and not default_digits:
             raise MissingError(
                 "no recipe is current in this store",
@@ -167,10 +171,28 @@ class Session:
         from guda_cli.store import StoreMissing
 
         try:
-            document = self.open_store(create=False).get_document(CURRENT)
+            document = self.open_store(create=False).get_safe_document(CURRENT)
         except (MissingError, StoreMissing):
             return None
-        return document if document and "recipe" in document else None
+        known = document is not None and isinstance(document.get("recipe"), dict) and "source" in document
+        return document if known else None
+
+    def _refuse_lost(self) -> None:
+        """CorruptError where models are in the store, but not which recipe they are of."""
+        from guda_cli.store import StoreMissing
+
+        try:
+            store = self.open_store(create=False)
+        except (MissingError, StoreMissing):
+            return
+        trained = [r for kind in ("train", "register") for r in store.records(kind)]
+        if trained:
+            commands = [command for record in trained if (command := _names_recipe(record.provenance))]
+            raise CorruptError(
+                f"it is not known any more which recipe {self.store_path} is about",
+                why=f"documents/{CURRENT}.json and its copy are damaged or gone, but it holds trained models",
+                fix=commands[-1] if commands else "guda train RECIPE",
+            )
 
     def make_current(
         self, recipe: Recipe, source: str, groups: Sequence[str] = (), *, afresh: bool = False
@@ -188,8 +210,8 @@ class Session:
         if said is not None:
             document["file"] = said
         store = self.open_store()
-        if store.get_document(CURRENT) != document:
-            store.set_document(CURRENT, document)
+        if store.get_safe_document(CURRENT) != document:
+            store.set_safe_document(CURRENT, document)
 
     def overrides(self) -> list[str]:
         """How the current recipe differs from what its file said: entries of `--set` that are remembered."""
@@ -225,6 +247,16 @@ class Session:
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite files that guda did not write.", show_default=False)
 ]
+
+
+def _names_recipe(provenance: Mapping[str, Any]) -> str:
+    """The command that made a model, if a recipe stands in it; "" otherwise."""
+    argv = provenance.get("argv")
+    if not isinstance(argv, list) or argv[:1] != ["guda"] or argv[1:2] not in (["train"], ["run"]):
+        return ""
+    words = [unspelled(str(word)) for word in argv]
+    named = words[2:3] and not words[2].startswith("-")
+    return joined(words) if named or "--recipe" in words else ""
 
 
 def _said(source: str) -> dict[str, Any] | None:
@@ -403,6 +435,7 @@ def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> 
             work()
         finally:
             session.tell_notices()
+            _leave_stores()
         session.console.flush()
     except (typer.Exit, typer.Abort, typer.BadParameter, SystemExit):
         raise
@@ -410,6 +443,13 @@ def _guarded(session: Session, work: Callable[[], None], *, resumable: bool) -> 
         if isinstance(err, GudaError):
             err.fix = typed_command.suggested(_on_same_store(err.fix, session.options.store))
         raise typer.Exit(report(err, session.console, resumable=resumable)) from None
+
+
+def _leave_stores() -> None:
+    """Tell garbage collection that this command uses nothing any more."""
+    held = sys.modules.get("guda_cli.store.held")
+    if held is not None:
+        held.release_all()
 
 
 def _on_same_store(fix: str, store: Path | None) -> str:

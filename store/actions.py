@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any
 
 from guda_cli.store.blobs import Blobs
 from guda_cli.store.errors import MissingBlob, StoreError
-from guda_cli.store.files import DamagedFile, guarded, listing, load_record, unlink
+from guda_cli.store.files import DamagedFile, fsync_folder, guarded, listing, load_record, unlink
 from guda_cli.store.keys import action_key, canonical_json, check_digest, is_digest
 from guda_cli.store.layout import Layout
 
@@ -65,7 +66,12 @@ class Actions:
             return None
 
     def lookup(self, key: str) -> ActionRecord | None:
-        """The record of a key if it can be used: intact, with every output in the store."""
+        """The record of a key if it can be used: intact, with every output in the store.
+
+        Garbage collection is told of it first, where this process tells it what it uses.
+        """
+        if os.path.lexists(self.path(key)):
+            self._layout.hold(key)
         record = self.load(key)
         if record is None or self.missing(record):
             return None
@@ -80,12 +86,13 @@ class Actions:
         self._layout.require_writable("writing a record")
         if record.key != action_key(record.operation, record.version, record.params, record.inputs):
             raise ValueError(f"the key {record.key[:12]} is not that of its operation, parameters and inputs")
+        self._layout.hold(record.key)
         for digest in record.outputs.values():
-            if not self._blobs.has(digest):
+            if not self._blobs.touch(digest):
                 raise MissingBlob(digest)
-            self._blobs.touch(digest)
         found = self.lookup(record.key)
         if found is not None:
+            fsync_folder(self._folder)  # whoever published it may not have come to this yet
             return found
         body = json.loads(canonical_json({name: getattr(record, name) for name in _FIELDS}))
         path = self.path(record.key)
@@ -124,6 +131,12 @@ class Actions:
             )
         return record
 
+    def disown(self, key: str, reason: str) -> None:
+        """Put a record into quarantine whose contents turned out not to be what it says."""
+        self._layout.memory.drop(self.path(key))
+        if os.path.lexists(self.path(key)):
+            self._layout.quarantine("record", self.path(key), reason)
+
     def forget(self, key: str) -> None:
         """Remove a record; its blobs stay until they are collected."""
         self._layout.require_writable("removing a record")
@@ -144,13 +157,13 @@ def checked_outputs(outputs: Mapping[str, str]) -> dict[str, str]:
 def load_action(path: Path) -> ActionRecord | None:
     """The record at `path`; None when there is none, DamagedFile when it is not what its name says."""
     body = load_record(path)
-    record = None if body is None else _parse(body)
+    record = None if body is None else parse_action(body)
     if body is not None and (record is None or record.key != path.stem):
         raise DamagedFile("it is not the record its name says")
     return record
 
 
-def _parse(body: dict[str, Any]) -> ActionRecord | None:
+def parse_action(body: dict[str, Any]) -> ActionRecord | None:
     """A record from its JSON, or None when a field is missing or of the wrong kind."""
     if set(body) != set(_FIELDS):
         return None

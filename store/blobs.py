@@ -12,12 +12,15 @@ from guda_cli.store.crashpoints import point
 from guda_cli.store.errors import CorruptBlob, MissingBlob, StoreError
 from guda_cli.store.files import (
     DamagedFile,
+    allow,
     discard,
     fsync_file,
     fsync_folder,
     guarded,
     hash_file,
+    left_by_others,
     listing,
+    read_blob,
     size_of,
     unreadable,
     write_bytes,
@@ -58,23 +61,24 @@ class Blobs:
                     yield path.name, path
 
     def strangers(self) -> list[Path]:
-        """Files among the blobs that are not named like one."""
+        """Files among the blobs that are not named like one, nor left there by a desktop."""
         return [
             path
             for folder in listing(self._folder)
+            if not left_by_others(folder.name)
             for path in (listing(folder) if folder.is_dir() else [folder])
-            if not (is_digest(path.name) and path.name[:2] == folder.name)
+            if not (is_digest(path.name) and path.name[:2] == folder.name) and not left_by_others(path.name)
         ]
 
     def path(self, digest: str) -> Path:
         """The file of a blob; hashed first, and quarantined if it does not fit its name."""
         path = self.address(digest)
-        if not path.is_file():
-            raise MissingBlob(digest)
         try:
             actual = self._layout.memory.large(path, hash_file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingBlob(digest) from None
+        except DamagedFile as damage:
+            raise self._corrupt(digest, str(damage)) from None
         except OSError as error:
             raise self._unreadable(digest, error) from error
         if actual != digest:
@@ -90,21 +94,20 @@ class Blobs:
         return self._layout.memory.parsed(self.address(digest), parse, lambda: self._read(digest))
 
     def _read(self, digest: str) -> bytes:
-        path = self.address(digest)
         try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+            return read_blob(self.address(digest), digest)
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingBlob(digest) from None
+        except DamagedFile as damage:
+            raise self._corrupt(digest, str(damage)) from None
         except OSError as error:
             raise self._unreadable(digest, error) from error
-        if sha256_hex(data) != digest:
-            raise self._corrupt(digest, "bad checksum")
-        return data
 
     def put_bytes(self, data: bytes) -> str:
         """Store bytes; their digest."""
         self._layout.require_writable("storing a blob")
         digest = sha256_hex(data)
+        self._layout.hold(digest)
         with guarded("storing a blob", self._layout.root):
             if self._reuse(digest, len(data)):
                 return digest
@@ -117,16 +120,19 @@ class Blobs:
                 discard(temp)
         return digest
 
-    def touch(self, digest: str) -> None:
-        """Make a blob young again, so that a garbage collection under way leaves it alone."""
-        with contextlib.suppress(OSError):
-            os.utime(self.address(digest))
+    def touch(self, digest: str) -> bool:
+        """Make a blob young again, so that a garbage collection leaves it alone; whether it is there."""
+        with self._layout.using():
+            with contextlib.suppress(OSError):
+                os.utime(self.address(digest))
+            return self.has(digest)
 
     def _reuse(self, digest: str, size: int) -> bool:
         """Whether the blob is there already, as far as its size tells."""
-        if size_of(self.address(digest)) != size:
+        if size_of(self.address(digest)) != size or not self.touch(digest):
             return False
-        self.touch(digest)
+        # Whoever put it there may not have come to this yet, and a record is to name it.
+        fsync_folder(self._layout.make(self.address(digest).parent))
         return True
 
     def _adopt(self, temp: Path, digest: str) -> None:
@@ -137,11 +143,15 @@ class Blobs:
         target = self.address(digest)
         fsync_file(temp)
         point("after-fsync")
-        temp.chmod(0o444)
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fsync_folder(self._folder)
-        temp.replace(target)
+        allow(temp, 0o444)
+        self._layout.make(target.parent)
+        try:
+            temp.replace(target)
+        except OSError:
+            if size_of(target) is not None or not os.path.lexists(target):
+                raise
+            self._layout.quarantine("blob", target, "it is not a file")
+            temp.replace(target)
         point("after-rename")
         fsync_folder(target.parent)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,8 @@ from guda_cli.store.tables import Row, Tables
 if TYPE_CHECKING:
     import numpy as np
 
-    from guda_cli.store.gc import GcReport
+    from guda_cli.store.gc import GcReport, Wanted
+    from guda_cli.store.losses import Loss
     from guda_cli.store.verify import VerifyReport
 
 T = TypeVar("T")
@@ -65,6 +66,10 @@ class Store:
     def notices(self) -> list[str]:
         """Sentences for the user, in the order they came up."""
         return self._layout.notices
+
+    def require_writable(self, what: str) -> None:
+        """Raise StoreReadOnly where nothing can be written: before a work that would be lost."""
+        self._layout.require_writable(what)
 
     # Blobs
 
@@ -123,6 +128,20 @@ class Store:
         """The one record whose key begins with `prefix` (four digits at least)."""
         return self._actions.resolve(prefix)
 
+    def recorded(self, key: str) -> ActionRecord | None:
+        """The record of an action if it is intact, its outputs present or not."""
+        return self._actions.load(key)
+
+    def disown(self, key: str, reason: str) -> None:
+        """Put a record into quarantine whose outputs, though intact, are not what it says."""
+        self._actions.disown(key, reason)
+
+    def lost(self, operations: Collection[str] | None = None) -> list[Loss]:
+        """Actions (of some operations) that are damaged or gone in part, and were not made again since."""
+        from guda_cli.store.losses import losses
+
+        return losses(self._layout, self._blobs, self._actions, operations)
+
     def forget(self, key: str) -> None:
         """Remove a record; its blobs stay for `gc`."""
         self._actions.forget(key)
@@ -154,6 +173,37 @@ class Store:
     def set_document(self, name: str, value: dict[str, Any]) -> None:
         """Replace a document."""
         self._documents.set(name, value)
+
+    def get_safe_document(self, name: str) -> dict[str, Any] | None:
+        """A document that is there twice, from whichever is intact; None when neither is."""
+        return self._documents.get_safe(name)
+
+    def set_safe_document(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a document that says what nothing else says, and its copy."""
+        self._documents.set_safe(name, value)
+
+    # What this process uses
+
+    def attend(self) -> None:
+        """From here on tell garbage collection, in a lease, what this process uses of the store.
+
+        That are the records it looked up, what it put into the store, tables that it read and what `hold` and
+        `want` say, until `guda_cli.store.held.release_all`. On a read-only store it does nothing.
+        """
+        if self._layout.held is None and not self.read_only:
+            from guda_cli.store.held import Held
+
+            self._layout.held = Held(self._leases)
+
+    def hold(self, name: str) -> None:
+        """Say that an action, blob or table is used (see `attend`)."""
+        self._layout.hold(name)
+
+    def want(self, what: Mapping[str, Any]) -> None:
+        """Say in other words what is wanted: see `wanted` of `gc`."""
+        if self._layout.held is not None and not self.read_only:
+            with self._layout.using():
+                self._layout.held.note(what)
 
     # Leases and pins
 
@@ -237,14 +287,16 @@ class Store:
         table_roots: Iterable[str] | None = None,
         dry_run: bool = True,
         grace_seconds: float = 3600.0,
+        wanted: Wanted | None = None,
     ) -> GcReport:
         """Remove (or with `dry_run` list) what neither roots, pins nor live leases lead to.
 
-        Nothing younger than `grace_seconds` goes. `table_roots` None keeps all tables.
+        Nothing younger than `grace_seconds` goes. `table_roots` None keeps all tables. `wanted` turns what
+        other processes `want` into keys and tables; None from it: that cannot be told, and no record goes.
         """
         from guda_cli.store.gc import Collector
 
-        collector = Collector(self._layout, self._blobs, self._actions, self._tables)
+        collector = Collector(self._layout, self._blobs, self._actions, self._tables, wanted)
         return collector.run(roots, table_roots, dry_run=dry_run, grace_seconds=grace_seconds)
 
     def usage(self) -> dict[str, Any]:
@@ -263,7 +315,7 @@ def _measure(folder: Path) -> dict[str, int]:
         elif not path.name.startswith("."):
             try:
                 size += path.stat().st_size
-            except FileNotFoundError:  # gone while being counted
+            except OSError:  # gone while being counted, or a link that leads nowhere
                 continue
             count += 1
     return {"count": count, "bytes": size}

@@ -9,10 +9,12 @@ from typing import Any
 
 from guda_cli.store.actions import now
 from guda_cli.store.errors import StoreError
-from guda_cli.store.files import guarded, listing, unlink
+from guda_cli.store.files import guarded, left_by_others, listing, unlink
 from guda_cli.store.keys import check_digest, is_digest
 from guda_cli.store.layout import Layout
 
+_COPY = ".copy"
+"""How the name of a document's copy ends."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -21,15 +23,17 @@ class Documents:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._folder = layout.folder("documents")
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise ValueError(f"not a document name (letters, digits, '.', '_', '-'): {name!r}")
-        return self._layout.folder("documents") / f"{name}.json"
+        return self._folder / f"{name}.json"
 
     def names(self) -> list[str]:
-        """Names of all documents."""
-        return [path.stem for path in listing(self._layout.folder("documents")) if path.suffix == ".json"]
+        """Names of all documents; what others left in the folder is none."""
+        names = [path.stem for path in listing(self._folder) if path.suffix == ".json"]
+        return [name for name in names if _NAME.fullmatch(name) and not left_by_others(name)]
 
     def get(self, name: str) -> dict[str, Any] | None:
         """The document, or None when it is absent or damaged (then quarantined)."""
@@ -46,6 +50,32 @@ class Documents:
     def set(self, name: str, value: dict[str, Any]) -> None:
         """Replace the document."""
         self._layout.publish_json("document", self._path(name), {"name": name, "value": value})
+
+    def get_safe(self, name: str) -> dict[str, Any] | None:
+        """A document that `set_safe` wrote, or where it is damaged or gone its copy, which takes its place.
+
+        A document of an older store, which has no copy, gets one.
+        """
+        value, copy = self.get(name), self.get(name + _COPY)
+        if value is None and copy is not None:
+            self._layout.note(f"document {name} was damaged or gone: its copy is used")
+            self._make_good(name, copy)
+        elif value is not None and copy != value:
+            self._make_good(name + _COPY, value)
+        return copy if value is None else value
+
+    def set_safe(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a document that says what nothing else says: it is there twice.
+
+        The copy is written first, so that it is never the older one of two that are intact.
+        """
+        self.set(name + _COPY, value)
+        self.set(name, value)
+
+    def _make_good(self, name: str, value: dict[str, Any]) -> None:
+        if not self._layout.read_only:
+            with contextlib.suppress(StoreError):  # a full disk: another time
+                self.set(name, value)
 
 
 class Pins:

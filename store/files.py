@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from guda_cli.store.errors import StoreError, StoreFull, StoreReadOnly
 from guda_cli.store.keys import canonical_json, sha256_hex
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# What file systems answer that cannot sync a folder; a failing disk is still said.
+_NO_FOLDER_SYNC = frozenset(
+    {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOTTY, errno.EISDIR}
+    | {errno.EACCES, errno.EPERM}
+)
+LARGEST_RECORD = 256 << 20
+"""Bytes of a record at most: what is larger is none, and is not read."""
+_MUCH = 1 << 30  # bytes of a blob from which on it is hashed before it is read into memory
 
 
 class DamagedFile(Exception):  # noqa: N818
@@ -35,7 +44,7 @@ def _full_error(what: str, root: Path, error: OSError) -> StoreFull:
 def read_only_error(what: str, root: Path, reason: str) -> StoreReadOnly:
     """The StoreReadOnly of a refused write."""
     return StoreReadOnly(
-        f"the store {root} is read-only: cannot do {what}",
+        f"the store {root} is read-only: {what} failed",
         why=reason,
         fix="make the folder writable, or use another one with --store",
     )
@@ -49,7 +58,7 @@ def guarded(what: str, root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise _full_error(what, root, error) from error
-        if error.errno in _DENIED:
+        if error.errno in DENIED:
             raise read_only_error(what, root, str(error)) from error
         raise StoreError(
             f"{what} failed", why=str(error), fix="check the disk and the folder of the store"
@@ -69,15 +78,15 @@ def fsync_folder(path: Path) -> None:
     """Force a folder's entries to the disk, where the system can."""
     if os.name != "posix":
         return
-    fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
-        # Some network file systems refuse to sync a folder; a failing disk is still said.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(fd)
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -94,15 +103,43 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
         os.close(fd)
 
 
+def require_file(path: Path, largest: int | None = None) -> int:
+    """Size of the regular file at `path`, perhaps behind a link; DamagedFile where it is something else.
+
+    A device or a pipe may never come to an end. DamagedFile too where it has more than `largest` bytes.
+    """
+    found = os.stat(path)  # noqa: PTH116 - asked for every record that is read
+    if not stat.S_ISREG(found.st_mode):
+        raise DamagedFile("it is not a file")
+    if largest is not None and found.st_size > largest:
+        raise DamagedFile("it is larger than any record")
+    return found.st_size
+
+
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file, read in pieces; DamagedFile where it is none."""
+    require_file(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_whole(path: Path) -> bytes | None:
-    """The bytes of a file, or None when there is none; see `unreadable` for the errors."""
+def read_blob(path: Path, digest: str) -> bytes:
+    """The bytes of the file at `path`; DamagedFile where they are not those of `digest`.
+
+    Of a very large one nothing is held in memory before that is known.
+    """
+    if require_file(path) > _MUCH and hash_file(path) != digest:
+        raise DamagedFile("bad checksum")
+    data = path.read_bytes()
+    if sha256_hex(data) != digest:
+        raise DamagedFile("bad checksum")
+    return data
+
+
+def read_whole(path: Path, largest: int | None = LARGEST_RECORD) -> bytes | None:
+    """The bytes of a file, or None when there is none; see `require_file` and `unreadable` for the errors."""
     try:
+        require_file(path, largest)
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -114,6 +151,8 @@ def unreadable(path: Path, error: OSError) -> DamagedFile | StoreError:
     """What a failed read means: a damaged file, or something that says nothing about the file."""
     if error.errno == errno.EIO:
         return DamagedFile("the disk cannot read it")
+    if error.errno == errno.ELOOP:
+        return DamagedFile("it is a link to itself")
     return StoreError(f"cannot read {path}", why=str(error), fix="check the permissions of the store's files")
 
 
@@ -123,7 +162,16 @@ def unlink(path: Path) -> bool:
         path.unlink()
     except FileNotFoundError:
         return False
+    except PermissionError:  # some systems do not remove what is marked read-only
+        allow(path, 0o644)
+        path.unlink()
     return True
+
+
+def allow(path: Path, mode: int) -> None:
+    """Set permissions, where the file system has them: nothing rests on them."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
 
 
 def discard(path: Path) -> None:
@@ -138,7 +186,7 @@ def size_of(path: Path) -> int | None:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_size
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def listing(folder: Path) -> list[Path]:
@@ -147,6 +195,16 @@ def listing(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def left_by_others(name: str) -> bool:
+    """Whether desktops and programs that synchronise folders leave files of that name in any folder."""
+    lowered = name.lower()
+    return name.startswith((".", "~", "@")) or lowered in _LITTER or any(part in lowered for part in _COPIES)
+
+
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "lost+found"})
+_COPIES = ("conflict", "case clash", ".sync-", ".tmp.drivedownload", "(1)")
 
 
 def seal(body: dict[str, Any]) -> bytes:

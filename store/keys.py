@@ -15,10 +15,14 @@ def canonical_json(value: object) -> bytes:
     """The one byte string of a JSON value: sorted keys, no spaces, UTF-8.
 
     Tuples count as arrays. Raises TypeError for what JSON cannot say (sets, bytes, keys that are not
-    strings, ...) and ValueError for NaN, infinities and text that is not Unicode. `1` and `1.0` differ.
+    strings, ...) and ValueError for NaN, infinities, text that is not Unicode and what is nested too deep.
+    `1` and `1.0` differ.
     """
-    _check(value, "value")
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        _check(value, "value")
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError("a value is nested too deep") from None
     return text.encode("utf-8")
 
 

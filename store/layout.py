@@ -6,12 +6,16 @@ import contextlib
 import errno
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guda_cli.store.crashpoints import point
 from guda_cli.store.errors import StoreError, StoreFormatError, StoreMissing
 from guda_cli.store.files import (
+    DENIED,
     DamagedFile,
     discard,
     fsync_folder,
@@ -19,18 +23,25 @@ from guda_cli.store.files import (
     listing,
     load_record,
     read_only_error,
+    read_whole,
     seal,
     write_bytes,
 )
 from guda_cli.store.keys import canonical_json
+from guda_cli.store.lock import locked
 from guda_cli.store.memory import of_a_store
+
+if TYPE_CHECKING:
+    from guda_cli.store.held import Held
 
 FORMAT = "guda-store"
 VERSION = 1
 FOLDERS = ("blobs", "actions", "tables", "states", "documents", "leases", "pins", "quarantine", "tmp")
 _FORMAT_TEMP = ".format.json."
-_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# A link that fails so would fail as a rename, too; whatever else a file system says means: no links here.
+_NO_PLACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT})
+_CLAIM_SECONDS = 10.0  # after which a claim is that of a process that was killed
+_SWEEP_LOCK = ".sweep-lock"  # in leases/
 
 
 class Layout:
@@ -45,6 +56,9 @@ class Layout:
         self.notices: list[str] = []
         self.damaged: list[str] = []
         self.memory = of_a_store()
+        self.held: Held | None = None
+        self._made: set[Path] = set()
+        self._sweeping = False
 
     def folder(self, name: str) -> Path:
         """One of `FOLDERS`."""
@@ -60,6 +74,46 @@ class Layout:
         if self.read_only:
             raise read_only_error(what, self.root, "the folder cannot be written by this user")
 
+    def hold(self, name: str) -> None:
+        """Let garbage collection know, where this process tells it, that it uses an action, blob or table."""
+        if self.held is not None and name not in self.held:
+            with self.using():
+                self.held.name(name)
+
+    def using(self) -> AbstractContextManager[None]:
+        """While something is looked at and begun to be used: garbage collection removes nothing meanwhile."""
+        if self._sweeping:
+            return contextlib.nullcontext()
+        return locked(self.folder("leases") / _SWEEP_LOCK, exclusive=False)
+
+    @contextlib.contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """While garbage collection looks at something and removes it: nobody begins to use it meanwhile."""
+        with locked(self.folder("leases") / _SWEEP_LOCK, exclusive=True):
+            self._sweeping = True
+            try:
+                yield
+            finally:
+                self._sweeping = False
+
+    def make(self, folder: Path) -> Path:
+        """A folder of the store with those above it, so that a power cut does not take them.
+
+        Whoever made it, its entry is synced once by every process: the maker may not have come to that yet.
+        """
+        if folder in self._made and folder.is_dir():
+            return folder
+        if folder.parent == self.root:
+            folder.mkdir(exist_ok=True)
+            return folder
+        own = [each for each in (folder, *folder.parents) if self.root in each.parents]
+        for each in reversed(own[:-1]):  # those just below the root were synced when the store was made
+            if each not in self._made or not each.is_dir():
+                each.mkdir(exist_ok=True)
+                fsync_folder(each.parent)
+                self._made.add(each)
+        return folder
+
     def temp(self, suffix: str = "") -> Path:
         """A new unique path in tmp/, on the file system of the store."""
         folder = self.folder("tmp")
@@ -68,7 +122,8 @@ class Layout:
 
     def temporary(self) -> list[Path]:
         """All temporary files, whoever left them."""
-        return [*listing(self.folder("tmp")), *sorted(self.root.glob(f"{_FORMAT_TEMP}*"))]
+        claims = [*self.folder("actions").glob(".*.claim"), *self.folder("leases").glob(".*.claim")]
+        return [*listing(self.folder("tmp")), *sorted(self.root.glob(f"{_FORMAT_TEMP}*")), *sorted(claims)]
 
     def publish_json(self, kind: str, target: Path, body: dict[str, Any], *, exclusive: bool = False) -> bool:
         """Put a sealed record under its final name; with `exclusive`, False when one is there already."""
@@ -78,6 +133,7 @@ class Layout:
             temp = self.temp(".json")
             try:
                 write_bytes(temp, data)
+                self.make(target.parent)
                 point(f"{kind}-before-rename")
                 placed = place(temp, target, exclusive=exclusive)
                 point(f"{kind}-after-rename")
@@ -120,21 +176,41 @@ class Layout:
 
 def place(temp: Path, target: Path, *, exclusive: bool) -> bool:
     """Give a finished temporary file its final name; with `exclusive`, only when the name is free."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if exclusive:
-        try:
-            os.link(temp, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if target.exists():
-                return False
-        else:
-            return True
-    temp.replace(target)
+    if not exclusive:
+        temp.replace(target)
+        return True
+    try:
+        os.link(temp, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise
+        return _place_by_claim(temp, target)
     return True
+
+
+def _place_by_claim(temp: Path, target: Path) -> bool:
+    """The same where there are no links: of several at once, the one that makes a claim looks and renames."""
+    claim = target.with_name(f".{target.name}.claim")
+    while True:
+        if os.path.lexists(target):
+            return False
+        try:
+            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - claim.stat().st_mtime > _CLAIM_SECONDS:
+                    discard(claim)
+            time.sleep(0.005)
+    try:
+        if os.path.lexists(target):
+            return False
+        temp.replace(target)
+        return True
+    finally:
+        discard(claim)
 
 
 def open_layout(root: Path, *, create: bool) -> Layout:
@@ -155,7 +231,7 @@ def _create(root: Path, *, create: bool) -> None:
                 why="the folder does not exist",
                 fix="run the command from the folder you trained in, or name the store with --store",
             )
-    elif any(not entry.name.startswith(_FORMAT_TEMP) for entry in listing(root)):
+    elif any(not _no_content(entry.name) for entry in listing(root)):
         # Another process may have finished making it between the two looks.
         if (root / "format.json").exists():
             return
@@ -169,7 +245,7 @@ def _create(root: Path, *, create: bool) -> None:
             f"there is no store at {root}", why="the folder is empty", fix="name it with --store"
         )
     with guarded("making a store", root):
-        root.mkdir(parents=True, exist_ok=True)
+        _make_root(root)
         temp = root / f"{_FORMAT_TEMP}{os.urandom(8).hex()}"
         try:
             write_bytes(temp, canonical_json({"format": FORMAT, "version": VERSION}) + b"\n")
@@ -181,11 +257,27 @@ def _create(root: Path, *, create: bool) -> None:
             discard(temp)
 
 
+def _no_content(name: str) -> bool:
+    """Whether a folder with such a file is as good as empty: a format file in the making, or litter."""
+    return name.startswith((_FORMAT_TEMP, "._")) or name.lower() in _OF_DESKTOPS
+
+
+_OF_DESKTOPS = frozenset({".ds_store", ".localized", "thumbs.db", "desktop.ini", ".stfolder", "@eadir"})
+
+
+def _make_root(root: Path) -> None:
+    """Make the folder of a store and those above it that are missing, and sync their entries."""
+    missing = [each for each in (root, *root.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        fsync_folder(each.parent)
+
+
 def _check_format(root: Path) -> None:
     try:
-        found = json.loads((root / "format.json").read_bytes())
+        found = json.loads(read_whole(root / "format.json", 1 << 16) or b"")
         name, version = found["format"], found["version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (DamagedFile, StoreError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreFormatError(
             f"cannot read {root / 'format.json'}",
             why=f"it does not name a format and a version ({type(error).__name__})",
@@ -206,16 +298,23 @@ def _check_format(root: Path) -> None:
 
 
 def _make_folders(root: Path) -> bool:
-    """Make what folders are missing; whether the store can be written."""
-    if not os.access(root, os.W_OK | os.X_OK):
+    """Make what folders are missing; whether the store can be written, in each of them."""
+    if not _writable(root):
         return False
+    missing = [name for name in FOLDERS if not (root / name).is_dir()]
     try:
         with guarded("making the folders of the store", root):
-            for name in FOLDERS:
+            for name in missing:
                 (root / name).mkdir(exist_ok=True)
+            if missing:
+                fsync_folder(root)
     except StoreError as error:
         cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in _DENIED:
+        if isinstance(cause, OSError) and cause.errno in DENIED:
             return False
         raise
-    return True
+    return all(_writable(root / name) for name in FOLDERS)
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from guda_cli.store.actions import now
-from guda_cli.store.errors import LeaseBusy
-from guda_cli.store.files import discard, guarded, listing, unlink, write_bytes
+from guda_cli.store.errors import LeaseBusy, StoreError
+from guda_cli.store.files import DamagedFile, discard, guarded, listing, read_whole, unlink, write_bytes
 from guda_cli.store.keys import canonical_json, check_digest, is_digest
 from guda_cli.store.layout import Layout, place
+from guda_cli.store.lock import locked
 
 Holder = dict[str, Any]
-_DEFAULT_STALE = 30.0
+STALE_AFTER = 30.0
+_LONGEST = 3600.0  # seconds: no lease may ask for more patience
+_LARGEST = 64 << 20  # bytes of a lease file
 
 
 class Leases:
@@ -48,8 +53,7 @@ class Leases:
         if self._layout.read_only:
             yield
             return
-        mine = {**_myself(), "key": key, "holds": list(holds), "stale_after": stale_after}
-        mine.update(started=now(), token=os.urandom(16).hex())
+        mine = new_holder(key, stale_after) | {"holds": list(holds)}
         path = self._path(key)
         blocked = False
         while (holder := self._take(path, mine)) is not None:
@@ -60,17 +64,20 @@ class Leases:
             blocked = True
             time.sleep(poll)
         try:
-            with _heartbeat(path, stale_after / 6):
+            with heartbeat(path, stale_after / 6):
                 yield
         finally:
             self._release(path, mine["token"])
 
     def live(self) -> list[Holder]:
-        """Holders of all leases that are held by a process still alive, with the age of their heartbeat."""
+        """Holders of all leases that are held by a process still alive, with the age of their heartbeat.
+
+        One that is known to live counts however old its heartbeat is: it may have been stopped for a while.
+        """
         found = []
         for path in self._files():
             holder = _read(path)
-            if holder is not None and not _stale(holder, 0.0):
+            if holder is not None and (_alive(holder) or not _stale(holder, 0.0)):
                 found.append({**holder, "key": path.stem})
         return found
 
@@ -83,8 +90,18 @@ class Leases:
         """Remove a lease file if it is stale still."""
         with self._exclusive():
             holder = _read(path)
-            if holder is not None and _stale(holder, 0.0):
-                unlink(path)
+            if holder is not None and _stale(holder, 0.0) and not _alive(holder):
+                self._clear(path)
+
+    def begin(self, holder: Holder) -> Path:
+        """Write a lease that nobody else asks for; its file."""
+        path = self._path(holder["key"])
+        write_bytes(path, canonical_json(holder) + b"\n", sync=False)
+        return path
+
+    def end(self, holder: Holder) -> None:
+        """Give a lease back."""
+        self._release(self._path(holder["key"]), holder["token"])
 
     def _files(self) -> list[Path]:
         return [path for path in listing(self._folder) if path.suffix == ".json" and is_digest(path.stem)]
@@ -113,7 +130,14 @@ class Leases:
         with self._exclusive():
             holder = _read(path)
             if holder is not None and _stale(holder, stale_after):
-                unlink(path)
+                self._clear(path)
+
+    def _clear(self, path: Path) -> None:
+        """Remove a lease file, or move away what stands in its place."""
+        try:
+            unlink(path)
+        except OSError:
+            self._layout.quarantine("lease", path, "it is not a file")
 
     def _release(self, path: Path, token: str) -> None:
         # A lease that cannot be given back goes stale by itself.
@@ -122,25 +146,19 @@ class Leases:
             if holder is not None and holder.get("token") == token:
                 unlink(path)
 
-    @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> AbstractContextManager[None]:
         """A lock over removals of leases, which the system lifts when its holder dies."""
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        fd = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            with contextlib.suppress(OSError):  # file systems without locks: the window is small
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+        return locked(self._folder / ".lock", exclusive=True)
+
+
+def new_holder(key: str, stale_after: float = STALE_AFTER) -> Holder:
+    """What this process writes into a lease of `key`."""
+    found = {**_myself(), "key": key, "holds": [], "stale_after": stale_after}
+    return {**found, "started": now(), "token": os.urandom(16).hex()}
 
 
 @contextlib.contextmanager
-def _heartbeat(path: Path, interval: float) -> Iterator[None]:
+def heartbeat(path: Path, interval: float) -> Iterator[None]:
     """Touch the lease file from a thread until the body is done."""
     import threading
 
@@ -169,44 +187,105 @@ def _heartbeat(path: Path, interval: float) -> Iterator[None]:
 
 
 def _read(path: Path) -> Holder | None:
-    """What a lease file says and the age of its heartbeat; None when there is no such file."""
+    """What a lease file says and the age of its heartbeat; None when there is no such file.
+
+    Its first line is the lease; what its holder began to use since follows, a line each: a name that is held,
+    or a JSON object (see `Held.note`) that comes under `notes`.
+    """
     try:
-        age = max(0.0, time.time() - path.stat().st_mtime)
+        age = time.time() - path.stat().st_mtime
     except OSError:
-        return None
+        if not os.path.lexists(path):
+            return None
+        age = math.inf  # a link that leads nowhere
+    if age < -_LONGEST:  # no heart beats in the future
+        age = math.inf
     try:
-        holder = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        lines = (read_whole(path, _LARGEST) or b"").split(b"\n")
+    except (DamagedFile, StoreError):
+        lines = []
+    holder = _object(lines[0]) if lines else None  # unreadable: held, until its heartbeat is too old
+    known = _checked(holder or {})
+    known["holds"] += [text for line in lines[1:] if is_digest(text := line.decode("ascii", "replace"))]
+    notes = [note for line in lines[1:] if line.startswith(b"{") and (note := _object(line)) is not None]
+    return {**known, "notes": notes, "age": max(0.0, age)}
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
         return None
-    except (OSError, ValueError):
-        holder = None  # unreadable: held, until its heartbeat is too old
-    return {**(holder if isinstance(holder, dict) else {}), "age": age}
+    return found if isinstance(found, dict) else None
+
+
+def _checked(holder: Holder) -> Holder:
+    """A lease without what cannot be meant: whoever wrote it, it stops nobody."""
+    holds, patience, pid = holder.get("holds"), holder.get("stale_after"), holder.get("pid")
+    good: Holder = {**holder, "holds": []}
+    if isinstance(holds, list):
+        good["holds"] = [name for name in holds if is_digest(name)]
+    if not isinstance(patience, int | float) or not 0 <= patience <= _LONGEST:
+        good["stale_after"] = STALE_AFTER
+    if not isinstance(pid, int) or isinstance(pid, bool) or not 0 < pid < 1 << 31:
+        good["pid"] = None
+    return good
 
 
 def _stale(holder: Holder, stale_after: float) -> bool:
     """Whether the holder's heart stopped, by its own promise and the asker's patience, or it is dead."""
-    promised = holder.get("stale_after")
-    if not isinstance(promised, int | float):
-        promised = _DEFAULT_STALE
-    return bool(holder["age"] > max(promised, stale_after)) or _dead(holder)
+    return bool(holder["age"] > max(holder["stale_after"], stale_after)) or _dead(holder)
+
+
+def _here(holder: Holder) -> bool:
+    """Whether the holder ran on this machine since it was started, where its pid means something."""
+    me = _myself()
+    same = all(holder.get(part) == me[part] for part in ("host", "boot", "space"))
+    # Elsewhere than on POSIX, os.kill would end the process it asks about.
+    return os.name == "posix" and holder["pid"] is not None and same
 
 
 def _dead(holder: Holder) -> bool:
     """Whether the holder is known to be dead: it ran on this machine and is not here any more."""
-    me = _myself()
-    pid = holder.get("pid")
-    if os.name != "posix":  # elsewhere, os.kill would end the process it asks about
+    if not _here(holder):
         return False
-    if not isinstance(pid, int) or any(holder.get(part) != me[part] for part in ("host", "boot", "space")):
+    if not running(holder["pid"]):
+        return True
+    began = _process(holder["pid"])[1]
+    return began is not None and holder.get("began") not in (None, began)
+
+
+def _alive(holder: Holder) -> bool:
+    """Whether the holder is known to live, by its pid and when that process began."""
+    if not _here(holder) or not running(holder["pid"]):
         return False
+    began = _process(holder["pid"])[1]
+    return began is not None and holder.get("began") == began
+
+
+def running(pid: int) -> bool:
+    """Whether there is a process of that number here, which has not ended."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
+    except (ProcessLookupError, OverflowError):
         return False
-    state, began = _process(pid)
-    return state == "Z" or (began is not None and holder.get("began") not in (None, began))
+    except OSError:
+        return True
+    return _process(pid)[0] != "Z"
+
+
+def began_after(pid: int, moment: float) -> bool:
+    """Whether a running process began after `moment` (seconds since 1970): what is older is not its."""
+    began = _process(pid)[1]
+    if began is None:
+        return False
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        up = float(_first_line("/proc/uptime").split()[0])
+        return time.time() - up + began / os.sysconf("SC_CLK_TCK") > moment + _CLOCKS
+    return False
+
+
+_CLOCKS = 5.0  # seconds by which clocks of a machine and of its file systems may differ
 
 
 def _myself() -> Holder:

@@ -56,6 +56,11 @@ class Memory:
         else:
             self._get(file, maker, lambda: make(_checked(file)))
 
+    def drop(self, path: Path) -> None:
+        """Drop what was made of one file."""
+        for key in [key for key in self._kept if key[1] == str(path)]:
+            self._drop(key)
+
     def forget_stale(self) -> None:
         """Drop what was made of files that have changed or gone."""
         for key, (stamp, _) in list(self._kept.items()):

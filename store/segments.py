@@ -89,19 +89,47 @@ def picked(content: Content, wanted: Sequence[int] | None) -> Content:
     return rows, {name: data[list(wanted)] for name, data in arrays.items()}, attrs
 
 
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError)
+"""What `read` raises for a file that is no segment."""
+
+
 def read(path: Path, wanted: Sequence[int] | None = None) -> Content:
-    """Rows, arrays and attributes of a segment; if `wanted` is given, only those positions of the arrays."""
+    """Rows, arrays and attributes of a segment; if `wanted` is given, only those positions of the arrays.
+
+    One of `UNREADABLE` where it is none. Nothing outside the file is read for it, and no array is larger than
+    the file.
+    """
     import h5py
     import numpy as np
 
+    size = path.stat().st_size
     with h5py.File(path, "r", locking=False) as file:
-        meta = json.loads(file["meta"][()].tobytes())
+        meta = json.loads(_dataset(file, "meta", size)[()].tobytes())
+        rows, attrs = meta["rows"], meta["attrs"]
+        if not isinstance(rows, list) or not isinstance(attrs, dict):
+            raise ValueError("it names no rows")
         arrays: Arrays = {}
-        for name, data in file["arrays"].items():
+        group = file["arrays"]
+        for name in group:
+            data = _dataset(group, name, size)
+            if not data.shape or data.shape[0] != len(rows):
+                raise ValueError(f"array {name!r} has not a row for each")
             if wanted is None:
                 arrays[name] = data[()]
             else:
                 # One contiguous read: HDF5 is slow at picking single rows.
-                low = min(wanted)
-                arrays[name] = data[low : max(wanted) + 1][np.asarray(wanted) - low]
-    return meta["rows"], arrays, meta["attrs"]
+                low, high = (min(wanted), max(wanted) + 1) if wanted else (0, 0)
+                arrays[name] = data[low:high][np.asarray(wanted, dtype=np.intp) - low]
+    return rows, arrays, attrs
+
+
+def _dataset(group: Any, name: str, largest: int) -> Any:
+    """A data set that lies in the file itself, of `largest` bytes at most."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name!r} is a link")
+    found = group[name]
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.nbytes > largest:
+        raise ValueError(f"{name!r} is not an array of this file")
+    return found

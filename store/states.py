@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from guda_cli.store.files import (
     fsync_folder,
     guarded,
     listing,
-    read_whole,
+    require_file,
     unlink,
+    unreadable,
     write_bytes,
 )
 from guda_cli.store.keys import canonical_json, check_digest, is_digest, sha256_hex
@@ -22,6 +24,7 @@ from guda_cli.store.layout import Layout
 
 _NEWEST = ".state"
 _PREVIOUS = ".previous"
+_LONGEST_HEAD = 4096  # bytes
 
 
 class States:
@@ -52,6 +55,7 @@ class States:
         """Make this the newest state; the newest until now becomes the previous one."""
         self._layout.require_writable("saving a state")
         newest, previous = self.files(key)
+        self._layout.hold(key)
         head = {"key": key, "step": step, "size": len(data), "data": sha256_hex(data)}
         line = canonical_json(head)
         with guarded("saving a state", self._layout.root):
@@ -59,7 +63,8 @@ class States:
             try:
                 write_bytes(temp, line + b" " + sha256_hex(line).encode() + b"\n" + data)
                 point("state-before-rename")
-                if newest.exists():
+                # Another process that works on the same may have moved it, or finished and dropped it.
+                with contextlib.suppress(FileNotFoundError):
                     newest.replace(previous)
                 point("state-between-renames")
                 temp.replace(newest)
@@ -70,6 +75,7 @@ class States:
 
     def load(self, key: str) -> tuple[int, bytes] | None:
         """Step and data of the newest intact state; damaged ones are quarantined on the way."""
+        self._layout.hold(key)
         for path in self.files(key):
             found = self.check(key, path)
             if found is not None:
@@ -80,8 +86,9 @@ class States:
         """The step that the newest state claims to be at; its data are not read, so not checked."""
         for path in self.files(key):
             try:
+                require_file(path)
                 with path.open("rb") as file:
-                    return int(_parse_head(file.readline().rstrip(b"\n"))["step"])
+                    return _step(_parse_head(file.readline(_LONGEST_HEAD).rstrip(b"\n")))
             except (OSError, DamagedFile):
                 continue
         return None
@@ -89,10 +96,17 @@ class States:
     def check(self, key: str, path: Path) -> tuple[int, bytes] | None:
         """Step and data of one state file; None when absent or damaged (then quarantined)."""
         try:
-            raw = read_whole(path)
-            return None if raw is None else _parse(key, raw)
+            return _read(key, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except DamagedFile as damage:
             self._layout.quarantine("state", path, str(damage))
+            return None
+        except OSError as error:
+            meaning = unreadable(path, error)
+            if not isinstance(meaning, DamagedFile):
+                raise meaning from error
+            self._layout.quarantine("state", path, str(meaning))
             return None
 
     def drop(self, key: str) -> None:
@@ -107,16 +121,31 @@ def _parse_head(line: bytes) -> dict[str, Any]:
     text, _, checksum = line.rpartition(b" ")
     if sha256_hex(text).encode() != checksum:
         raise DamagedFile("bad checksum")
-    head = json.loads(text)
-    assert isinstance(head, dict)
+    try:
+        head = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile("its head is not readable JSON") from error
+    if not isinstance(head, dict):
+        raise DamagedFile("its head is not that of a state")
     return head
 
 
-def _parse(key: str, raw: bytes) -> tuple[int, bytes]:
-    line, newline, data = raw.partition(b"\n")
-    if not newline:
+def _step(head: dict[str, Any]) -> int:
+    step = head.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 1 << 53:
+        raise DamagedFile("its head names no step")
+    return step
+
+
+def _read(key: str, path: Path) -> tuple[int, bytes]:
+    """Step and data of a state file; nothing but its head is read before its size is as that says."""
+    size = require_file(path)
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_HEAD)
+        head = _parse_head(line.rstrip(b"\n"))
+        if not line.endswith(b"\n") or head.get("key") != key or head.get("size") != size - len(line):
+            raise DamagedFile("bad checksum")
+        data = file.read()
+    if head.get("data") != sha256_hex(data):
         raise DamagedFile("bad checksum")
-    head = _parse_head(line)
-    if head.get("key") != key or head.get("size") != len(data) or head.get("data") != sha256_hex(data):
-        raise DamagedFile("bad checksum")
-    return int(head["step"]), data
+    return _step(head), data

@@ -24,7 +24,8 @@ from guda_cli.store.layout import Layout
 if TYPE_CHECKING:
     from guda_cli.store.segments import Arrays
 
-_SETTLED = 100_000_000  # nanoseconds after which another change of a folder shows in its time
+# Nanoseconds after which another change of a folder shows in its time; the same for times in whole seconds.
+_SETTLED, _SETTLED_COARSE = 100_000_000, 2_500_000_000
 
 Row = str
 """The name of a row: the hexadecimal digest of a query."""
@@ -48,10 +49,16 @@ class Tables:
         return [path.name for path in folders if is_digest(path.name) and listing(path)]
 
     def spec(self, table: str) -> dict[str, Any] | None:
-        """What the table was declared to be; None when unknown."""
-        body = self._layout.load_lasting("table", self.folder(table) / "table.json")
-        spec = None if body is None else body.get("spec")
-        return spec if isinstance(spec, dict) else None
+        """What the table was declared to be; None when unknown, or another's (then quarantined)."""
+        path = self.folder(table) / "table.json"
+        body = self._layout.load_lasting("table", path)
+        if body is None:
+            return None
+        spec = body.get("spec")
+        if body.get("table") != table or not isinstance(spec, dict):
+            self._layout.quarantine("table", path, "it is not the record its name says")
+            return None
+        return spec
 
     def listed(self, table: str) -> list[str]:
         """Digests of the segments that have a record, intact or not."""
@@ -63,6 +70,7 @@ class Tables:
 
     def segments(self, table: str) -> dict[str, dict[str, Any]]:
         """Records of the segments by blob digest, in the digests' order; damaged ones are quarantined."""
+        self._layout.hold(table)
         folder, looked = self.folder(table), time.time_ns()
         changed = _changed(folder)
         known = self._looked.get(table)
@@ -74,15 +82,12 @@ class Tables:
             body = self._layout.load_lasting("segment", path)
             if body is None:
                 continue
-            if (
-                body.get("table") != table
-                or body.get("blob") != digest
-                or not isinstance(body.get("rows"), list)
-            ):
+            if body.get("table") != table or body.get("blob") != digest or not _well_formed(body):
                 self._layout.quarantine("segment", path, "it is not the record its name says")
                 continue
             found[digest] = body
-        if changed and looked - changed > _SETTLED:
+        coarse = changed % 1_000_000_000 == 0
+        if changed and looked - changed > (_SETTLED_COARSE if coarse else _SETTLED):
             self._looked[table] = changed, found
         return found
 
@@ -143,8 +148,8 @@ class Tables:
         parts: list[Arrays] = []
         names: list[Row] = []
         attrs: list[dict[str, Any]] = []
-        for digest in old:
-            content = self._open(table, digest)
+        for digest, record in old.items():
+            content = self._open(table, digest, record)
             if content is None:
                 continue
             held, arrays, attributes = content
@@ -197,7 +202,9 @@ class Tables:
             raise ValueError(f"table {table[:12]} was declared with another spec")
 
     def _add(self, table: str, rows: Sequence[Row], arrays: Arrays, attrs: dict[str, Any]) -> str:
-        digest = self._blobs.put_bytes(segments.encode(rows, arrays, attrs))
+        self._layout.hold(table)
+        data = segments.encode(rows, arrays, attrs)
+        digest = self._blobs.put_bytes(data)
         body = {
             "table": table,
             "blob": digest,
@@ -206,6 +213,8 @@ class Tables:
             "attrs": attrs,
         }
         self._layout.publish_json("segment", self.folder(table) / f"{digest}.json", body)
+        if not self._blobs.touch(digest):  # a garbage collection took it before its record was there
+            self._blobs.put_bytes(data)
         return digest
 
     def _collect(
@@ -222,7 +231,7 @@ class Tables:
             here = [(at, row) for at, row in enumerate(record["rows"]) if row in left]
             if not here or digest in unusable:
                 continue
-            content = self._open(table, digest, [at for at, _ in here])
+            content = self._open(table, digest, record, [at for at, _ in here])
             if content is None:
                 unusable.add(digest)
                 return None
@@ -233,24 +242,51 @@ class Tables:
         return parts
 
     def _open(
-        self, table: str, digest: str, wanted: Sequence[int] | None = None
+        self, table: str, digest: str, record: dict[str, Any], wanted: Sequence[int] | None = None
     ) -> tuple[list[Row], Arrays, dict[str, Any]] | None:
-        """The content of a segment; None when it is gone or corrupt (then its record goes too)."""
+        """The content of a segment; None when it is gone, corrupt or not what `record` lists.
+
+        Then its record goes too.
+        """
         try:
             path, memory = self._blobs.path(digest), self._layout.memory
             if not memory.most:
-                return segments.read(path, wanted)
-            return segments.picked(memory.large(path, segments.read), wanted)
+                content = segments.read(path, wanted)
+            else:
+                content = segments.picked(memory.large(path, segments.read), wanted)
+            if _as_listed(content, record):
+                return content
+            reason = "its rows are not those of its blob"
         except MissingBlob:
             reason = "its blob is missing"
         except CorruptBlob:
             reason = "its blob is corrupt"
-        except (OSError, KeyError, ValueError):
+        except segments.UNREADABLE:
             reason = "it is not a segment"
-        record = self.folder(table) / f"{digest}.json"
-        if record.exists():
-            self._layout.quarantine("segment", record, reason)
+        if os.path.lexists(file := self.folder(table) / f"{digest}.json"):
+            self._layout.quarantine("segment", file, reason)
         return None
+
+    def check(self, table: str, digest: str) -> None:
+        """Compare the record of a segment with the segment itself; it is quarantined where they differ."""
+        record = self.segments(table).get(digest)
+        if record is not None:
+            self._open(table, digest, record, ())
+
+
+def _well_formed(body: dict[str, Any]) -> bool:
+    """Whether a segment's record has rows, each once, and says what the arrays are."""
+    rows, arrays = body.get("rows"), body.get("arrays")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, str) and row for row in rows):
+        return False
+    return len(set(rows)) == len(rows) and isinstance(arrays, dict) and isinstance(body.get("attrs"), dict)
+
+
+def _as_listed(content: segments.Content, record: dict[str, Any]) -> bool:
+    """Whether a segment is what its record says of it."""
+    rows, arrays, attrs = content
+    listed = record["rows"], record["attrs"], record["arrays"]
+    return listed == (rows, attrs, segments.schema(arrays))
 
 
 def _changed(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from guda_cli.store.actions import Actions
 from guda_cli.store.blobs import Blobs
@@ -73,8 +74,9 @@ class Verifier:
         self._check_actions()
         self._check_tables()
         self._check_small()
-        self._report.damaged_records = self._layout.damaged[known:]
         self._check_blobs(progress)
+        found = dict.fromkeys(self._layout.damaged[known:])
+        self._report.damaged_records = [name for name in found if not self._told_of(name)]
         return self._report
 
     def _check_actions(self) -> None:
@@ -112,6 +114,8 @@ class Verifier:
         for digest, size in sizes:
             try:
                 self._blobs.path(digest)
+                for table in sorted(self._by_table.get(digest, ())):
+                    self._tables.check(table, digest)
             except MissingBlob:
                 continue  # collected meanwhile by another process
             except CorruptBlob:
@@ -120,6 +124,11 @@ class Verifier:
             self._report.bytes += size
             if progress is not None:
                 progress(self._report.bytes, total)
+
+    def _told_of(self, name: str) -> bool:
+        """Whether a damaged file is told as the blob that it is, or whose record it is."""
+        kind = name.partition("/")[0]
+        return kind in ("blobs", "tables") and Path(name).stem in {e.digest for e in self._report.corrupt}
 
     def _corrupt(self, digest: str) -> None:
         tables = sorted(self._by_table[digest])

@@ -36,7 +36,7 @@ class TestKeys:
         assert said in caught.value.message
 
     def test_the_message_names_the_section(self) -> None:
-        with pytest.raises(RecipeError, match=r"key in train 'epoch'"):
+        with pytest.raises(RecipeError, match="unknown key 'epoch' in train; did you mean 'epochs'"):
             make("train: {epoch: 3}")
 
     @pytest.mark.parametrize("text", ["[1, 2]", "just text", "3"])

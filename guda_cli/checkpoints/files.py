@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from guda_cli import git_lfs
 from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.errors import DataError, MissingError, UsageError
+from guda_cli.plain_text import quoted
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PICKLE_REASON = "a pickle can run any code when it is loaded, so it is never opened"
+LARGEST_JSON = 32 * 2**20
+"""Bytes of a JSON file that is read: it takes up to thirty times as much memory. Tokenizers have a few MB."""
+_ATTENTION = (None, "eager", "sdpa")  # implementations that are part of torch; others are fetched from a hub
 
 
 def read_json(
@@ -23,13 +27,58 @@ def read_json(
 
     `what` names the file's content in messages, its name where empty.
     """
+    return json_object(read_text(path, what, fix), path)
+
+
+def read_config(
+    path: Path, what: str = "", fix: str = "give a folder written by save_pretrained"
+) -> dict[str, Any]:
+    """A model's configuration; DataError as `read_json`, and where it asks for code of its own."""
+    config = read_json(path, what, fix)
+    check_no_code(config, path)
+    return config
+
+
+def read_text(path: Path, what: str = "", fix: str = "") -> str:
+    """The text in `path`; DataError when it is missing (with `fix`), too large, or no UTF-8."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise DataError(
+                f"{path} is larger than {LARGEST_JSON // 2**20} MiB", why="no model has such a file"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"{path.parent} has no {what or path.name}", why=f"no file {path}", fix=fix) from None
+        why = f"{path} is a link that leads nowhere" if path.is_symlink() else f"no file {path}"
+        raise DataError(f"{path.parent} has no {what or path.name}", why=why, fix=fix) from None
     except (OSError, ValueError) as err:
         raise DataError(f"{path} cannot be read", why=str(err)) from None
-    return json_object(text, path)
+    if git_lfs.is_pointer(text[:64].encode()):
+        raise DataError(f"{path} cannot be read", why=git_lfs.WHY, fix="git lfs pull")
+    return text
+
+
+def check_no_code(config: Mapping[str, Any], path: Path) -> None:
+    """DataError where a configuration asks, at any depth, for code that is not that of the libraries.
+
+    Such a model is another one without its code, and its code is never run: neither Python files beside it
+    (`auto_map`) nor kernels of a hub (`attn_implementation`).
+    """
+    inner: list[Mapping[str, Any]] = [config]
+    while inner:
+        part = inner.pop()
+        inner += [value for value in part.values() if isinstance(value, Mapping)]
+        asked = [
+            key
+            for key, value in part.items()
+            if (key == "auto_map" and value)
+            or (str(key).endswith("attn_implementation") and value not in _ATTENTION)
+        ]
+        if asked:
+            raise DataError(
+                f"{path} asks for code of its own ({asked[0]} = {part[asked[0]]!r:.80})",
+                why="code that comes with a model is never run, and without it this is another model",
+                fix="give a model whose classes are those of diffusers and transformers",
+            )
 
 
 def json_object(text: str, path: Path) -> dict[str, Any]:
@@ -37,8 +86,9 @@ def json_object(text: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as err:
-        why = git_lfs.WHY if git_lfs.is_pointer(text.encode()) else str(err)
-        raise DataError(f"{path} cannot be read", why=why) from None
+        raise DataError(f"{path} cannot be read", why=str(err)) from None
+    except RecursionError:
+        raise DataError(f"{path} cannot be read", why="its JSON is nested too deep") from None
     if not isinstance(value, dict):
         raise DataError(f"{path} is not a JSON object")
     return value
@@ -71,12 +121,41 @@ def encoder_folder(name: str, fix: str) -> Path | None:
     """The local folder `name` of an encoder, None for a hub id; UsageError with `fix` when it is neither."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return snapshot_in(folder)
+        return model_folder(folder, "")
     if not is_hub_id(name):
         raise UsageError(
             f"unknown encoder '{name}'", why="there is no such folder and it is no hub id", fix=fix
         )
     return None
+
+
+def model_folder(folder: Path, option: str = "--from") -> Path:
+    """`folder`, or the snapshot in it where it is a model's in the hub's cache (`models--OWNER--NAME`).
+
+    DataError naming a snapshot to give with `option` where it is not said which is meant, or none is there.
+    """
+    found = snapshot_in(folder)
+    snapshots = folder / "snapshots"
+    if found != folder or not (snapshots.is_dir() and folder.name.startswith("models--")):
+        return found
+    there = sorted(entry for entry in snapshots.iterdir() if entry.is_dir())
+    named = snapshots / _main(folder)
+    if len(there) == 1 or named in there:
+        return named if named in there else there[0]
+    owner_and_name = folder.name.removeprefix("models--").replace("--", "/", 1)
+    raise DataError(
+        f"{folder} is a folder of the hub's cache with {len(there)} snapshots",
+        why="refs/main does not say which one is meant" if there else "nothing of it has been fetched whole",
+        fix=f"{option or 'give'} {quoted(str(there[-1]))}" if there else f"hf download {owner_and_name}",
+    )
+
+
+def _main(folder: Path) -> str:
+    try:
+        name = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    return name if Path(name).name == name else ""
 
 
 def digest_of(tag: str, paths: Iterable[Path]) -> str:
@@ -107,7 +186,7 @@ def check_no_pickle(path: Path) -> None:
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
         raise _pickle(path, f"{path.name} is a pickle in spite of its name")
     if head[8:9] != b"{":
-        raise DataError(f"{path} is not a safetensors file", fix="download it again")
+        raise DataError(f"{path} is not a readable safetensors file", fix="download it again")
 
 
 def pickles_only(folder: Path, what: str) -> DataError | None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from guda_cli.checkpoints import supported
+from guda_cli.checkpoints.adapter_folder import adapters_in, told_of_adapter_beside, told_of_other_part
 from guda_cli.checkpoints.files import PICKLES, download, is_hub_id
-from guda_cli.checkpoints.lora_file import apply_lora, is_lora
+from guda_cli.checkpoints.lora_file import apply_lora, check_adapter, is_lora
+from guda_cli.checkpoints.one_file_kinds import is_single_file, part_alone
 from guda_cli.checkpoints.pipeline_folder import (
-    ADAPTER,
-    LORA_NAMES,
     Pipeline,
     locate,
     read_components,
@@ -19,7 +19,7 @@ from guda_cli.checkpoints.pipeline_folder import (
     read_unet_config,
     read_unet_folder,
 )
-from guda_cli.checkpoints.single_file import is_single_file, read_single_file
+from guda_cli.checkpoints.single_file import read_single_file
 from guda_cli.checkpoints.weights import tensor_names
 from guda_cli.errors import DataError, UsageError
 
@@ -41,16 +41,10 @@ def register_source(source: str, base: str | None) -> Pipeline:
         )
     path = locate(source)
     if (path / "model_index.json").is_file():
-        return read_pipeline(str(path))
-    adapters = {part: path / part / ADAPTER for part in ("unet", "text_encoder")}
-    if any(file.is_file() for file in adapters.values()):  # peft saves a folder a part
-        made = _pipeline(_needed(base, "a LoRA"))
-        for part, file in adapters.items():
-            made = apply_lora(made, file, part) if file.is_file() else made
-        return made
-    for name in LORA_NAMES:
-        if (path / name).is_file():
-            return apply_lora(_pipeline(_needed(base, "a LoRA")), path / name)
+        return _noted(read_pipeline(str(path)), told_of_adapter_beside(path))
+    adapters = adapters_in(path)
+    if adapters:
+        return _with_adapters(adapters, base)
     if (path / "config.json").is_file():
         return _over(path, _needed(base, "a unet without its pipeline"))
     files = sorted(path.glob("*.safetensors"))
@@ -84,15 +78,30 @@ def begins_at(source: str, base: str) -> bool:
 def _from_file(path: Path, base: str | None) -> Pipeline:
     names = tensor_names(path)
     if is_lora(names):
-        return apply_lora(_pipeline(_needed(base, "a LoRA")), path)
+        return _with_adapters([("unet", path)], base)
     if is_single_file(names):
         return read_single_file(path, base)
-    shown = ", ".join(names[:3])
+    check_adapter(path)
+    shown, alone = ", ".join(names[:3]), part_alone(names)
     raise DataError(
-        f"{path} is neither a checkpoint in one file nor a LoRA",
+        f"{path} is neither a checkpoint in one file nor a LoRA" + (f", but {alone}" if alone else ""),
         why=f"its tensors are {shown}, ..." if names else "it has no tensors",
         fix="give the folder that it belongs to",
     )
+
+
+def _with_adapters(adapters: list[tuple[str, Path]], base: str | None) -> Pipeline:
+    """The pipeline `base` with all `adapters`, whose kinds are told before anything is read or wanted."""
+    for _, file in adapters:
+        check_adapter(file)
+    made = _pipeline(_needed(base, "a LoRA"))
+    for part, file in adapters:
+        made = apply_lora(made, file, part)
+    return _noted(made, told_of_other_part(adapters))
+
+
+def _noted(pipeline: Pipeline, note: str) -> Pipeline:
+    return replace(pipeline, notes=(*pipeline.notes, note)) if note else pipeline
 
 
 def _pipeline(base: str) -> Pipeline:

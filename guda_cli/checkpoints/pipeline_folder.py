@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guda_cli.checkpoints import supported
 from guda_cli.checkpoints.components import Components
-from guda_cli.checkpoints.files import download, is_hub_id, read_json
+from guda_cli.checkpoints.files import download, is_hub_id, model_folder, read_config
+from guda_cli.checkpoints.scheduler_file import checked_scheduler
 from guda_cli.checkpoints.supported import CLASSES, Config
 from guda_cli.checkpoints.tokenizer_files import read_tokenizer
 from guda_cli.checkpoints.weights import (
     DIFFUSION,
     TRANSFORMERS,
     check_fit,
-    modern_vae_names,
-    plain_text_names,
+    modern_attention_names,
     read_weights,
+    text_encoder_names,
 )
-from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError, UsageError
@@ -81,13 +81,15 @@ def read_pipeline(source: str) -> Pipeline:
 def read_unet_folder(folder: Path) -> tuple[bytes, Config]:
     """Weights and configuration of a bare `UNet2DConditionModel` folder; DataError as for a pipeline's."""
     config = read_unet_config(folder)
-    weights, _ = read_weights(folder, DIFFUSION, "the unet")
-    return unet_bytes(weights, config, str(folder)), config
+    weights, _ = read_weights(
+        folder, DIFFUSION, "the unet", lambda header: check_unet(header, config, str(folder))
+    )
+    return networks.to_bytes(weights), config
 
 
 def read_unet_config(folder: Path) -> Config:
     """The configuration of a bare `UNet2DConditionModel` folder; DataError unless it can be used."""
-    config = supported.settings(read_json(folder / "config.json", "configuration (config.json)"))
+    config = _settings(folder / "config.json", "configuration (config.json)")
     return supported.checked_unet(config, str(folder))
 
 
@@ -98,7 +100,7 @@ def locate(source: str, *, weights: bool = True) -> Path:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return snapshot_in(folder)
+        return model_folder(folder)
     if folder.exists() or not is_hub_id(source):
         raise DataError(f"no such folder: {source}", fix="give a folder or OWNER/MODEL (a hub id)")
     return download(source, WANTED if weights else TEXTS, "download it and give the folder", UNWANTED)
@@ -109,13 +111,13 @@ def read_configuration(folder: Path) -> Configuration:
     hint = "give a StableDiffusionPipeline folder"
     if (folder / "unet").is_dir():
         hint += f"; a unet alone is taken as {folder / 'unet'} over --base PIPELINE"
-    index = read_json(folder / "model_index.json", "pipeline index (model_index.json)", hint)
+    index = read_config(folder / "model_index.json", "pipeline index (model_index.json)", hint)
     supported.check_index(index, str(folder))
     for part in (*CLASSES, "scheduler"):
         if not (folder / part).is_dir():
             raise DataError(f"the pipeline in {folder} has no {part}/", why=supported.SUPPORTED, fix=hint)
     unet, vae, text = (
-        supported.settings(read_json(folder / part / "config.json", f"{part} configuration (config.json)"))
+        _settings(folder / part / "config.json", f"{part} configuration (config.json)")
         for part in ("unet", "vae", "text_encoder")
     )
     unet = supported.checked_unet(unet, str(folder))
@@ -123,65 +125,77 @@ def read_configuration(folder: Path) -> Configuration:
     text = supported.checked_text(text, str(folder))
     supported.check_together(unet, vae, text, str(folder))
     tokenizer, more = read_tokenizer(folder / "tokenizer", text)
-    return Configuration(unet, vae, text, _scheduler(folder), tokenizer, (*notes, *more))
+    scheduler, said = checked_scheduler(
+        _settings(folder / "scheduler" / "scheduler_config.json", "noise schedule"), str(folder)
+    )
+    return Configuration(unet, vae, text, scheduler, tokenizer, (*notes, *more, *said))
 
 
 def read_components(folder: Path, configuration: Configuration) -> tuple[Components, tuple[str, ...]]:
     """VAE, text encoder and tokenizer of a pipeline folder, and notes on their files."""
-    vae, first = _read(folder, "vae")
-    text, second = _read(folder, "text_encoder")
-    return components_of(vae, text, configuration, str(folder)), (*first, *second)
+    vae, first = _read(folder, "vae", check_vae, configuration.vae)
+    text, second = _read(folder, "text_encoder", check_text_encoder, configuration.text)
+    return components_of(vae, text, configuration), (*first, *second)
 
 
-def unet_bytes(weights: Weights, config: Mapping[str, Any], where: str) -> bytes:
-    """`weights` as they are stored, after the check that they fit `config`; DataError otherwise."""
+def check_unet(weights: Weights, config: Mapping[str, Any], where: str) -> None:
+    """DataError unless `weights` are those of a `UNet2DConditionModel` of `config`."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    check_fit(weights, lambda: UNet2DConditionModel.from_config(dict(config)), where)
-    return networks.to_bytes(weights)
+    check_fit(weights, config, lambda: UNet2DConditionModel.from_config(dict(config)), where)
 
 
-def components_of(vae: Weights, text: Weights, configuration: Configuration, where: str) -> Components:
-    """The components as they are stored, under today's names; DataError where weights do not fit."""
+def check_vae(weights: Weights, config: Mapping[str, Any], where: str) -> None:
+    """DataError unless `weights` are those of an `AutoencoderKL` of `config`, under old names or new ones."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    check_fit(modern_attention_names(weights), config, lambda: AutoencoderKL.from_config(dict(config)), where)
+
+
+def check_text_encoder(weights: Weights, config: Mapping[str, Any], where: str) -> None:
+    """DataError unless `weights` are of a `CLIPTextModel` of `config`; UsageError without transformers."""
     try:
         from transformers import CLIPTextConfig, CLIPTextModel
     except ImportError:
         raise UsageError(
             "text-to-image models need the package transformers", fix="pip install 'guda[encoders]'"
         ) from None
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    encoder = dict(config)
+    check_fit(
+        text_encoder_names(weights), config, lambda: CLIPTextModel(CLIPTextConfig.from_dict(encoder)), where
+    )
 
-    vae, text = modern_vae_names(vae), plain_text_names(text)
-    check_fit(vae, lambda: AutoencoderKL.from_config(configuration.vae), f"{where}: vae")
-    encoder = dict(configuration.text)
-    check_fit(text, lambda: CLIPTextModel(CLIPTextConfig.from_dict(encoder)), f"{where}: text_encoder")
+
+def components_of(vae: Weights, text: Weights, configuration: Configuration) -> Components:
+    """The components as they are stored, under today's names; their weights have been checked to fit."""
     return Components(
-        vae=networks.to_bytes(vae),
+        vae=networks.to_bytes(modern_attention_names(vae)),
         vae_config=configuration.vae,
-        text_encoder=networks.to_bytes(text),
+        text_encoder=networks.to_bytes(text_encoder_names(text)),
         text_config=configuration.text,
         tokenizer=configuration.tokenizer,
     )
 
 
 def _read_unet(folder: Path, configuration: Configuration) -> tuple[bytes, tuple[str, ...]]:
-    weights, note = _read(folder, "unet")
-    return unet_bytes(weights, configuration.unet, f"{folder}: unet"), note
+    weights, note = _read(folder, "unet", check_unet, configuration.unet)
+    return networks.to_bytes(weights), note
 
 
-def _read(folder: Path, part: str) -> tuple[Weights, tuple[str, ...]]:
+def _read(
+    folder: Path, part: str, check: Callable[[Weights, Config, str], None], config: Config
+) -> tuple[Weights, tuple[str, ...]]:
     stem = TRANSFORMERS if part == "text_encoder" else DIFFUSION
-    weights, variant = read_weights(folder / part, stem, f"the {part}")
-    return weights, (f"the {part} is there as {variant} only, and is stored as float32",) if variant else ()
+    weights, variant = read_weights(
+        folder / part, stem, f"the {part}", lambda header: check(header, config, f"{folder}: {part}")
+    )
+    return weights, (variant_note(part, variant),) if variant else ()
 
 
-def _scheduler(folder: Path) -> Config:
-    from guda_cli.diffusion.schedule import from_config
+def variant_note(what: str, variant: str) -> str:
+    """What is said of weights that are there in a variant only."""
+    return f"the {what} is there as {variant} only, and is stored as float32"
 
-    config = supported.settings(read_json(folder / "scheduler" / "scheduler_config.json", "noise schedule"))
-    supported.check_scheduler(config, str(folder))
-    try:
-        from_config(config)
-    except (NotImplementedError, TypeError, ValueError) as err:
-        raise DataError(f"{folder}: diffusers cannot build this noise schedule", why=str(err)) from None
-    return config
+
+def _settings(path: Path, what: str) -> Config:
+    return supported.settings(read_config(path, what), str(path))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from guda_cli.checkpoints.config_fields import check_depth
 from guda_cli.checkpoints.files import check_no_pickle, pickles_only, read_json
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
@@ -22,16 +25,27 @@ TRANSFORMERS = "model"
 _PREFERRED = ("", "fp32", "fp16", "bf16")
 _TEXT_PREFIX = "text_model."  # of CLIPTextModel's tensors, in all files but those of transformers >= 5.6
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_CLIP_BESIDE = ("text_projection", "logit_scale", "visual_projection.", "vision_model.")
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
+    "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 
 
-def read_weights(folder: Path, stem: str, what: str) -> tuple[Weights, str]:
+def read_weights(
+    folder: Path, stem: str, what: str, check: Callable[[Weights], None] | None = None
+) -> tuple[Weights, str]:
     """Weights in `folder` as float32, and the variant they come in ("" or fp16 and the like).
 
-    One file, or shards with their index. DataError for pickles, damaged files, an index that names files
-    elsewhere or missing ones, and values that are not finite.
+    One file, or shards with their index. `check` is given their names, shapes and dtypes, as tensors on the
+    meta device, before any of their numbers is read. DataError for pickles, damaged files, an index that
+    names files elsewhere or missing ones, and values that are not finite.
     """
     path, variant = _find(folder, stem, what)
     files = [path] if path.suffix == ".safetensors" else _shards(path)
+    if check is not None:
+        check({name: value for file in files for name, value in read_header(file).items()})
     weights: Weights = {}
     for file in files:
         weights.update(read_file(file))
@@ -42,24 +56,45 @@ def read_weights(folder: Path, stem: str, what: str) -> tuple[Weights, str]:
 def read_file(path: Path, starts: tuple[str, ...] = ("",)) -> Weights:
     """Tensors of one safetensors file whose names begin with one of `starts`, floating ones as float32.
 
-    DataError for pickles and damaged files.
+    DataError for pickles and damaged files, and for numbers of a kind that cannot be made float32.
     """
-    check_no_pickle(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(starts)]  # noqa: SIM118 - no mapping
-            return {name: _plain(file.get_tensor(name)) for name in names}
-    except (SafetensorError, OSError, ValueError) as err:
-        raise DataError(f"{path} is not a readable safetensors file", why=str(err)) from None
+    with _opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(starts)]  # noqa: SIM118 - no mapping
+        return {name: _plain(file.get_tensor(name)) for name in names}
+
+
+def read_header(path: Path, starts: tuple[str, ...] = ("",)) -> Weights:
+    """As `read_file`, of the header alone: tensors on the meta device, which have a shape and no numbers."""
+    header: Weights = {}
+    with _opened(path) as file:
+        for name in file.keys():  # noqa: SIM118 - no mapping
+            if name.startswith(starts):
+                part = file.get_slice(name)
+                kind = str(part.get_dtype())
+                if kind not in _DTYPES:
+                    raise DataError(
+                        f"{path}: the tensor '{name}' has numbers of the kind {kind}",
+                        why="they are codes of weights that were quantised",
+                        fix="give the model as float16, bfloat16 or float32",
+                    )
+                header[name] = torch.empty(part.get_shape(), dtype=_DTYPES[kind], device="meta")
+    return header
 
 
 def tensor_names(path: Path) -> list[str]:
     """Names of the tensors in a safetensors file, sorted; DataError for pickles and damaged files."""
+    with _opened(path) as file:
+        return sorted(file.keys())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; what it says wrong inside the block is a DataError, too."""
     check_no_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return sorted(file.keys())
-    except (SafetensorError, OSError, ValueError) as err:
+            yield file
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as err:  # the last: odd dtypes
         raise DataError(f"{path} is not a readable safetensors file", why=str(err)) from None
 
 
@@ -95,18 +130,27 @@ def _find(folder: Path, stem: str, what: str) -> tuple[Path, str]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = set(read_json(index).get("weight_map", {}).values())
-    for name in sorted(map(str, names)):
+    return [index.parent / name for name in shard_names(index)]
+
+
+def shard_names(index: Path) -> list[str]:
+    """Names of the files that the index of a model in shards leads to, sorted.
+
+    DataError unless they are safetensors files beside it that are there.
+    """
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise DataError(f"{index} names no shards", why="its weight_map does not say where the tensors are")
+    names = sorted({str(name) for name in places.values()})
+    for name in names:
         if Path(name).name != name or not name.endswith(".safetensors") or "\\" in name:
             raise DataError(
-                f"{index} names the shard '{name}'",
+                f"{index} names the shard '{name:.80}'",
                 why="shards are safetensors files in the index's own folder",
             )
         if not (index.parent / name).is_file():
             raise DataError(f"{index.parent}: the shard {name} is missing", fix="download it again")
-    if not names:
-        raise DataError(f"{index} names no shards")
-    return sorted(index.parent / name for name in names)
+    return names
 
 
 def plain_text_names(weights: Weights) -> Weights:
@@ -121,37 +165,71 @@ def prefixed_text_names(weights: Weights) -> Weights:
     return {f"{_TEXT_PREFIX}{name.removeprefix(_TEXT_PREFIX)}": value for name, value in weights.items()}
 
 
-def modern_vae_names(weights: Weights) -> Weights:
-    """A VAE's weights under today's names of the attention layers (Stable Diffusion 1.x has older ones)."""
-    old = re.compile(rf"(.*\.attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)})\.(weight|bias)")
+def text_encoder_names(weights: Weights) -> Weights:
+    """`plain_text_names` of what a `CLIPTextModel` has, without the rest of CLIP that may lie with it."""
+    named = plain_text_names(weights)
+    return {name: value for name, value in named.items() if not name.startswith(_CLIP_BESIDE)}
+
+
+def modern_attention_names(weights: Weights) -> Weights:
+    """Weights of a VAE or `UNet2DModel` under today's names of their attention layers.
+
+    Until 2023 these were called otherwise (Stable Diffusion 1.x and 2.x, DDPMs), and some converted them from
+    convolutions of 1 x 1 as they were.
+    """
+    parts = re.compile(
+        rf"(.*\.attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)}|to_[qkv]|to_out\.0)\.(weight|bias)"
+    )
     named: Weights = {}
     for name, value in weights.items():
-        match = old.fullmatch(name)
-        named[f"{match[1]}.{_OLD_ATTENTION[match[2]]}.{match[3]}" if match else name] = value
+        match = parts.fullmatch(name)
+        if match:
+            name = f"{match[1]}.{_OLD_ATTENTION.get(match[2], match[2])}.{match[3]}"
+            if value.ndim > 2 and set(value.shape[2:]) == {1}:
+                value = value.reshape(value.shape[:2])
+        if name in named:
+            raise DataError(f"the weights have '{name}' under two names")
+        named[name] = value
     return named
 
 
-def check_fit(weights: Weights, build: Callable[[], torch.nn.Module], what: str) -> None:
-    """DataError unless names and shapes of `weights` are those of the network that `build` makes.
+def check_fit(
+    weights: Weights, config: Mapping[str, Any], build: Callable[[], torch.nn.Module], what: str
+) -> None:
+    """DataError unless names, shapes and kinds of `weights` are those of the network that `build` makes.
 
-    It is built on the meta device, so that a network of a billion parameters costs no memory.
+    It is built on the meta device, so that a network of a billion parameters costs no memory, and only if
+    `config`, which it is made of, asks for no more layers than the weights can fill.
     """
-    try:
-        with torch.device("meta"):
-            state = build().state_dict()
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as err:
-        raise DataError(f"{what}: no network can be built from its config.json", why=str(err)) from None
-    wanted = {name.removeprefix(_TEXT_PREFIX): tuple(value.shape) for name, value in state.items()}
-    have = {name: tuple(value.shape) for name, value in weights.items()}
-    problems = [f"'{name}' is missing" for name in wanted.keys() - have.keys()]
-    problems += [f"'{name}' is unexpected" for name in have.keys() - wanted.keys()]
-    problems += [
-        f"'{name}' is {list(have[name])}, not {list(shape)}"
-        for name, shape in wanted.items()
-        if name in have and have[name] != shape
-    ]
+    state = meta_state(config, len(weights), build, what)
+    wanted = {name.removeprefix(_TEXT_PREFIX): value for name, value in state.items()}
+    problems = [f"'{name}' is missing" for name in wanted.keys() - weights.keys()]
+    problems += [f"'{name}' is unexpected" for name in weights.keys() - wanted.keys()]
+    for name in wanted.keys() & weights.keys():
+        have, want = weights[name], wanted[name]
+        if have.shape != want.shape:
+            problems.append(f"'{name}' is {list(have.shape)}, not {list(want.shape)}")
+        elif have.is_floating_point() != want.is_floating_point():
+            kinds = [str(value.dtype).removeprefix("torch.") for value in (have, want)]
+            problems.append(f"'{name}' is {kinds[0]}, not {kinds[1]}")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise DataError(
             f"{what}: the weights do not fit config.json", why="; ".join(sorted(problems)[:3]) + more
         )
+
+
+def meta_state(
+    config: Mapping[str, Any], tensors: int, build: Callable[[], torch.nn.Module], what: str
+) -> Weights:
+    """Names and shapes that a network of `config` has, which `build` makes; see `check_fit`."""
+    check_depth(config, tensors, what)
+    try:
+        with torch.device("meta"):
+            state: Weights = build().state_dict()
+    except DataError:
+        raise
+    except Exception as err:  # noqa: BLE001 - of entries that make no sense the libraries raise all kinds
+        why = (str(err) or type(err).__name__).splitlines()[0]
+        raise DataError(f"{what}: no network can be built from its config.json", why=why) from None
+    return state

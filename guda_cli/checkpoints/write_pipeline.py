@@ -31,10 +31,13 @@ def write_pipeline(folder: Path, pipeline: Pipeline) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not empty", fix="name a new folder")
+    from safetensors import SafetensorError
+
     try:
         _write(folder, pipeline)
-    except OSError as err:
-        raise DataError(f"cannot write {folder}", why=err.strerror or str(err)) from None
+    except (OSError, SafetensorError) as err:  # that one where the disk is full, too
+        why = (err.strerror if isinstance(err, OSError) else "") or str(err)
+        raise DataError(f"cannot write {folder}", why=why, fix="name a folder on another disk") from None
 
 
 def _write(folder: Path, pipeline: Pipeline) -> None:

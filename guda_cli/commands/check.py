@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import open_project, show_plan
+from guda_cli.commands.common import open_project, refuse_lost, show_plan
 from guda_cli.session import GroupOption, Session, command_options
 from guda_cli.tables import Column
 
@@ -46,6 +46,8 @@ def check(
 
     project = open_project(session)
     found = counterfactuals.find(project, "guda", tuple(group or ()))
+    for text in found.lost:
+        session.console.warn(text)
     retrained = _retrained(project)
     runs = {
         what: DistanceRun(project, what, images, session.options.device) if what in retrained else None
@@ -60,6 +62,7 @@ def check(
         record = found.groups[what][0].record
         entries.append((what, project.model(record).check, run.distances() if run else None))
     _show(session, project, [run for run in runs.values() if run], entries, images)
+    refuse_lost(project)
 
 
 def _retrained(project: Project) -> set[Removal]:
@@ -68,9 +71,12 @@ def _retrained(project: Project) -> set[Removal]:
     from guda_cli.workflow.scoring import counterfactuals
 
     try:
-        return set(counterfactuals.find(project, "logo").groups)
+        found = counterfactuals.find(project, "logo")
     except MissingError:
         return set()
+    for text in found.lost:
+        project.console.warn(text)
+    return set(found.groups)
 
 
 Entry = tuple["Removal", "dict[str, Any] | None", "Distances | None"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guda_cli.errors import DataError, UsageError
+from guda_cli.errors import CorruptError, DataError, UsageError
 from guda_cli.phrases import human_seconds
 from guda_cli.plain_text import quoted
 from guda_cli.session import Session
@@ -15,6 +16,7 @@ from guda_cli.tables import Column
 
 if TYPE_CHECKING:
     from guda_cli.sections import DataSpec
+    from guda_cli.workflow.project.model_record import StoredModel
     from guda_cli.workflow.project.plan import Step
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.starting.proposal import Speed
@@ -27,6 +29,9 @@ PLAN = (
     Column("time", right=True, drop=2),
     Column("key", drop=4),
 )
+
+
+VERDICTS = ("passed", "doubtful", "failed")
 
 
 def open_project(session: Session, *, create: bool = False) -> Project:
@@ -53,6 +58,16 @@ def keep_out_of_data(spec: DataSpec, path: Path, option: str) -> None:
             f"{path} lies among the training images",
             why="what is written there would be trained on the next time",
             fix=f"{option} {quoted(str(beside))}",
+        )
+
+
+def refuse_lost(project: Project) -> None:
+    """CorruptError, after an answer, where it lacks what is damaged or gone: it is not the one asked for."""
+    if project.lost:
+        raise CorruptError(
+            "the answer lacks what is damaged or gone from the store",
+            why="the warnings say what; made again, it is as it was",
+            fix=next(iter(project.lost)),
         )
 
 
@@ -125,11 +140,24 @@ def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def say_done(session: Session, ran: int, total: int, what: str) -> None:
-    """How many steps were run and how many were in the store already."""
+def verdicts_of(models: Iterable[StoredModel]) -> Counter[str]:
+    """How many unlearned models have which verdict; random sets are not judged."""
+    judged = (model for model in models if model.check and not (model.removal and model.removal.is_null))
+    return Counter(str(model.check["verdict"]) for model in judged if model.check)
+
+
+def counted(verdicts: Counter[str]) -> str:
+    """`8 passed, 1 doubtful, 1 failed`."""
+    return ", ".join(f"{verdicts[name]} {name}" for name in VERDICTS if verdicts[name])
+
+
+def say_done(session: Session, ran: int, total: int, what: str, verdicts: Counter[str] | None = None) -> None:
+    """How many steps were run, how many were in the store already, and what their checks said."""
     if ran == 0:
-        session.console.say(f"{what}: nothing to do, all {total} in the store")
+        done = f"nothing to do, all {total} in the store"
     elif ran < total:
-        session.console.say(f"{what}: {ran} done, {total - ran} reused from the store")
+        done = f"{ran} done, {total - ran} reused from the store"
     else:
-        session.console.say(f"{what}: {ran} done")
+        done = f"{ran} done"
+    checks = f"; checks: {counted(verdicts)}" if verdicts else ""
+    session.console.say(f"{what}: {done}{checks}")

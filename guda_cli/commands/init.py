@@ -171,7 +171,9 @@ def _compute(session: Session) -> Compute:
     from guda_cli.workflow.project.compute import setup
 
     compute = setup(session.options.device)
-    session.console.detail(f"timing a few steps on {compute.device.type}, {compute.threads} threads")
+    session.console.detail(
+        f"timing a few steps on {compute.device.type}, {plural(compute.threads, 'thread', 'threads')}"
+    )
     return compute
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import LARGEST_SEED, open_project, parse_seeds, with_sets
+from guda_cli.commands.common import LARGEST_SEED, open_project, parse_seeds, refuse_lost, with_sets
 from guda_cli.console import Console, width_of
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.outfile import check, write
+from guda_cli.outfile import PAGE, check, write
 from guda_cli.session import ForceOption, Session, command_options
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def report(
     if csv + latex + session.console.json > 1:
         raise UsageError("--csv, --latex and --json exclude each other")
     if html is not None and str(html) != "-":
-        check(html, fix="--html FILE", force=force)  # before any work
+        check(html, fix="--html FILE", force=force, kind=PAGE)  # before any work
     if aggregate:
         session = with_sets(session, f"attribution.aggregate={aggregate}")
     asked = gallery or gallery_images or gallery_top
@@ -223,6 +223,7 @@ def report(
             raise UsageError(f"{name} does not go with --against")
         found = _agreement(project, chosen, method, center, seeds, asked_for)
         _show_agreement(session.console, found, html, csv, latex, force)
+        refuse_lost(project)
         return
     for given, option in ((latex, "--latex"), (center, "--center"), (seeds, "--seeds")):
         if given:
@@ -232,6 +233,7 @@ def report(
     shown = Shown(rank, asked_for, request, redraw, training, map_request)
     model = _scores(project, method or "guda", chosen, instances, shown)
     _show_scores(session.console, model, html, csv, top, force)
+    refuse_lost(project)
 
 
 def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:
@@ -239,7 +241,7 @@ def _digests(project: Project, images: Sequence[str]) -> frozenset[str]:
     from guda_cli.data.queries import expand
     from guda_cli.workflow.scoring.run import load
 
-    queries, bad = load(project, expand(images, sys.stdin), None)
+    queries, bad = load(project, expand(images, sys.stdin, project.console.say), None)
     for name, reason in bad:
         project.console.warn(f"{name}: {reason}")
     if not queries:

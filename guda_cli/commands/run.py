@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guda_cli.commands.common import keep_out_of_data, show_plan, time_once
+from guda_cli.commands.common import (
+    VERDICTS,
+    counted,
+    keep_out_of_data,
+    refuse_lost,
+    show_plan,
+    time_once,
+    verdicts_of,
+)
 from guda_cli.commands.report import write_report
 from guda_cli.commands.sample import MANIFEST, draw
 from guda_cli.commands.score_output import Printer
 from guda_cli.commands.train import tell_training
 from guda_cli.errors import CheckError, DataError, UsageError
-from guda_cli.outfile import check, write
+from guda_cli.outfile import DOCUMENT, PAGE, PICTURE, check, write
 from guda_cli.phrases import few, human_seconds, plural
 from guda_cli.session import ForceOption, RecipeArgument, Session, command_options
 from guda_cli.time_left import Stages
@@ -27,8 +35,6 @@ if TYPE_CHECKING:
     from guda_cli.training.soundness import TrainingCheck
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.starting.whole import Whole
-
-VERDICTS = ("passed", "doubtful", "failed")
 
 
 @command_options(recipe=True, device=True, dry_run=True, wait=True)
@@ -60,8 +66,8 @@ def run(
     began = time.monotonic()
     project = _project(session, recipe)
     keep_out_of_data(project.recipe.data, out, "--out")
-    for path in (out / MANIFEST, _sheet(out), html):
-        check(path, fix="--html FILE" if path == html else "--out DIR", force=force)  # before any work
+    for path, kind in ((out / MANIFEST, DOCUMENT), (_sheet(out), PICTURE), (html, PAGE)):  # before any work
+        check(path, fix="--html FILE" if path == html else "--out DIR", force=force, kind=kind)
     whole = _plan(session, project, method, count)
     if session.options.dry_run:
         show_plan(session, whole.steps, f"plan: run {project.recipe.name}")
@@ -77,18 +83,18 @@ def run(
     trained = _train(session, project)
     stages.begin("models")
     models = _models(session, project, method)
-    verdicts = _verdicts(project, models)
+    verdicts = verdicts_of(project.model(record) for record in models)
     if method == "guda":
-        session.console.say(f"unlearned, checks: {_counted(verdicts)} (guda check shows why)")
+        session.console.say(f"unlearned, checks: {counted(verdicts)} (guda check shows why)")
     stages.begin("sample")
     drawn = _sample(session, project, count, out, force)
     stages.begin("score")
     results = _score(session, project, method, drawn, top)
     session.console.stages = None
     write_report(session.console, project, method, html, top, force=force)
-    groups = f"{len(models)} models retrained"
+    groups = f"{plural(len(models), 'model', 'models')} retrained"
     if verdicts:
-        groups = f"{verdicts.total()} unlearned, checks: {_counted(verdicts)}"
+        groups = f"{verdicts.total()} unlearned, checks: {counted(verdicts)}"
     document = {
         "schema": "guda.run/1",
         "recipe": project.recipe.name,
@@ -99,6 +105,7 @@ def run(
         "report": str(html),
     }
     _summary(session.console, document, groups, results)
+    refuse_lost(project)
     if strict:
         _refuse(trained, verdicts)
 
@@ -159,20 +166,6 @@ def _models(session: Session, project: Project, method: str) -> list[ActionRecor
     return requested.unlearn_all(project, device, chosen)
 
 
-def _verdicts(project: Project, records: list[ActionRecord]) -> Counter[str]:
-    models = [project.model(record) for record in records]
-    return Counter(
-        str(model.check["verdict"])
-        for model in models
-        if model.check and not (model.removal and model.removal.is_null)
-    )
-
-
-def _counted(verdicts: Counter[str]) -> str:
-    shown = [f"{verdicts[name]} {name}" for name in VERDICTS if verdicts[name]]
-    return ", ".join(shown)
-
-
 def _sheet(out: Path) -> Path:
     """Where all drawn images lie in one: beside their folder, as it is no query."""
     return out.with_name(f"{out.name}.png")
@@ -230,10 +223,10 @@ def _summary(console: Console, done: dict[str, Any], groups: str, results: list[
 def _refuse(trained: TrainingCheck | None, verdicts: Counter[str]) -> None:
     """CheckError where the full model or a group's did not pass."""
     bad = verdicts["failed"] + verdicts["doubtful"]
+    model = trained.verdict if trained else "not checked"
     if bad or (trained and trained.verdict != "passed"):
         raise CheckError(
-            f"full model: {trained.verdict if trained else 'not checked'}; of {verdicts.total()} groups' "
-            f"checks {verdicts['failed']} failed and {verdicts['doubtful']} are doubtful",
+            f"full model: {model}; groups' checks: {counted(verdicts)}",
             why="with --strict that ends in an error",
             fix="guda check",
         )

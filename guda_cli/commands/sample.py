@@ -11,7 +11,8 @@ import typer
 from guda_cli import completions
 from guda_cli.commands.common import LARGEST_SEED, keep_out_of_data, open_project, show_plan
 from guda_cli.errors import UsageError
-from guda_cli.outfile import check, is_ours, write
+from guda_cli.outfile import DOCUMENT, DRAWN, check, is_ours, write
+from guda_cli.phrases import plural
 from guda_cli.session import ForceOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def sample(
 ) -> None:
     """Draw images. The same seed gives the same images, however many are asked for, from any model."""
     from guda_cli.workflow.models import drawing
-    from guda_cli.workflow.project.plan import Planner, Step
+    from guda_cli.workflow.project.plan import Planner, Step, forward_seconds, timed
 
     project = open_project(session)
     full = project.require_full()
@@ -111,14 +112,17 @@ def sample(
     if session.options.dry_run:
         status = "cached" if project.store.lookup(action.key) else "to do"
         step = Step(action.what, status, "", action.key, action.forwards, None, "guda sample")
-        show_plan(session, [Planner(project).full(), step], "plan: sample")
+        drawn = timed([step], forward_seconds(project, full))
+        show_plan(session, [Planner(project).full(), *drawn], "plan: sample")
         return
     found, names, note = draw(session, project, record, settings, out, without=without, force=force)
     ran = found.key in project.ran
     session.console.data(
         {**note, "schema": "guda.sample/1", "ran": int(ran), "folder": str(out), "key": found.key}
     )
-    session.console.out(f"{len(names)} images in {out}" + ("" if ran else " (from the store)"))
+    session.console.out(
+        f"{plural(len(names), 'image', 'images')} in {out}" + ("" if ran else " (from the store)")
+    )
 
 
 def draw(
@@ -137,7 +141,8 @@ def draw(
     full, names = project.require_full(), _names(without, settings)
     keep_out_of_data(project.recipe.data, out, "--out")
     for name in (*names, MANIFEST):
-        check(out / name, fix=ELSEWHERE, force=force)  # before any work
+        kind = DOCUMENT if name == MANIFEST else DRAWN
+        check(out / name, fix=ELSEWHERE, force=force, kind=kind)  # before any work
     found = drawing.sample(project, full, record, settings, session.options.device)
     for name, image in zip(names, drawing.images(project, found, settings), strict=True):
         write(out / name, image, fix=ELSEWHERE, force=force)
@@ -196,8 +201,8 @@ def _write_manifest(session: Session, out: Path, note: dict[str, Any], force: bo
     if more and _goes_on(old, note) and len(before) == len(old["images"]):
         note = {**old, "schema": note["schema"]}
     elif more:
-        shown = "1 image" if len(more) == 1 else f"{len(more)} images"
-        session.console.warn(f"{shown} of an earlier drawing are still in {out}: {more[0]} and on")
+        shown = plural(len(more), "image of an earlier drawing is", "images of an earlier drawing are")
+        session.console.warn(f"{shown} still in {out}: {more[0]}" + (" and on" if len(more) > 1 else ""))
     write(path, json.dumps(note, indent=2) + "\n", fix=ELSEWHERE, force=force)
 
 

@@ -11,12 +11,19 @@ import typer
 
 from guda_cli import completions
 from guda_cli.attribution import methods
-from guda_cli.commands.common import LARGEST_SEED, keep_out_of_data, open_project, parse_seeds, show_plan
+from guda_cli.commands.common import (
+    LARGEST_SEED,
+    keep_out_of_data,
+    open_project,
+    parse_seeds,
+    refuse_lost,
+    show_plan,
+)
 from guda_cli.commands.score_output import Mapper, Printer
 from guda_cli.commands.share_output import show_shares
 from guda_cli.diffusion.weighting import HELP as WEIGHTINGS
 from guda_cli.errors import DataError, UsageError
-from guda_cli.phrases import plural
+from guda_cli.phrases import few, plural
 from guda_cli.session import ForceOption, GroupOption, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -243,7 +250,7 @@ def _score(
     seeded = [name for name in names if name in ("logo", "guda", "subsets")]
     if settings.oracle_seeds and len(seeded) != 1:
         raise UsageError("--seeds are those of one method's models", fix="--method logo --seeds 2,3")
-    paths = expand(images, sys.stdin)
+    paths = expand(images, sys.stdin, session.console.say)
     maps = len(paths) * sum(name in methods.COMPARING for name in names)
     if map_path is not None and maps > 1 and map_path.suffix:
         what = f"{len(paths)} images" if len(paths) > 1 else "several methods"
@@ -266,9 +273,10 @@ def _score(
     for run, mapper in zip(runs, mappers, strict=True):
         many = len(paths) > MANY
         printer = Printer(session.console, run, paths, top, many=many, csv=csv, header=header)
-        bad = _show(run, paths, printer, mapper)
+        bad = _show(run, paths, printer, mapper, first=run is runs[0])
         session.console.say(run.summary())
         header = not csv
+    refuse_lost(project)
     if bad:
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",
@@ -277,10 +285,17 @@ def _score(
         )
 
 
-def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper) -> int:
-    """Print every result; how many images could not be read."""
-    bad = 0
+def _show(run: Run, paths: list[str], printer: Printer, mapper: Mapper, *, first: bool) -> int:
+    """Print every result; how many images could not be read.
+
+    The `first` of several methods says what the model does not see of images.
+    """
+    from guda_cli.data.fitting import notes
+
+    bad, size = 0, run.project.data.shape[1]
     for block in run.blocks(paths):
+        for note, names in notes((query.name for query in block.queries if first), size).items():
+            run.project.console.warn(f"{few(names, 3)}: {note}")
         for name, reason in block.bad:
             bad += 1
             run.project.console.warn(f"{name}: {reason}")
@@ -315,5 +330,6 @@ def _import(session: Session, path: Path, name: str | None, images: bool) -> Non
     done = import_scores(open_project(session), path, name)
     session.console.data({"schema": "guda.import/1", **done.to_dict()})
     session.console.out(
-        f"{done.name}: {done.images} images, {done.groups} groups; guda report --against logo shows them"
+        f"{done.name}: {plural(done.images, 'image', 'images')}, {plural(done.groups, 'group', 'groups')}; "
+        "guda report --against logo shows them"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from guda_cli.attribution import methods
 from guda_cli.console import Console, width_of
-from guda_cli.outfile import MAP, check, write
+from guda_cli.errors import DataError
+from guda_cli.outfile import MAP, PICTURE, check, write
 
 if TYPE_CHECKING:
     from guda_cli.data.queries import Query
@@ -105,9 +107,13 @@ class Mapper:
                 self.files[name] = _map_in(path, Path(name).stem + ending, taken)
 
     def check(self) -> None:
-        """DataError where a map would take the place of a file that guda did not write."""
+        """DataError where a map would take the place of anything but a map, or (always) of an image to be
+        scored."""
+        inputs = {os.path.realpath(name) for name in self.files}
         for path in self.files.values():
-            check(path, fix=ELSEWHERE, force=self.force)
+            if os.path.realpath(path) in inputs:
+                raise DataError(f"{path} is there already", why="it is an image to be scored", fix=ELSEWHERE)
+            check(path, fix=ELSEWHERE, force=self.force, kind=PICTURE)
 
     def draw(self, query: Query, result: QueryResult) -> None:
         """The map of one image, if any are wanted."""

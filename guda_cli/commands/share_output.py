@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guda_cli.commands.common import show_plan
+from guda_cli.commands.common import refuse_lost, show_plan
 from guda_cli.errors import DataError, UsageError
+from guda_cli.phrases import plural
 from guda_cli.session import Session
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
 
     if not settings.groups:
         raise UsageError("--shares needs the groups that share", fix="--shares --group A --group B")
-    paths, found = expand(images, sys.stdin), CoalitionRun(project, settings, session.options.device)
+    paths = expand(images, sys.stdin, session.console.say)
+    found = CoalitionRun(project, settings, session.options.device)
     found.run.announce()
     if session.options.dry_run:
-        show_plan(session, found.run.plan(paths), f"plan: shares of {len(paths)} images")
+        show_plan(session, found.run.plan(paths), f"plan: shares of {plural(len(paths), 'image', 'images')}")
         return
     bad = 0
     for done, unreadable in found.results(paths):
@@ -37,6 +39,7 @@ def show_shares(session: Session, project: Project, settings: Settings, images: 
         for one in done:
             _show(session, found, one)
     project.console.say(found.run.summary())
+    refuse_lost(project)
     if bad:
         raise DataError(
             f"{bad} of {len(paths)} images could not be read",

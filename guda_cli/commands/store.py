@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,7 +158,13 @@ def collect_garbage(
     if roots is None:
         session.console.warn("what the current recipe needs cannot be told (guda status); every record stays")
     keys, tables = roots or ({record.key for record in store.records()}, None)
-    report = store.gc(keys, table_roots=tables, dry_run=dry_run or not force, grace_seconds=grace)
+    report = store.gc(
+        keys,
+        table_roots=tables,
+        dry_run=dry_run or not force,
+        grace_seconds=grace,
+        wanted=lambda what: _wanted_by_others(session, store, what),
+    )
     kinds = {
         name: [asdict(each) for each in getattr(report, name)]
         for name in ("records", "blobs", "states", "temp")
@@ -215,6 +221,23 @@ def export_record(
     export_model(store, record, folder)
     session.console.data({"schema": "guda.store-export/1", "key": record.key, "folder": folder.absolute()})
     session.console.out(str(folder))
+
+
+def _wanted_by_others(
+    session: Session, store: Store, what: Mapping[str, Any]
+) -> tuple[set[str], set[str]] | None:
+    """What the recipe needs that another process is at work on; None where that cannot be told."""
+    from guda_cli.settings import lookup
+    from guda_cli.workflow.project.project import Project
+    from guda_cli.workflow.project.roots import roots
+
+    recipe = what.get("recipe")
+    if not isinstance(recipe, dict):
+        return set(), set()
+    try:
+        return roots(Project(lookup.override(recipe, (), Path.cwd()), store, session.console))
+    except GudaError:
+        return None
 
 
 def _needed(session: Session, store: Store) -> set[str]:

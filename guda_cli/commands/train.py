@@ -17,8 +17,8 @@ from guda_cli.commands.common import (
     time_once,
 )
 from guda_cli.errors import CheckError, UsageError
+from guda_cli.outfile import PICTURE, write
 from guda_cli.outfile import check as check_out
-from guda_cli.outfile import write
 from guda_cli.session import ForceOption, RecipeArgument, Session, command_options, complete_group
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def train(
         raise UsageError("--subset-seed goes with --subsets")
     drawn = (subsets, subset_seed or 0) if subsets else None
     if sheet is not None:
-        check_out(sheet, fix="--sheet FILE.png", force=force)  # before any work
+        check_out(sheet, fix="--sheet FILE.png", force=force, kind=PICTURE)  # before any work
     _check_together(leave_out, source, seeds, {"--scheduler": scheduler, "--as-is": as_is, "--base": base})
     given = Source(source, base, scheduler, as_is) if source else None
     chosen: list[int | None] = [*parse_seeds(seeds)] if seeds else [None]

@@ -12,8 +12,8 @@ import typer
 
 from guda_cli import completions
 from guda_cli.commands.common import LARGEST_SEED, open_project, parse_seeds, show_plan, with_sets
-from guda_cli.outfile import check, write
-from guda_cli.phrases import human_seconds
+from guda_cli.outfile import RECIPE, check, write
+from guda_cli.phrases import human_seconds, plural
 from guda_cli.session import ForceOption, GroupOption, Session, command_options
 
 if TYPE_CHECKING:
@@ -96,14 +96,17 @@ def tune(
     tuner = search.Tuner(project, session.options.device, groups, parse_seeds(seeds) if seeds else (), chosen)
     tried = candidates(project.recipe, trials, seed, values, tuner.check)
     if out is not None:
-        check(out, fix="--out FILE", force=force)
+        check(out, fix="--out FILE", force=force, kind=RECIPE)
     if session.options.dry_run:
         show_plan(session, tuner.plan(tried), "plan: tune")
         return
-    paths = expand(images, sys.stdin) if images else []
+    paths = expand(images, sys.stdin, session.console.say) if images else []
     queries = tuner.images(paths, count)
     oracle_seed = ", ".join(map(str, tuner.seeds))
-    session.console.say(f"tuning on {', '.join(groups)} (oracle seed {oracle_seed}), {len(queries)} images")
+    session.console.say(
+        f"tuning on {', '.join(groups)} (oracle seed {oracle_seed}), "
+        f"{plural(len(queries), 'image', 'images')}"
+    )
     outcome = search.tune(tuner, tried, queries, seed)
     if out is not None:
         _write(out, outcome, force)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guda_cli import completions
-from guda_cli.commands.common import join_launch, open_project, parse_seeds, say_done, show_plan, with_sets
+from guda_cli.commands.common import (
+    counted,
+    join_launch,
+    open_project,
+    parse_seeds,
+    say_done,
+    show_plan,
+    verdicts_of,
+    with_sets,
+)
 from guda_cli.errors import CheckError, UsageError
 from guda_cli.phrases import few, plural
 from guda_cli.session import GroupOption, Session, command_options
@@ -120,9 +130,10 @@ def unlearn(
     ran = len(project.ran & {record.key for record in records})
     models = [project.model(record) for record in records]
     _print(session, models, ran)
-    say_done(session, ran, len(records), "unlearn")
+    verdicts = verdicts_of(models)
+    say_done(session, ran, len(records), "unlearn", verdicts)
     if strict:
-        _refuse([model for model in models if not _is_null(model)])
+        _refuse(verdicts)
 
 
 def _together(project: Project, groups: list[str], count: int, *, dry: bool) -> list[Removal]:
@@ -139,17 +150,11 @@ def _together(project: Project, groups: list[str], count: int, *, dry: bool) -> 
     return chosen
 
 
-def _is_null(model: StoredModel) -> bool:
-    return model.removal is not None and model.removal.is_null
-
-
-def _refuse(models: list[StoredModel]) -> None:
+def _refuse(verdicts: Counter[str]) -> None:
     """CheckError where one of the models did not pass."""
-    verdicts = [model.check["verdict"] for model in models if model.check]
-    failed, doubtful = verdicts.count("failed"), verdicts.count("doubtful")
-    if failed or doubtful:
+    if verdicts["failed"] or verdicts["doubtful"]:
         raise CheckError(
-            f"of {len(verdicts)} checks {failed} failed and {doubtful} are doubtful",
+            f"checks: {counted(verdicts)}",
             why="the table says what each is for; with --strict that ends in an error",
             fix="guda tune",
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
+from guda_cli.data.sources.names import composed
 from guda_cli.errors import DataError
 
 LEVELS_ABOVE = 3
@@ -28,12 +29,11 @@ class MetadataBeside:
         """
         here = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
         own = self._own(path, here.parent, instead)
-        if path.name in own.rows:
-            return own, path.name
+        if (name := _row_of(path.name, own)) is not None:
+            return own, name
         for folder in here.parents[1 : 1 + LEVELS_ABOVE]:
-            name = here.relative_to(folder).as_posix()
             found = self._above(folder)
-            if name in found.rows:
+            if (name := _row_of(here.relative_to(folder).as_posix(), found)) is not None:
                 return found, name
         return own, path.name
 
@@ -55,6 +55,12 @@ class MetadataBeside:
             except DataError as err:
                 self._read[folder] = err
         return self._read[folder]
+
+
+def _row_of(name: str, metadata: Metadata) -> str | None:
+    """What metadata call the file `name`; None where they do not. Their rows have no backslashes."""
+    names = (composed(name), composed(name).replace("\\", "/"))
+    return next((known for known in names if known in metadata.rows), None)
 
 
 class _Folder:

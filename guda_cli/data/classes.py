@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guda_cli.data.beside import MetadataBeside
+from guda_cli.data.sources.names import composed
 from guda_cli.errors import DataError, UsageError, unknown
 
 PNG_KEY = "guda:class"
@@ -39,6 +40,7 @@ class Conditions:
     prompts = False
 
     def __init__(self, classes: Classes, given: str | None = None) -> None:
+        given = given if given is None else composed(given)
         if given is not None and given not in classes.names:
             raise UsageError(unknown("class", given, classes.names), fix="guda status --all-rows")
         self.classes, self.given = classes, given
@@ -92,4 +94,4 @@ def png_class(path: Path) -> str | None:
                 text = image.info.get(PNG_KEY)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return str(text) if text else None
+    return composed(str(text)) if text else None

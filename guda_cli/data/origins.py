@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,13 +84,11 @@ def read_origin(path: Path) -> Origin | None:
     """The origin in a PNG file's text, None where there is none; pixels are not decoded."""
     from PIL import Image
 
-    from guda_cli.data.images import DECODING_ERRORS
+    from guda_cli.data.images import DECODING_ERRORS, opened_for_texts
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG",)) as image:
-                texts = {key: image.info.get(key) for key in (PNG_KEY, embedded.PNG_KEY, classes.PNG_KEY)}
+        with opened_for_texts(path, ("PNG",)) as image:
+            texts = {key: image.info.get(key) for key in (PNG_KEY, embedded.PNG_KEY, classes.PNG_KEY)}
     except (*DECODING_ERRORS, Image.DecompressionBombError):
         return None
     prompt = texts[embedded.PNG_KEY]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from guda_cli.data.beside import MetadataBeside
 from guda_cli.data.embedded import embedded
-from guda_cli.data.sources.captions import caption_of
-from guda_cli.data.sources.metadata import IMAGE_COLUMNS, PROMPT_COLUMNS, csv_rows, json_rows
+from guda_cli.data.sources.captions import caption_of, rows_of
+from guda_cli.data.sources.names import composed, on_disk
+from guda_cli.data.sources.rows import PROMPT_COLUMNS, check_size, decoded, has_any
 from guda_cli.errors import DataError
 
 
@@ -51,8 +52,8 @@ class Prompts:
         if self._given:
             return self._given
         for key in (os.path.abspath(path), os.path.normpath(path)):  # noqa: PTH100 - links are not followed
-            if key in self._table:
-                return self._table[key]
+            if composed(key) in self._table:
+                return self._table[composed(key)]
         here = Path(path)
         metadata, name = self._beside.of(here, "--prompt TEXT")
         text = metadata.prompt(name)
@@ -73,36 +74,35 @@ def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:
     below the file's folder, both normalised. The columns may also be called as in training data (file_name,
     file, path; text, caption). DataError naming file and line for anything else.
     """
+    path = on_disk(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as err:
-        raise DataError(f"{path} is not UTF-8 text", why=str(err)) from None
+        check_size(path.stat().st_size, str(path))
+        text = decoded(path.read_bytes(), str(path))
     except OSError as err:
         raise DataError(
             f"cannot read {path}", why=err.strerror or str(err), fix="correct --prompts"
         ) from None
-    as_json = path.suffix.lower() != ".csv" and text.lstrip().startswith("{")
-    if not as_json:
-        _check_header(text, path)
     found: dict[str, list[str]] = {}
-    for line, row in (json_rows if as_json else csv_rows)(text, str(path)):
+    for line, row in rows_of(text, str(path), path.name):
         where = f"{path}, line {line}"
         image, prompt = caption_of(row, where)
-        if as_json and not any(column in row for column in PROMPT_COLUMNS):
+        if not has_any(list(row), PROMPT_COLUMNS) and text.lstrip().startswith("{"):
             raise DataError(f"{where} names no prompt", why="every row needs image and prompt")
-        for key in {os.path.normpath(image), os.path.abspath(path.parent / image)}:  # noqa: PTH100
+        for key in _keys(image, path.parent):
             found.setdefault(key, []).append(prompt.strip())
     if not found:
         raise DataError(f"{path} holds no prompts", fix="write rows of image and prompt")
     return {key: tuple(dict.fromkeys(prompts)) for key, prompts in found.items()}
 
 
-def _check_header(text: str, path: Path) -> None:
-    """A CSV row leaves out what is empty, so the columns must be looked for in its header."""
-    header = [name.strip().strip('"') for name in text.partition("\n")[0].split(",")]
-    if not set(header) & set(IMAGE_COLUMNS) or not set(header) & set(PROMPT_COLUMNS):
-        raise DataError(
-            f"{path} has no columns image and prompt",
-            why=f"its first line is {text.partition(chr(10))[0][:100].strip()!r}",
-            fix="write CSV with the header image,prompt, or JSON lines of these",
-        )
+def _keys(image: str, folder: Path) -> set[str]:
+    """What an image may be called that a file of prompts in `folder` names: as written, and absolute.
+
+    Composed; backslashes are part of a name or, as Windows writes it, part folders.
+    """
+    names = {image, image.replace("\\", "/")}
+    return {
+        composed(key)
+        for name in names
+        for key in (os.path.normpath(name), os.path.abspath(folder / name))  # noqa: PTH100
+    }

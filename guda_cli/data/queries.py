@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -14,6 +14,8 @@ from typing import Protocol, TextIO
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import decode, is_image, pixels_digest
 from guda_cli.data.origins import Origin, read_origin
+from guda_cli.data.sources.left_out import LeftOut, told, unread, within_litter
+from guda_cli.data.sources.names import conflict_copies, hidden, on_disk, placeholder_of
 from guda_cli.errors import DataError, UsageError, nearest
 from guda_cli.outfile import MAP, is_ours
 from guda_cli.plain_text import spelled, unspelled
@@ -72,13 +74,17 @@ class Query:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
+def expand(
+    arguments: Sequence[str], stdin: TextIO | None, say: Callable[[str], None] | None = None
+) -> list[str]:
     """The image paths meant by `arguments`, in order, each path once.
 
     An argument is an image; a folder (every image below it, sorted); a glob (`**` crosses folders);
     or `-`, paths from `stdin`, one a line or separated by NUL. An argument that is missing or holds no
     image stands for itself, and `load_query` says what is wrong with it; DataError where all are so.
+    `say` hears a sentence about each kind of file that was left out.
     """
+    left = LeftOut()
     seen: set[str] = set()
     paths: list[str] = []
     errors: list[DataError] = []
@@ -86,7 +92,7 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
         if typed and not argument:
             raise UsageError("an image's path is empty", fix="guda score IMAGE")
         try:
-            found = _images_of(argument) if typed else _path(argument)
+            found = _images_of(argument, left) if typed else _path(argument, left)
         except DataError as err:
             errors.append(err)
             found = [argument]
@@ -97,6 +103,10 @@ def expand(arguments: Sequence[str], stdin: TextIO | None) -> list[str]:
                 paths.append(path)
     if errors and len(errors) >= len(paths):
         raise errors[0]
+    paths = left.litter_of(paths)
+    if say is not None:
+        for sentence in left.sentences():
+            say(sentence)
     if not paths:
         raise UsageError(
             "no image was given",
@@ -112,7 +122,7 @@ def load_query(path: str, size: int, channels: int, conditions: ConditionSource 
     `conditions` says its class or prompt; without them it has none.
     """
     if not Path(path).is_file():
-        _images_of(path)  # says what is wrong with it
+        _images_of(path, LeftOut())  # says what is wrong with it
     pixels = decode(Path(path), size, channels, path)
     digest, origin = pixels_digest(pixels), read_origin(Path(path))
     if conditions is None:
@@ -145,10 +155,10 @@ def _each(arguments: Sequence[str], stdin: TextIO | None) -> Iterator[tuple[str,
             yield argument, True
 
 
-def _images_of(argument: str) -> list[str]:
+def _images_of(argument: str, left: LeftOut) -> list[str]:
     if not os.path.lexists(argument) and glob.has_magic(argument):
-        return _glob(argument)
-    return _path(argument)
+        return _glob(argument, left)
+    return _path(argument, left)
 
 
 def _lines(stdin: TextIO | None) -> list[str]:
@@ -164,25 +174,31 @@ def _lines(stdin: TextIO | None) -> list[str]:
     return lines
 
 
-def _glob(pattern: str) -> list[str]:
+def _glob(pattern: str, left: LeftOut) -> list[str]:
     found: list[str] = []
     for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - keeps the user's spelling
+        if within_litter(path, pattern):
+            continue
         if Path(path).is_dir():
-            found += _folder(path)
+            found += _folder(path, left)
         elif is_image(path):
             found.append(path)
+        else:
+            left.foreign += unread([path])
     if not found:
         raise DataError(f"no image matches {pattern}", fix="check the pattern; ** crosses folders")
     return found
 
 
-def _path(path: str) -> list[str]:
-    here = Path(path)
+def _path(path: str, left: LeftOut) -> list[str]:
+    here = on_disk(Path(path))
+    path = path if here == Path(path) else str(here)
     try:
         if here.is_dir():
-            found = _folder(path)
+            before = len(left.foreign)
+            found = _folder(path, left)
             if not found:
-                raise DataError(f"the folder {path} holds no image")
+                raise DataError(f"the folder {path} holds no image", why=told(left.foreign[before:]))
             return found
         if here.exists():
             return [path]
@@ -193,12 +209,18 @@ def _path(path: str) -> list[str]:
     raise _missing(here)
 
 
-def _folder(path: str) -> list[str]:
+def _folder(path: str, left: LeftOut) -> list[str]:
     found: list[str] = []
     for folder, subfolders, files in os.walk(path):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
-        here = [os.path.join(folder, f) for f in files if is_image(f) and not f.startswith(".")]  # noqa: PTH118
-        found += [path for path in here if not (path.endswith(MAP) and is_ours(Path(path)))]
+        subfolders[:] = [name for name in subfolders if not hidden(name)]
+        left.absent += [os.path.join(folder, f) for f in files if placeholder_of(f)]  # noqa: PTH118
+        here = [os.path.join(folder, f) for f in files if not hidden(f)]  # noqa: PTH118
+        images = [path for path in here if is_image(path)]
+        copies = conflict_copies(images)
+        left.copies += copies
+        left.foreign += unread(here)
+        images = [path for path in images if path not in copies]
+        found += [path for path in images if not (path.endswith(MAP) and is_ours(Path(path)))]
     return sorted(found)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from guda_cli.data.dataset import Dataset
+from guda_cli.data.sources.names import composed
+from guda_cli.data.sources.rows import check_unicode
 from guda_cli.errors import DataError, nearest
 from guda_cli.phrases import few, plural
 from guda_cli.sections import TextSpec
@@ -110,7 +112,11 @@ def read_descriptors(path: Path) -> dict[str, tuple[str, ...]]:
         raise DataError(f"{path} is not JSON", why=str(err), fix=fix) from None
     if not isinstance(values, dict):
         raise DataError(f"{path} is not a JSON object of groups", fix=fix)
-    return {group: _texts(value, group, path, fix) for group, value in values.items()}
+    check_unicode(values, str(path), "group")
+    found = {composed(group): _texts(value, group, path, fix) for group, value in values.items()}
+    if len(found) < len(values):
+        raise DataError(f"{path} names a group twice, in two Unicode forms", fix="keep one of them")
+    return found
 
 
 def _texts(value: Any, group: str, path: Path, fix: str) -> tuple[str, ...]:

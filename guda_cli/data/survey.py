@@ -16,7 +16,9 @@ from guda_cli.data.images import header, is_image, pixels_digest, small
 from guda_cli.data.sources import open_tree, read_dataset
 from guda_cli.data.sources.detect import idx_files, locate
 from guda_cli.data.sources.idx import read_array
-from guda_cli.data.sources.metadata import PROMPT_COLUMNS, read_metadata
+from guda_cli.data.sources.metadata import read_metadata
+from guda_cli.data.sources.names import conflict_copies
+from guda_cli.data.sources.rows import PROMPT_COLUMNS
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError
 from guda_cli.phrases import few, plural
@@ -95,7 +97,8 @@ def _arranged(spec: DataSpec, group: tuple[str, ...]) -> tuple[DataSpec, tuple[s
             return spec, ()  # CIFAR's batches, or nothing: the reader says so
         root = _top(names)
         prefix = root + "/" if root else ""
-        below = [name for name in names if name.startswith(prefix)]
+        copies = set(conflict_copies(names))
+        below = [name for name in names if name.startswith(prefix) and name not in copies]
         columns, unfit = _columns(tree, root, below)
         bare = [name for name in below if "/" not in name[len(prefix) :]]
         if group:
@@ -192,9 +195,9 @@ def _headers(spec: DataSpec, data: Dataset) -> tuple[list[int], dict[str, int]]:
         return [_packed_side(kind, path)], {kind: len(data)}
     sides, formats = [], Counter[str]()
     with closing(open_tree(kind, path)) as tree:
-        names = [name for name in tree.files if is_image(name)]
-        if not names:
+        if not any(map(is_image, tree.files)):
             return [CIFAR], {"cifar-binary": len(data)}
+        names = [f"{spec.root}/{name}" if spec.root else name for name in data.names]
         for name in tree.order(names[:: max(1, len(names) // HEADERS)]):
             what, side = header(tree.read(name))
             sides.append(side)

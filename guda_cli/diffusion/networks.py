@@ -26,8 +26,9 @@ def build(where: str, config: Mapping[str, Any], seed: int) -> torch.nn.Module:
     torch.manual_seed(seed_of("guda.init/1", seed))
     try:
         model = made_of.from_config({k: v for k, v in config.items() if k != "null_class"})
-    except (TypeError, ValueError) as err:
-        raise DataError(f"diffusers cannot build this {made_of.__name__}", why=str(err)) from None
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as err:
+        why = str(err) or type(err).__name__
+        raise DataError(f"diffusers cannot build this {made_of.__name__}", why=why) from None
     if "null_class" in config:
         model.register_to_config(null_class=bool(config["null_class"]))
     network: torch.nn.Module = model
@@ -49,6 +50,15 @@ def sharing(make: Callable[[], torch.nn.Module], weights: Weights) -> torch.nn.M
         network = make()
         network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def moved(network: torch.nn.Module, device: torch.device | str) -> torch.nn.Module:
+    """`network` itself, its weights on `device`.
+
+    What diffusers' own `to` does for networks that are neither quantised nor offloaded, but to learn whether
+    they are it imports modules for a second.
+    """
+    return torch.nn.Module.to(network, device=device)
 
 
 Owners = dict[str, tuple[torch.nn.Module, str]]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guda_cli.checkpoints.supported import side
 from guda_cli.errors import DataError
 from guda_cli.families.family import CLASS, Family, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
@@ -115,45 +116,29 @@ class Pixels(Family):
     def take(self, source: str, beside: str | None, wanted: Wanted) -> Taken:
         """See `Family`; a `DDPMPipeline` folder, or that of a bare `UNet2DModel`, its schedule `beside`."""
         from guda_cli.checkpoints.pixel_folder import open_folder
+        from guda_cli.diffusion.networks import to_bytes
 
         folder = open_folder(source)
         classes = _classes(folder.config, wanted)
-        scheduler, warnings = folder.scheduler(beside, to_dict(wanted.recipe.diffusion))
+        scheduler, notes, warnings = folder.scheduler(beside, to_dict(wanted.recipe.diffusion))
         _check_fits(folder.config, wanted.shape)
         network = {k: v for k, v in folder.config.items() if not k.startswith("_")}
         config: dict[str, Any] = {"unet": network, "scheduler": scheduler}
-        notes: tuple[str, ...] = ()
         if classes:
             config["classes"] = classes
             has_null = bool(network.get("null_class", True))
             network["null_class"] = network["num_class_embeds"] > len(classes) and has_null
-            notes = ("its classes are taken to be, in this order: " + ", ".join(classes),)
-        weights = self._checked_weights(source, config, folder.weights())
+            notes = (*notes, "its classes are taken to be, in this order: " + ", ".join(classes))
+        weights, said = folder.weights()
         facts = {"classes": config.get("classes"), "null_class": network.get("null_class")}
-        schedule = self._checked_schedule(source, scheduler)
-        return Taken(weights, config, schedule, facts=facts, notes=notes, warnings=warnings)
-
-    def _checked_weights(self, source: str, config: Mapping[str, Any], data: bytes) -> bytes:
-        from guda_cli.diffusion import networks
-
-        try:
-            weights = networks.from_bytes(data)
-        except Exception as err:  # noqa: BLE001 - safetensors raises its own untyped error
-            raise DataError(f"{source}: the weights are not readable safetensors", why=str(err)) from None
-        networks.check_finite(weights, source)
-        try:
-            self.build(config["unet"], seed=0).load_state_dict(weights)
-        except RuntimeError as err:
-            raise DataError(
-                f"{source}: the weights do not fit config.json", why=str(err).splitlines()[-1].strip()
-            ) from None
-        return networks.to_bytes(weights)
-
-    def _checked_schedule(self, source: str, config: Mapping[str, Any]) -> Schedule:
-        try:
-            return self.schedule(config)
-        except (NotImplementedError, TypeError, ValueError) as err:
-            raise DataError(f"{source}: diffusers cannot build this noise schedule", why=str(err)) from None
+        return Taken(
+            to_bytes(weights),
+            config,
+            self.schedule(scheduler),
+            facts=facts,
+            notes=(*said, *notes),
+            warnings=warnings,
+        )
 
     def taken_over(self, recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
         """See `Family`: class-conditional where the model is."""
@@ -210,9 +195,7 @@ def _classes(unet: Mapping[str, Any], wanted: Wanted) -> list[str] | None:
 
 def _check_fits(unet: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
     channels, size, _ = shape
-    wanted = unet.get("in_channels", 3), unet.get("sample_size", size)
-    if isinstance(wanted[1], list):
-        wanted = wanted[0], wanted[1][0]
+    wanted = unet.get("in_channels") or 3, side(unet, "the network")
     if wanted[0] != channels or (wanted[1] is not None and wanted[1] != size):
         raise DataError(
             f"the model takes {wanted[0]} x {wanted[1]} x {wanted[1]} images, the recipe gives "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor
+from guda_cli.checkpoints.supported import side
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import PROMPT, Family, Maker, Materials, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
@@ -250,10 +251,7 @@ class StableDiffusion(Family):
         warnings = _check_fits(pipeline, wanted)
         if wanted.recipe.latent.check_scaling:
             self._check_scaling(pipeline, wanted)
-        try:
-            schedule = self.schedule(pipeline.scheduler_config)
-        except (NotImplementedError, TypeError, ValueError) as err:
-            raise DataError("diffusers cannot build the pipeline's noise schedule", why=str(err)) from None
+        schedule = self.schedule(pipeline.scheduler_config)  # checked when it was read
         parts = pipeline.components.to_blobs()
         config: dict[str, Any] = {
             "unet": {**pipeline.unet_config, "_class_name": CLASS_NAME},
@@ -303,7 +301,7 @@ def _check_fits(pipeline: Pipeline, wanted: Wanted) -> tuple[str, ...]:
             f"data.size = {size} is no multiple of {multiple}, as this pipeline needs",
             fix=f"--set data.size={max(multiple, size // multiple * multiple)}",
         )
-    trained = int(pipeline.unet_config.get("sample_size") or 0) * factor
+    trained = (side(pipeline.unet_config, "the unet") or 0) * factor
     if trained and trained != size:
         return (
             f"the pipeline was trained on {trained} x {trained} images, the recipe gives {size} x {size}",

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from guda_cli.checkpoints.clip_folder import CLIP_FIX, locate
-from guda_cli.checkpoints.files import read_json
+from guda_cli.checkpoints.config_fields import check_fields
+from guda_cli.checkpoints.files import read_config
 from guda_cli.checkpoints.tokenizer_files import read_tokenizer
-from guda_cli.checkpoints.weights import TRANSFORMERS, plain_text_names, prefixed_text_names, read_weights
+from guda_cli.checkpoints.weights import (
+    TRANSFORMERS,
+    check_fit,
+    plain_text_names,
+    prefixed_text_names,
+    read_weights,
+)
 from guda_cli.diffusion.networks import Weights, check_finite, from_bytes
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import DataError
@@ -120,15 +127,27 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> TextEncoder:
     pickles, missing or damaged files.
     """
     folder = locate(name)
-    config = _text_part(read_json(folder / "config.json"), folder)
-    weights, _ = read_weights(folder, TRANSFORMERS, "the CLIP model")
+    config = _text_part(read_config(folder / "config.json"), folder)
+    check_fields(config, str(folder / "config.json"))
+    weights, _ = read_weights(
+        folder, TRANSFORMERS, "the CLIP model", lambda header: _check_text(header, config, folder)
+    )
     tokenizer, _ = read_tokenizer(folder, config)
-    text = {
+    return TextEncoder(config, _text_weights(weights), tokenizer, device=device)
+
+
+def _text_weights(weights: Weights) -> Weights:
+    """Those of a CLIP model's text side, and its projection."""
+    return {
         name: value
         for name, value in plain_text_names(weights).items()
         if name.startswith(("embeddings.", "encoder.", "final_layer_norm.")) or name == PROJECTION
     }
-    return TextEncoder(config, text, tokenizer, device=device)
+
+
+def _check_text(header: Weights, config: Mapping[str, Any], folder: Path) -> None:
+    text = {name: value for name, value in _text_weights(header).items() if name != PROJECTION}
+    check_fit(text, config, lambda: build_text_encoder(config, 0), f"the CLIP model in {folder}")
 
 
 def _text_part(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def load_tokenizer(files: Mapping[str, str]) -> CLIPTokenizer:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8", newline="")
         try:
-            found: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            found: CLIPTokenizer = CLIPTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         except Exception as err:  # noqa: BLE001 - damaged files end in many kinds of error
             raise DataError(
                 "transformers cannot open the tokenizer",

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from guda_cli.checkpoints.components import latent_shape
 from guda_cli.data.images import pixels_digest
-from guda_cli.diffusion.networks import Weights, check_finite, from_bytes
+from guda_cli.diffusion.networks import Weights, check_finite, from_bytes, moved
 from guda_cli.diffusion.noise import generator, seed_of
 from guda_cli.errors import DataError
+from guda_cli.light_imports import light_import
 from guda_cli.sections import LatentSpec
 
 PIXELS_A_BATCH = 2**18  # 64 images of 64 x 64, one of 512 x 512
@@ -46,6 +47,7 @@ def vae_config(spec: LatentSpec, size: int, channels: int) -> dict[str, Any]:
 
 def build_vae(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
     """An `AutoencoderKL` of that configuration, weights drawn from `seed`; DataError if diffusers cannot."""
+    light_import("diffusers.models.autoencoders.autoencoder_kl")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     torch.manual_seed(seed_of("guda.vae-init/1", seed))
@@ -73,7 +75,7 @@ class LatentCodec:
             self.vae.load_state_dict({name: value.float() for name, value in tensors.items()})
         except RuntimeError as err:
             raise DataError("the VAE's weights do not fit its configuration", why=_first(err)) from None
-        self.vae.to(device).eval().requires_grad_(False)
+        moved(self.vae, device).eval().requires_grad_(False)
         self.config: Mapping[str, Any] = dict(self.vae.config)  # type: ignore[arg-type]  # with defaults
         self.device = torch.device(device)
         self.scaling = float(self.config["scaling_factor"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guda_cli.checkpoints.components import latent_shape, scale_factor
 from guda_cli.data.images import to_float
-from guda_cli.diffusion.networks import Weights
+from guda_cli.diffusion.networks import Weights, moved
 from guda_cli.diffusion.noise import generator
 from guda_cli.errors import DataError
 from guda_cli.latent.vae import LatentCodec, build_vae, vae_config
@@ -45,7 +45,7 @@ def train_vae(
         raise DataError(f"a VAE is trained on square images, not on {list(images.shape)}")
     size, channels = int(images.shape[-1]), int(images.shape[1])
     config = vae_config(spec, size, channels)
-    vae = build_vae(config, spec.seed).to(device).train()
+    vae = moved(build_vae(config, spec.seed), device).train()
     factor = scale_factor(config)
     stream = Stream(len(images), spec.batch_size, 1, latent_shape(config, size), spec.seed)
 

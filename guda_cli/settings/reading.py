@@ -110,7 +110,7 @@ def _build(cls: Any, values: Any, where: str) -> Any:
     hints.pop("options", None)
     for key in values:
         if key not in hints and key not in extra:
-            raise RecipeError(unknown(f"key in {where or 'the recipe'}", str(key), [*hints, *extra]))
+            raise RecipeError(unknown("key", str(key), [*hints, *extra], f" in {where or 'the recipe'}"))
     made: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else key

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import select
 import signal
@@ -24,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from guda_cli.light_imports import light_import
 from guda_cli.store.memory import Memory, keep
 from guda_cli.view import forked, handing_over
 from guda_cli.view.agreed import SOCKET
@@ -57,7 +57,7 @@ def serve(folder: Path, parent: socket.socket) -> None:
     same = sameness()  # of the code that is loaded now, not of what may be there later
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the parent says when to end
     for name in MODULES:
-        importlib.import_module(name)
+        light_import(name)
     Resident(keep(int(OF_MEMORY * _memory())), same, parent).run(folder)
 
 
@@ -150,7 +150,7 @@ class Resident:
 
     def _remember(self, maker: str, place: str) -> None:
         if maker == forked.MODULE:
-            importlib.import_module(place)
+            light_import(place)
         else:
             self.kept.recall(maker, place)
 

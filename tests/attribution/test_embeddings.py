@@ -146,7 +146,7 @@ def test_shards_are_read_and_all_count(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, load_encoder(str(whole), images()).embed(images()), atol=1e-6)
     first = sorted(shards.glob("model-*.safetensors"))[0]
     first.unlink()
-    with pytest.raises(DataError, match="no weights"):
+    with pytest.raises(DataError, match="is missing"):
         load_encoder(str(shards), images())
 
 
@@ -164,6 +164,89 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     assert "pytorch_model.bin" in error.message
     assert "pickle" in error.why
     assert "safe_serialization" in error.fix
+
+
+CODE = """from pathlib import Path
+Path(__file__).with_name("executed").touch()
+"""
+
+
+@pytest.mark.parametrize("place", ["config.json", "preprocessor_config.json", "text_config"])
+def test_code_beside_an_encoder_is_neither_run_nor_asked_about(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even where somebody would say yes to transformers' question."""
+    folder = saved(tmp_path / "model", "clip")
+    (folder / "code.py").write_text(CODE)
+    path = folder / ("config.json" if place == "text_config" else place)
+    entries = {"auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    config = json.loads(path.read_text())
+    if place == "text_config":
+        config["text_config"] |= entries
+    path.write_text(json.dumps({**config, **(entries if place != "text_config" else {})}))
+    monkeypatch.setattr("builtins.input", lambda *a: pytest.fail("it asked"))
+    capsys.readouterr()
+    error = refused(folder)
+    assert "code of its own (auto_map" in error.message
+    assert "never run" in error.why
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.rglob("executed"))
+
+
+def test_kernels_of_a_hub_are_not_fetched(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", "clip")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": "owner/kernel"}))
+    assert "attn_implementation" in refused(folder).message
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "../other.safetensors", "sub/x.safetensors", 5])
+def test_an_index_names_only_safetensors_beside_it(name: object, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", "clip")
+    shutil.copy(folder / "model.safetensors", tmp_path / "other.safetensors")
+    torch.save(clip().state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"logit_scale": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert f"names the shard '{name}'" in refused(folder).message
+
+
+@pytest.mark.parametrize("places", [None, [], {}, "x"])
+def test_an_index_that_leads_nowhere(places: object, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", "clip")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert "names no shards" in refused(folder).message
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"hidden_size": 2**16, "intermediate_size": 2**18}, "asks for"),
+        ({"num_hidden_layers": 10**6}, "layers"),
+    ],
+)
+def test_an_encoder_larger_than_its_weights_is_not_built(
+    entries: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    """Of 200 billion numbers: transformers would make up what the file lacks."""
+    folder = saved(tmp_path / "model", "dino")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **entries}))
+    assert said in refused(folder).why
+
+
+def test_the_adapter_of_another_model(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", "dino")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/model"}))
+    assert "adapter" in refused(folder).message
+
+
+def test_what_git_lfs_has_not_fetched(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", "clip")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 5\n"
+    (folder / "model.safetensors").write_bytes(pointer)
+    assert refused(folder).fix == "git lfs pull"
 
 
 def test_not_a_vision_encoder(tmp_path: Path) -> None:
@@ -196,7 +279,7 @@ def test_damaged_and_partial_weights(tmp_path: Path) -> None:
     assert "lacks weights" in error.message
     assert lost in error.why
     (folder / "model.safetensors").write_bytes(b"\x08" * 100)
-    assert "cannot load" in refused(folder).message
+    assert "not a readable safetensors" in refused(folder).message
 
 
 def test_a_name_that_is_nothing(tmp_path: Path) -> None:

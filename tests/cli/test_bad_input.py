@@ -117,6 +117,15 @@ class TestRecipesAndData:
         done = cli("train", "tiny.yaml", "--set", "train.steps=1", code=3)
         assert "bad.png" in done.stderr
 
+    @pytest.mark.parametrize("value", ['"\\ud800"', "1e999", '{"name": "x"}', "NaN"])
+    def test_a_group_that_is_none(self, cli: Cli, empty: Path, value: str) -> None:
+        rows = ('"a"', value)
+        lines = [f'{{"file_name": "blue/0{i}.png", "artist": {row}}}' for i, row in enumerate(rows)]
+        (empty / "images" / "metadata.jsonl").write_text("\n".join(lines))
+        done = cli("train", "tiny.yaml", "--set", "data.group=artist", code=3)
+        assert "this is a bug" not in done.stderr
+        assert "line 2" in done.stderr or "have no group" in done.stderr
+
     def test_a_recipe_is_current_only_when_its_data_could_be_read(self, cli: Cli, empty: Path) -> None:
         cli("train", "tiny.yaml", "--set", "data.path=nowhere", code=3)
         cli("status")

@@ -99,6 +99,29 @@ class TestDryRuns:
         assert [step["forwards"] for step in steps] == [0.0, *[4 * 16] * 5]
         steps = cli("score", "q", "--dry-run", "--json").document["steps"]
         assert {step["status"] for step in steps} == {"cached"}
+        assert {step["seconds"] for step in steps} == {None}
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["score", "q", "--seed", "5"],
+            ["sample", "-n", "9", "--out", "new"],
+            ["score", "q/00000.png", "--seed", "5"],
+        ],
+    )
+    def test_every_step_has_its_seconds(self, cli: Cli, project: Path, command: list[str]) -> None:
+        for _ in range(2):  # as training took, then as scoring took
+            left = [
+                step
+                for step in cli(*command, "--dry-run", "--json").document["steps"]
+                if step["status"] != "cached"
+            ]
+            assert left
+            assert all(0 < step["seconds"] < 60 for step in left)
+            rates = {round(step["seconds"] / step["forwards"], 9) for step in left}
+            assert len(rates) == 1
+            assert "steps to do, about " in cli(*command, "--dry-run").stdout
+            cli("score", "q", "--seed", "6")
 
 
 class TestWhatIsScored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -140,6 +141,30 @@ def test_the_nearest_name_minds_numbers(word: str, guess: str | None) -> None:
 
 def test_known_names_are_counted() -> None:
     assert unknown("group", "zzz", [f"artist-{i:03d}" for i in range(300)]).endswith(" and 288 more")
+
+
+ONE = ["--timesteps", "1", "--draws", "1", "--grid", "strata:even"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "q/00000.png", *ONE, "--dry-run"], ["score", "q/00000.png", *ONE],
+        ["score", "q/00000.png", *ONE, "--verbose"], ["score", "--import", "s.csv"],
+        ["score", "q/00000.png", "--method", "similarity", "--dry-run"],
+        ["sample", "-n", "1", "--out", "one"], ["sample", "-n", "1", "--out", "x", "--seed", "4"],
+        ["run", "-n", "1", "--dry-run"], ["report"], ["report", "--html", "-"], ["report", "--json"],
+        ["store", "ls"], ["store", "ls", "--all"],
+    ],
+)  # fmt: skip
+def test_one_thing_is_no_plural(cli: Cli, project: Path, command: list[str]) -> None:
+    Path("s.csv").write_text("image,group,score\nq/00000.png,blue,1\n")
+    if command[0] in ("report", "store"):
+        cli("score", "q/00000.png", "--set", "score.seed=8", *ONE)
+        command = [*command, "--set", "score.seed=8", *ONE] if command[0] == "report" else command
+    done = cli(*command)
+    said = re.findall(r"(?<![\w.,/+−-])1 (?!pass\b|s\b)[a-z]+s\b", done.stdout + done.stderr)
+    assert not said
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ class TestRefused:
     def test_cut_weights(self, cli: Cli, build: Build, keep: int) -> None:
         path = weights(build())
         path.write_bytes(path.read_bytes()[:keep])
-        assert "not readable safetensors" in self.refused(cli, Path("model"))
+        assert "not a readable safetensors" in self.refused(cli, Path("model"))
 
     def test_weights_that_are_not_numbers(self, cli: Cli, build: Build) -> None:
         from safetensors.numpy import load_file, save_file

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guda_cli.data import image_formats
 from guda_cli.data.sources import fingerprint, read_dataset
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
@@ -358,7 +360,8 @@ def test_folder_may_be_one_of_several_columns(
         (b'{"s": 1}\n', "names no file"),
         (b"{\n", "line 1 is not JSON"),
         (b"[1]\n", "not a JSON object"),
-        (b"\xff\xfe\n", "not UTF-8"),
+        (b"\xff\xfe\n", "not UTF-16"),
+        (b"\xfc\n", "not UTF-8"),
     ],
 )
 def test_bad_metadata(
@@ -409,3 +412,18 @@ def test_many_formats_and_sizes_in_one_folder(folder: Callable[..., Path], png: 
     ds = read_dataset(_spec(folder(files), channels=1))
     assert ds.images.shape == (4, 1, 8, 8)
     assert ds.images.dtype == np.uint8
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_heic_without_its_package_is_refused(
+    folder: Callable[..., Path],
+    zip_: Callable[..., Path],
+    two_groups: dict[str, bytes],
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image_formats._load.cache_clear()
+    files = {**two_groups, "cat/z.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)}
+    with pytest.raises(DataError, match=r"pip install 'guda\[images\]'"):
+        read_dataset(_spec((zip_ if packed else folder)(files)))

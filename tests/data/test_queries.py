@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from guda_cli.data import image_formats
 from guda_cli.data.images import pixels_digest
 from guda_cli.data.queries import expand, load_queries, load_query
 from guda_cli.errors import DataError, UsageError
@@ -105,3 +108,24 @@ def test_one_bad_file_does_not_stop_the_rest(here: Path) -> None:
     assert [path for path, _ in bad] == ["bad.png", "gone.png", "dir.png"]
     assert all(reason for _, reason in bad)
     assert good[0].pixels.shape == (1, 8, 8)
+
+
+def test_heic_and_jpeg_xl_are_never_passed_over(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pillow_heif", "pillow_jxl", "pillow_jxl.JpegXLImagePlugin"):
+        monkeypatch.setitem(sys.modules, name, None)
+    image_formats._load.cache_clear()
+    (here / "sub" / "e.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    (here / "sub" / "f.jxl").write_bytes(b"\xff\x0a" + bytes(64))
+    paths = expand(["sub"], None)
+    assert paths == ["sub/c.JPG", "sub/deep/d.png", "sub/e.HEIC", "sub/f.jxl"]
+    good, bad = load_queries(paths, 8, 1)
+    assert len(good) == 2
+    assert all("pip install 'guda[images]'" in reason for _, reason in bad)
+
+
+@pytest.mark.parametrize("argument", ["pipe.png", ".", "*.png"])
+def test_a_pipe_does_not_keep_the_others_waiting(here: Path, argument: str) -> None:
+    os.mkfifo("pipe.png")
+    good, bad = load_queries(expand([argument], None), 8, 1)
+    assert [(path.removeprefix("./"), "a pipe" in reason) for path, reason in bad] == [("pipe.png", True)]
+    assert bool(good) is (argument != "pipe.png")

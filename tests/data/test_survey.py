@@ -191,3 +191,14 @@ def test_an_empty_folder_is_called_so(tmp_path: Path) -> None:
         survey(str(tmp_path))
     assert caught.value.message.endswith("is empty")
     assert "data.path" not in caught.value.fix
+
+
+def test_what_is_left_out_is_not_counted(tmp_path: Path) -> None:
+    fill(tmp_path / "top", ("x", "y"))
+    rows = [f"{group}/{i}.png,{'ab'[i % 2]}" for group in "xy" for i in range(3)]
+    (tmp_path / "top" / "metadata.csv").write_text("\n".join(["file_name,artist", *rows]))
+    picture().save(tmp_path / "top" / "x" / "0.sync-conflict-20240501-120000-ABCDEFG.png")
+    found = survey(str(tmp_path), ("artist",))
+    assert found.formats == {"PNG": 6}
+    assert found.columns == ("artist",)
+    assert found.counts == {"a": 4, "b": 2}

@@ -230,9 +230,12 @@ def refused(path: Path, pipeline: Pipeline) -> str:
 
 def test_tensors_that_fit_nowhere_are_named(pipeline: Pipeline, tmp_path: Path) -> None:
     found = kohya(factors(pipeline, UNET))
-    strange = {f"lora_te2_text_model_{i}.lora_down.weight": torch.zeros(2, 2) for i in range(5)}
+    strange = {
+        f"lora_te_text_model_encoder_layers_{i}_fc.lora_down.weight": torch.zeros(2, 2) for i in range(5)
+    }
     said = refused(write({**found, **strange}, tmp_path / "lora.safetensors"), pipeline)
-    assert "lora_te2_text_model_0.lora_down.weight" in said
+    assert "the LoRA does not belong to this model" in said
+    assert "lora_te_text_model_encoder_layers_0_fc.lora_down.weight" in said
     assert "and 2 more" in said
 
 

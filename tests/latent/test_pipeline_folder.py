@@ -218,6 +218,10 @@ def test_a_missing_component_is_named(part: str, folder: Path) -> None:
         ("StableDiffusionPipeline", {"text_encoder": ["transformers", "T5EncoderModel"]}),
         ("StableDiffusionPipeline", {"vae": ["diffusers", "AutoencoderTiny"]}),
         ("StableDiffusionPipeline", {"tokenizer": [None, None]}),
+        ("StableDiffusionInpaintPipeline", {}),
+        ("StableDiffusionInstructPix2PixPipeline", {}),
+        ("LatentConsistencyModelPipeline", {}),
+        ("DDPMPipeline", {}),
     ],
 )
 def test_other_pipelines_and_classes(
@@ -233,7 +237,35 @@ def test_other_pipelines_and_classes(
     ("place", "entries", "said"),
     [
         ("unet/config.json", {"_class_name": "UNet2DModel"}, "UNet2DModel"),
-        ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("unet/config.json", {"in_channels": 9}, "a masked image and its mask"),
+        ("unet/config.json", {"in_channels": 8}, "InstructPix2Pix"),
+        ("unet/config.json", {"in_channels": 7}, "an upscaler"),
+        ("unet/config.json", {"in_channels": 5}, "a depth map"),
+        ("unet/config.json", {"time_cond_proj_dim": 8}, "time_cond_proj_dim = 8"),
+        ("unet/config.json", {"class_embed_type": "projection"}, "class_embed_type"),
+        ("unet/config.json", {"num_class_embeds": 1000}, "num_class_embeds"),
+        ("unet/config.json", {"class_embeddings_concat": True}, "class_embeddings_concat"),
+        ("unet/config.json", {"encoder_hid_dim": 32}, "encoder_hid_dim"),
+        ("unet/config.json", {"encoder_hid_dim_type": "ip_image_proj"}, "encoder_hid_dim_type"),
+        ("unet/config.json", {"dual_cross_attention": True}, "dual_cross_attention"),
+        ("unet/config.json", {"attention_type": "gated"}, "GLIGEN"),
+        ("unet/config.json", {"time_embedding_type": "fourier"}, "continuous level of noise"),
+        ("unet/config.json", {"sample_size": [8, 16]}, "no square"),
+        ("unet/config.json", {"block_out_channels": [8, 10**5]}, "do not fit"),
+        ("unet/config.json", {"transformer_layers_per_block": 10**6}, "2,000,000 layers"),
+        ("vae/config.json", {"layers_per_block": 10**6}, "2,000,000 layers"),
+        ("vae/config.json", {"latent_channels": "four"}, "latent_channels"),
+        ("vae/config.json", {"scaling_factor": 10**400}, "scaling_factor"),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**6}, "1,000,000 layers"),
+        ("text_encoder/config.json", {"architectures": 5}, "a list of names"),
+        ("text_encoder/config.json", {"auto_map": {"AutoModel": "code.Net"}}, "code of its own"),
+        ("text_encoder/config.json", {"attn_implementation": "owner/kernel"}, "code of its own"),
+        ("text_encoder/config.json", {"quantization_config": {"load_in_8bit": True}}, "quantised"),
+        ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": "code.T"}}, "code of its own"),
+        ("tokenizer/vocab.json", {"a</w>": "five"}, "a whole number"),
+        ("model_index.json", {"unet": ["my_unet", "UNet2DConditionModel"]}, "class of its own module"),
+        ("model_index.json", {"_class_name": ["pipeline", "Mine"]}, "code of its own"),
+        ("model_index.json", {"scheduler": ["diffusers", "LCMScheduler"]}, "distilled"),
         ("unet/config.json", {"in_channels": 8, "out_channels": 8}, "latents have 4"),
         ("unet/config.json", {"cross_attention_dim": 24}, "text encoder's have 16"),
         ("unet/config.json", {"addition_embed_type": "text_time"}, "text_time"),
@@ -262,7 +294,15 @@ def test_configurations_that_do_not_fit(
     assert said in refused(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "\x00"])
+def test_the_rest_of_clip_beside_the_text_encoder(folder: Path, saved: Path) -> None:
+    """What transformers passes over, too: the projection and the vision side of a whole CLIP model."""
+    path = file(folder, "text_encoder")
+    beside = {"text_projection.weight": torch.eye(16), "logit_scale": torch.ones(())}
+    save_file({**tensors(path), **beside, "vision_model.post_layernorm.weight": torch.ones(4)}, path)
+    assert equal(read_pipeline(str(folder)), read_pipeline(str(saved)))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\x00", '{"a":' * 10**5])
 @pytest.mark.parametrize("place", ["model_index.json", "unet/config.json", "tokenizer/vocab.json"])
 def test_damaged_texts(place: str, content: str, folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,14 @@ def test_without_base_by_the_hubs_configuration(
         ("conditioner.embedders.0.transformer.text_model.x", "Stable Diffusion XL"),
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("model.diffusion_model.double_blocks.0.x", "Flux"),
+        ("conditioner.embedders.0.model.transformer.x", "Stable Diffusion XL refiner"),
+        ("joint_blocks.0.x_block.x", "Stable Diffusion 3"),
+        ("double_blocks.0.img_attn.x", "Flux model"),
+        ("model.diffusion_model.single_stream_modulation.lin.weight", "Flux 2"),
+        ("input_blocks.0.0.weight", "a UNet alone"),
+        ("first_stage_model.encoder.conv_in.weight", "a VAE alone"),
+        ("model_ema.diffusion_modelinput_blocks00weight", "moving average"),
+        ("control_model.input_blocks.0.0.weight", "a ControlNet"),
         ("something.else", "neither a checkpoint in one file nor a LoRA"),
     ],
 )
@@ -169,3 +178,135 @@ def test_lost_damaged_and_infinite_tensors(pipeline: Pipeline, base: Path, tmp_p
     assert "not a readable safetensors" in refused(tmp_path / "cut.safetensors", base)
     shutil.rmtree(base / "tokenizer")
     assert "no tokenizer/" in refused(tmp_path / "nan.safetensors", base)
+
+
+NAMES = {
+    "to_q": {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"},
+    "query": {"q": "query", "k": "key", "v": "value", "proj_out": "proj_attn"},
+    "group_norm": {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"},
+}
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("names", NAMES)
+def test_a_vae_whose_attention_was_converted(
+    names: str, linear: bool, pipeline: Pipeline, base: Path, tmp_path: Path
+) -> None:
+    """By scripts that gave it diffusers' names, of 2022 or of 2023, and made matrices of convolutions."""
+    named, seen = {}, 0
+    for name, value in checkpoint(pipeline).items():
+        if ".mid.attn_1." in name:
+            seen += 1
+            place, _, part = name.partition(".mid.attn_1.")
+            module, _, kind = part.rpartition(".")
+            name = f"{place}.mid.attn_1.{NAMES[names].get(module, module)}.{kind}"
+            value = value.flatten(1).contiguous() if linear and value.ndim == 4 else value
+        named[name] = value
+    assert seen == 20
+    path = tmp_path / "model.safetensors"
+    save_file(named, path)
+    made = read_single_file(path, str(base))
+    assert made.components.to_blobs() == pipeline.components.to_blobs()
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"cond_stage_model.transformer.text_projection.weight": torch.eye(16)},
+        {"cond_stage_model.transformer.text_projection": torch.eye(16)},
+        {"cond_stage_model.transformer.logit_scale": torch.ones(())},
+        {"cond_stage_model.logit_scale": torch.ones(())},
+        {"cond_stage_model.transformer.vision_model.post_layernorm.weight": torch.ones(4)},
+    ],
+    ids=lambda beside: next(iter(beside)),
+)
+def test_the_rest_of_clip_is_passed_over(
+    beside: dict[str, torch.Tensor], pipeline: Pipeline, base: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({**checkpoint(pipeline), **beside}, path)
+    made = read_single_file(path, str(base))
+    assert made.components.to_blobs() == pipeline.components.to_blobs()
+
+
+def test_a_text_encoder_without_its_prefix(pipeline: Pipeline, base: Path, tmp_path: Path) -> None:
+    clip = "cond_stage_model.transformer."
+    named = {k.replace(f"{clip}text_model.", clip): v for k, v in checkpoint(pipeline).items()}
+    path = tmp_path / "model.safetensors"
+    save_file(named, path)
+    assert read_single_file(path, str(base)).components.to_blobs() == pipeline.components.to_blobs()
+
+
+def test_a_moving_average_beside_the_trained_network_is_said(
+    pipeline: Pipeline, base: Path, tmp_path: Path
+) -> None:
+    averaged = {"model_ema.diffusion_modelinput_blocks00weight": torch.zeros(8, 4, 3, 3)}
+    path = tmp_path / "model.safetensors"
+    save_file({**checkpoint(pipeline), **averaged}, path)
+    made = read_single_file(path, str(base))
+    assert made.unet == pipeline.unet
+    assert "not its moving average" in " ".join(made.notes)
+
+
+@pytest.mark.parametrize(("channels", "said"), [(9, "inpainting"), (8, "InstructPix2Pix"), (5, "depth")])
+def test_networks_that_read_more_are_refused_before_a_base_is_looked_for(
+    channels: int, said: str, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    first = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, channels, 3, 3)}
+    save_file({**checkpoint(pipeline), **first}, path)
+    found = refused(path, None)
+    assert f"{channels} input and 4 output" in found
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("label_emb.0.0.weight", "unCLIP, upscalers"), ("time_embed.cond_proj.weight", "time_cond_proj_dim")],
+)
+def test_networks_with_more_conditions(name: str, said: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({**checkpoint(pipeline), f"model.diffusion_model.{name}": torch.zeros(8, 4)}, path)
+    assert said in refused(path, None)
+
+
+class TestNoise:
+    """What a file says of its own noise counts against the base's schedule."""
+
+    def levels(self, base: Path) -> torch.Tensor:
+        from guda_cli.checkpoints.pipeline_folder import read_configuration
+        from guda_cli.diffusion.schedule import from_config
+
+        return torch.tensor(from_config(read_configuration(base).scheduler).abar[1:])
+
+    def test_its_own_levels(self, pipeline: Pipeline, base: Path, tmp_path: Path) -> None:
+        path, own = tmp_path / "model.safetensors", self.levels(base)
+        save_file({**checkpoint(pipeline), "alphas_cumprod": own.half()}, path)
+        assert read_single_file(path, str(base)).unet == pipeline.unet
+        for other in (own[:-1], own * torch.linspace(1, 0, len(own))):
+            save_file({**checkpoint(pipeline), "alphas_cumprod": other.clone()}, path)
+            assert "alphas_cumprod" in refused(path, base)
+
+    @pytest.mark.parametrize(
+        ("mark", "entries"),
+        [
+            ("v_pred", {"prediction_type": "v_prediction"}),
+            ("ztsnr", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+        ],
+    )
+    def test_marks_of_fine_tuned_models(
+        self,
+        mark: str,
+        entries: dict[str, Any],
+        pipeline: Pipeline,
+        base: Path,
+        tmp_path: Path,
+        change: Change,
+    ) -> None:
+        path = tmp_path / "model.safetensors"
+        save_file({**checkpoint(pipeline), mark: torch.zeros(0)}, path)
+        said = refused(path, base)
+        assert f"its tensor '{mark}'" in said
+        change(base / "scheduler" / "scheduler_config.json", **entries)
+        made = read_single_file(path, str(base))
+        assert entries.items() <= made.scheduler_config.items()

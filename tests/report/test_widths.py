@@ -84,6 +84,11 @@ class TestImageRows:
         assert "\x1b" not in line
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_bars_stay_on_narrow_terminals(width: int) -> None:
+    assert "████████" in drawn(terminal.query_table(judged("a.png", 5.0), 3, "nats", width), width)
+
+
 def test_the_legend_says_each_thing_once() -> None:
     text = " ".join(words.legend(True, judged=True, starred=True))
     assert text.count("Positive") == text.count("z:") == text.count("* stands out") == 1

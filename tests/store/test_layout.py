@@ -15,6 +15,7 @@ from guda_cli.store import (
     StoreReadOnly,
     action_key,
 )
+from guda_cli.store.files import read_only_error
 from tests.store.inside import blob_file, live_leases
 
 KEY = action_key("op", 1, {}, {})
@@ -224,3 +225,8 @@ def test_usage_counts_by_kind(store, publish):
     assert usage["actions"]["count"] == usage["states"]["count"] == 1
     assert usage["quarantine"]["count"] == 0
     assert usage["bytes"] == sum(part["bytes"] for name, part in usage.items() if name != "bytes")
+
+
+def test_a_refused_write_is_a_sentence(tmp_path):
+    error = read_only_error("storing a blob", tmp_path, "why")
+    assert error.message == f"the store {tmp_path} is read-only: storing a blob failed"

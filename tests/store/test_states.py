@@ -1,6 +1,6 @@
 import pytest
 
-from guda_cli.store import action_key
+from guda_cli.store import Store, action_key
 
 KEY = action_key("train", 1, {}, {})
 
@@ -56,3 +56,41 @@ def test_documents_hold_only_json(store):
     with pytest.raises(TypeError):
         store.set_document("a", {"x": {1}})
     assert store.get_document("a") is None
+
+
+def test_two_holders_of_one_action_do_not_end_each_other(store, monkeypatch):
+    """After a take-over both save: between the look and the rename of one, the other moves the file."""
+    from pathlib import Path
+
+    other = Store.open(store.root)
+    store.save_state(KEY, 1, b"one")
+    before, interrupted = Path.replace, []
+
+    def replace(self, target):
+        if self.suffix == ".state" and "states" in self.parts and not interrupted:
+            interrupted.append(self)
+            other.save_state(KEY, 2, b"two of the other")
+            other.drop_state(KEY)
+        return before(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    store.save_state(KEY, 3, b"three")
+    assert interrupted
+    assert store.load_state(KEY) == (3, b"three")
+
+
+SAVES = """
+import sys
+from guda_cli.store import Store
+store = Store.open(sys.argv[1])
+for step in range(300):
+    store.save_state(sys.argv[2], step, b"state" * 100)
+    if step % 50 == 0:
+        store.drop_state(sys.argv[2])
+"""
+
+
+def test_many_holders_of_one_action(store, python):
+    children = [python(SAVES, store.root, KEY) for _ in range(3)]
+    assert [child.wait(timeout=60) for child in children] == [0, 0, 0]
+    assert store.load_state(KEY)[0] == 299

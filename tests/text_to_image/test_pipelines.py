@@ -260,3 +260,34 @@ class TestBadInput:
         image = work / "paintings/oil/cat.png"
         done = cli("score", image, "--prompt", "a cat", "--set", "score.dtype=float16", code=3)
         assert "bfloat16" in done.stderr
+
+
+class TestAdapters:
+    STEM = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_q"
+
+    def test_another_kind_ends_with_3_and_its_name(self, work: Path, cli: Cli) -> None:
+        """Before a base is wanted or read."""
+        save_file({f"{self.STEM}.hada_w1_a": np.ones((8, 2), np.float32)}, "style.safetensors")
+        for base in ((), ("--base", "pipe")):
+            done = cli("train", "paintings", "--from", "style.safetensors", *base, *SMALL, code=3)
+            assert "style.safetensors is not a plain LoRA but LoHa" in done.stderr
+            assert "does not belong" not in done.stderr
+
+    def test_names_by_compvis_and_what_lies_beside(self, work: Path, cli: Cli) -> None:
+        factors = {"lora_down": np.ones((1, 8), np.float32), "lora_up": np.ones((8, 1), np.float32)}
+        tensors = {f"{self.STEM}.{name}.weight": value for name, value in factors.items()}
+        for part in ("unet", "text_encoder"):
+            Path("style", part).mkdir(parents=True)
+            save_file(tensors, f"style/{part}/adapter_model.safetensors")
+            Path("style", part, "adapter_config.json").write_text('{"r": 1, "lora_alpha": 1}')
+        done = cli(
+            "train", "paintings", "--from", "style/unet", "--base", "pipe", "--as-is", *SMALL,
+            "--set", "latent.check_scaling=false",
+        )  # fmt: skip
+        assert "the LoRA of the text encoder beside it was not added" in done.stderr
+        cli("store", "export", "full model", "out")
+        name = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.weight"
+        stem = "unet/diffusion_pytorch_model.safetensors"
+        np.testing.assert_allclose(
+            load_file(f"out/{stem}")[name], load_file(f"pipe/{stem}")[name] + 1, rtol=1e-5
+        )

@@ -76,6 +76,64 @@ def test_unlearning_and_scoring_on_a_full_disk(cli: Cli, project: Path, mount: M
     cli("store", "verify", *place)
 
 
+@pytest.mark.parametrize("kilobytes", [4, 12, 40, 80])
+@pytest.mark.parametrize("there", [False, True])
+def test_exporting_to_a_full_disk_leaves_nothing(
+    cli: Cli, project: Path, mount: Mount, kilobytes: int, there: bool
+) -> None:
+    """The same command then works where there is room again."""
+    out = mount(f"size={kilobytes}k") / "out"
+    if there:
+        out.mkdir()
+    full_disk(cli("store", "export", "unlearn blue", out, code=3).stderr)
+    assert [*out.parent.rglob("*")] == ([out] if there else [])
+    subprocess.run(["mount", "-o", "remount,size=8m", str(out.parent)], check=True)
+    cli("store", "export", "unlearn blue", out)
+    cli("store", "export", "unlearn blue", "here")
+    files = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    here = Path("here")
+    assert files == {str(p.relative_to(here)): p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    assert "is not empty" in cli("store", "export", "unlearn blue", out, code=3).stderr
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(cli: Cli, project: Path) -> None:
+    (project / ".out.guda.part" / "unet").mkdir(parents=True)
+    cli("store", "export", "unlearn blue", "out")
+    assert sorted(path.name for path in project.iterdir() if "out" in path.name) == ["out"]
+    stood = project / "stood"
+    stood.mkdir()
+    os.chdir(stood)
+    cli("store", "export", "unlearn blue", ".", "--store", project / ".guda")
+    assert (Path.cwd() / "model_index.json").is_file()
+
+
+def test_a_page_that_the_disk_has_no_room_for_leaves_nothing(cli: Cli, project: Path, mount: Mount) -> None:
+    place = mount("size=8k")
+    cli("report", "--html", place / "page.html", code=3)
+    assert [*place.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--set", "train.lr=2e-3"],
+        ["train", "--without", "blue"],
+        ["train", "--each-group", "--seeds", "2,3"],
+        ["unlearn", "--group", "blue", "--no-null", "--set", "unlearn.steps=6"],
+    ],
+)
+def test_a_read_only_store_is_told_before_the_work(
+    cli: Cli, project: Path, mount: Mount, command: list[str]
+) -> None:
+    store = mount("size=16m") / "store"
+    shutil.copytree(project / ".guda", store)
+    subprocess.run(["mount", "-o", "remount,ro", str(store.parent)], check=True)
+    done = cli(*command, "--verbose", "--store", store, code=3)
+    assert "read-only" in done.stderr
+    assert "try: " in done.stderr or "fix: " in done.stderr
+    assert ": begun" not in done.stderr
+
+
 def test_a_read_only_store(cli: Cli, project: Path, mount: Mount) -> None:
     store = mount("size=16m") / "store"
     shutil.copytree(project / ".guda", store)

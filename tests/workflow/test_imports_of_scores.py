@@ -52,6 +52,8 @@ class TestFormats:
         write_csv("plain.csv", listed)
         spaced = Path("plain.csv").read_text().replace("\r\n", "\n").replace(",", ", ")
         Path("spaced.csv").write_text(spaced)
+        Path("excel.csv").write_text("sep=;\n" + spaced.replace(", ", ";"), encoding="utf-16")
+        Path("tabs.csv").write_text(spaced.replace(", ", "\t"))
         Path("list.json").write_text(json.dumps(listed))
         Path("dict.json").write_text(json.dumps({"scores": listed}, indent=0))
         Path("lines.json").write_text("\ufeff" + "\n".join(map(json.dumps, listed)))
@@ -69,7 +71,16 @@ class TestFormats:
         Path("several.csv").write_text(several)
         assert "several methods" in cli("score", "--import", "several.csv", code=3).stderr
         keys = set()
-        for path in ("bom.csv", "plain.csv", "spaced.csv", "list.json", "dict.json", "lines.json"):
+        for path in (
+            "bom.csv",
+            "plain.csv",
+            "spaced.csv",
+            "excel.csv",
+            "tabs.csv",
+            "list.json",
+            "dict.json",
+            "lines.json",
+        ):
             done = cli("score", "--import", path, "--name", "mine", "--json")
             [found] = documents(done.stdout)
             assert (found["name"], found["images"], found["groups"]) == ("mine", QUERIES, len(GROUPS))
@@ -212,7 +223,7 @@ class TestRefused:
         with Path("huge.csv").open("wb") as file:
             file.truncate((256 << 20) + 1)
         for path, said in (
-            ("binary.csv", "cannot read binary.csv"), ("folder.csv", "cannot read folder.csv"),
+            ("binary.csv", "binary.csv is not UTF-8 text"), ("folder.csv", "cannot read folder.csv"),
             ("absent.csv", "cannot read absent.csv"), ("huge.csv", "larger than 256 MB"),
         ):  # fmt: skip
             assert said in cli("score", "--import", path, code=3).stderr

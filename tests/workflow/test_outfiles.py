@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from guda_cli.errors import DataError
 from guda_cli.outfile import is_ours, write
@@ -84,6 +86,18 @@ class TestMaps:
         assert foreign.read_bytes() == before
         assert "maps are PNG files" in cli("score", "p.png", "--map", "p.jpg", code=2).stderr
 
+    def test_a_map_in_place_of_an_image_that_guda_drew(self, cli: Cli, project: Path) -> None:
+        save(Path("other.png"), np.full((8, 8), 9))
+        before = Path("q/00000.png").read_bytes()
+        for images in (["q/00000.png"], ["q/00000.png", "--force"], ["q/../q/00000.png", "--force"]):
+            done = cli("score", *images, "--map", "q/00000.png", code=3)
+            assert "it is an image to be scored" in done.stderr
+        done = cli("score", "other.png", "--map", "q/00000.png", code=3)
+        assert "it is an image that guda drew; --force overwrites it" in done.stderr
+        assert "guda drew" in cli("report", "--html", "q/00000.png", code=3).stderr
+        assert "guda drew" in cli("train", "--sheet", "q/00000.png", code=3).stderr
+        assert Path("q/00000.png").read_bytes() == before
+
 
 class TestSamples:
     def test_foreign_images_and_manifests_are_left(self, cli: Cli, project: Path) -> None:
@@ -112,6 +126,32 @@ class TestSamples:
         done = cli("sample", "-n", 2, "--out", "s", "--seed", 9)
         assert "4 images of an earlier drawing are still in s: 00002.png and on" in done.stderr
         assert json.loads(Path("s/samples.json").read_text())["images"] == ["00000.png", "00001.png"]
+
+
+@pytest.mark.parametrize("there", ["page", "document", "recipe", "map", "drawn"])
+@pytest.mark.parametrize("new", ["page", "document", "recipe", "map", "drawn"])
+def test_what_guda_writes_takes_the_place_of_its_own_kind_alone(tmp_path: Path, there: str, new: str) -> None:
+    def content(kind: str, number: int) -> bytes:
+        if kind in ("map", "drawn"):
+            text = PngInfo()
+            text.add_text("guda:sample" if kind == "drawn" else "Software", "guda")
+            Image.new("L", (8, 8), number).save(buffer := io.BytesIO(), "PNG", pnginfo=text)
+            return buffer.getvalue()
+        return {
+            "page": f'<!DOCTYPE html>\n<html><head><meta name="generator" content="guda"></head>{number}',
+            "document": f'{{"schema": "guda.samples/1", "n": {number}}}',
+            "recipe": f"# Settings chosen by guda tune.\nname: x{number}\n",
+        }[kind].encode()
+
+    path = tmp_path / "file"
+    path.write_bytes(content(there, 1))
+    if new == there:
+        write(path, content(new, 2))
+        assert path.read_bytes() == content(new, 2)
+        return
+    with pytest.raises(DataError, match="is there already"):
+        write(path, content(new, 2))
+    assert path.read_bytes() == content(there, 1)
 
 
 def test_pages_are_made_anew_and_foreign_ones_left(cli: Cli, project: Path) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from guda_cli.attribution.rivals.embeddings import PIXELS, Embeddings, unit
 from guda_cli.attribution.rivals.vision_input import Preprocessing, read_preprocessing
-from guda_cli.checkpoints.files import digest_of, download, encoder_folder, pickles_only, read_json
+from guda_cli.checkpoints.config_fields import check_depth
+from guda_cli.checkpoints.files import digest_of, download, encoder_folder, pickles_only, read_config
+from guda_cli.checkpoints.weights import meta_state, read_header, shard_names
 from guda_cli.data.dataset import Pixels
 from guda_cli.errors import DataError, UsageError
 
@@ -51,12 +53,12 @@ def load(name: str, device: str = "cpu") -> VisionEncoder:
     """The encoder in the folder `name`, or of the hub id OWNER/MODEL (fetched without pickles).
 
     UsageError when `name` is neither or transformers is not installed; MissingError when the hub cannot be
-    reached; DataError when it is no vision encoder, has no safetensors or lacks weights.
+    reached; DataError when it is no vision encoder, has code of its own, has no safetensors or lacks weights.
     """
     folder = locate(name)
     kind = _kind(folder)
     how = read_preprocessing(folder)
-    _weight_files(folder)
+    _check_size(folder)
     return VisionEncoder(_model(folder, kind).to(device), kind, how, identity(folder))
 
 
@@ -77,10 +79,9 @@ def identity(folder: Path) -> str:
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    if (folder / "model.safetensors.index.json").is_file():
-        names = set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
-        if names and all(Path(n).name == n and (folder / n).is_file() for n in names):
-            return sorted(folder / n for n in names)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in shard_names(index)]
     refusal = pickles_only(folder, "the encoder")
     if refusal:
         raise refusal
@@ -91,9 +92,43 @@ def _weight_files(folder: Path) -> list[Path]:
     )
 
 
+def _check_size(folder: Path) -> None:
+    """DataError where transformers would build another network, or a larger one than the weights fill.
+
+    It takes the model that an adapter's file names instead of this one, and makes missing weights up.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            f"{folder} is an adapter of another model (adapter_config.json)",
+            why="its base would be looked for elsewhere",
+            fix="merge it into its model, and give that",
+        )
+    config = read_config(folder / "config.json")
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    header = {name: value for path in _weight_files(folder) for name, value in read_header(path).items()}
+    auto, auto_config = _classes()
+    for part in parts:
+        check_depth(part, len(header), f"the encoder in {folder}")
+
+    def build() -> torch.nn.Module:
+        known = auto_config.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        network: torch.nn.Module = auto.from_config(known, trust_remote_code=False)
+        return network
+
+    state = meta_state(config, len(header), build, f"the encoder in {folder}")
+    wanted = sum(value.numel() for name, value in state.items() if "pooler" not in name.split("."))
+    there = sum(value.numel() for value in header.values())
+    if wanted > there * 1.1 + 1000:  # a few numbers may be computed, not stored
+        raise DataError(
+            f"the encoder in {folder} lacks weights",
+            why=f"its config.json asks for {wanted:,} numbers, its weights are {there:,}",
+            fix="download it again",
+        )
+
+
 def _kind(folder: Path) -> str:
     """How the embedding is read off: `joint` (get_image_features), `pooled` or `cls`."""
-    config: dict[str, Any] = read_json(folder / "config.json")
+    config: dict[str, Any] = read_config(folder / "config.json")
     name = str(config.get("model_type", "none"))
     if "vision_config" in config and "text_config" in config:
         return "joint"
@@ -108,16 +143,25 @@ def _kind(folder: Path) -> str:
     )
 
 
-def _model(folder: Path, kind: str) -> torch.nn.Module:
+def _classes() -> tuple[Any, Any]:
+    """transformers' `AutoModel` and `AutoConfig`; UsageError where it is not installed."""
     try:
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
     except ImportError:
         raise UsageError(
             "a CLIP or DINO encoder needs the package transformers", fix="pip install 'guda[encoders]'"
         ) from None
+    return AutoModel, AutoConfig
+
+
+def _model(folder: Path, kind: str) -> torch.nn.Module:
     try:
-        model, info = AutoModel.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
+        model, info = _classes()[0].from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as err:  # noqa: BLE001 - damaged files end in many kinds of error
         raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from guda_cli.checkpoints.files import read_json
+from guda_cli.checkpoints.files import read_config
 from guda_cli.data.dataset import Pixels
 from guda_cli.errors import DataError
 
@@ -57,13 +57,13 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     """From `preprocessor_config.json` or the image part of `processor_config.json`; DataError without."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        values = read_json(path)
+        values = read_config(path)
     else:
         path = folder / "processor_config.json"
-        values = read_json(path, "preprocessor_config.json").get("image_processor", {})
+        values = read_config(path, "preprocessor_config.json").get("image_processor", {})
     try:
         return _parsed(values)
-    except (KeyError, TypeError, ValueError) as err:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise DataError(
             f"{path} does not say how images are prepared", why=f"{type(err).__name__}: {err}"
         ) from None

@@ -8,7 +8,6 @@ import lzma
 import stat
 import struct
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from guda_cli import git_lfs
-from guda_cli.data.sources.names import hidden, hostile, safe_name
+from guda_cli.data.sources.archive_bounds import BoundedHeader, Budget, check_directory
+from guda_cli.data.sources.names import check_placeholder, composed, hidden, hostile, in_one_form, safe_name
 from guda_cli.data.sources.tree import Tree
+from guda_cli.data.sources.zip_names import name_of, unsure
 from guda_cli.errors import DataError
 
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -63,21 +64,33 @@ class _Members:
     def __init__(self, where: str) -> None:
         self._where = where
         self._seen: dict[str, str] = {}
+        self._spelled: list[str] = []
         self.files: dict[str, int] = {}
 
     def add(self, raw: str, size: int) -> str | None:
         """The clean name of a regular file, None when it is hidden; DataError when it is refused."""
-        name = safe_name(raw, self._where)
-        key = unicodedata.normalize("NFC", name)
-        if key in self._seen:
-            raise hostile(self._where, raw, f"it means the same file as member {self._seen[key]!r}")
-        self._seen[key] = raw
+        spelled = safe_name(raw, self._where)
+        name = composed(spelled)
+        if name in self._seen:
+            other = self._seen[name]
+            why = f"it means the same file as member {other!r}"
+            if raw != other and composed(raw) == composed(other):
+                why += f" (in another Unicode form: {raw!a} and {other!a})"
+            raise hostile(self._where, raw, why)
+        self._seen[name] = raw
         if size > MAX_MEMBER_BYTES:
             raise hostile(self._where, raw, f"{size} bytes are more than {MAX_MEMBER_BYTES}")
+        check_placeholder(name, self._where)
         if not name or hidden(name):
             return None
+        self._spelled.append(spelled)
         self.files[name] = size
         return name
+
+    def checked(self) -> dict[str, int]:
+        """The files, after the last one; DataError where two folders differ in Unicode form alone."""
+        in_one_form(self._spelled, self._where)
+        return self.files
 
 
 class TarTree:
@@ -92,20 +105,29 @@ class TarTree:
         members = _Members(self.where)
         # The stream is ours, not tarfile's: its end is looked at below.
         self._stream = _stream(path, packed=packed)
+        self._budget = Budget(self.where, path.stat().st_size if packed else None)
         try:
-            self._tar = tarfile.TarFile(fileobj=self._stream, mode="r", errors="surrogateescape")
+            self._tar = tarfile.TarFile(
+                fileobj=self._stream,
+                mode="r",
+                encoding="utf-8",
+                errors="surrogateescape",
+                tarinfo=BoundedHeader,
+            )
             for info in self._tar:
                 self._take(info, members)
             _check_end(self._stream, self._tar.offset)
+            self.files = members.checked()
         except DataError:
             self.close()
             raise
         except _BROKEN as err:
             self.close()
             raise _damaged(self.where, err) from None
-        self.files = members.files
 
     def _take(self, info: tarfile.TarInfo, members: _Members) -> None:
+        info.pax_headers = {}  # a copy a member of all that the archive has in common
+        self._budget.spend(info.offset_data + info.size, len(self._tar.pax_headers))
         if info.isdir():
             safe_name(info.name, self.where)
         elif info.isreg():
@@ -162,21 +184,27 @@ class ZipTree:
         self.where = str(path)
         self.notes: list[str] = []
         self._infos: dict[str, zipfile.ZipInfo] = {}
+        self._unsure: list[str] = []
         members = _Members(self.where)
+        budget = Budget(self.where, None)
         try:
+            check_directory(path)
             self._zip = zipfile.ZipFile(path)
         except _BROKEN as err:
             raise _damaged(self.where, err) from None
         try:
             for info in self._zip.infolist():
+                budget.spend()
                 self._take(info, members)
+            self.files = members.checked()
         except DataError:
             self.close()
             raise
-        self.files = members.files
+        if self._unsure:
+            self.notes.append(unsure(self._unsure))
 
     def _take(self, info: zipfile.ZipInfo, members: _Members) -> None:
-        raw = info.orig_filename
+        raw, sure = name_of(info)
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise hostile(self.where, raw, "it is a link or a special file")
@@ -188,6 +216,7 @@ class ZipTree:
         name = members.add(raw, info.file_size)
         if name is not None:
             self._infos[name] = info
+            self._unsure += [] if sure else [name]
 
     def order(self, names: Iterable[str]) -> list[str]:
         """`names` as they follow each other in the archive."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guda_cli.data.sources.hub_cache import snapshot_in
-from guda_cli.data.sources.names import clean_root
+from guda_cli.data.sources.names import clean_root, on_disk
 from guda_cli.errors import DataError, nearest, unknown
 from guda_cli.sections import DataSpec
 
@@ -61,8 +61,8 @@ def locate(spec: DataSpec) -> tuple[str, Path | None]:
             f"data.path is not set, and the source {spec.source} needs one",
             fix="set data.path to a folder or archive of images, or data.source: digits for built-in data",
         )
-    path = snapshot_in(Path(spec.path).expanduser())
-    top = path / clean_root(spec.root) if path.is_dir() else path
+    path = snapshot_in(on_disk(Path(spec.path).expanduser()))
+    top = on_disk(path / clean_root(spec.root)) if path.is_dir() else path
     for own in FORMATS:
         if spec.source in ("auto", own.name) and own.files(top):
             return own.name, top

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from guda_cli.data.sources.hub_cache import blobs_of
-from guda_cli.data.sources.names import check_text, hidden, hostile
+from guda_cli.data.sources.names import check_placeholder, check_text, hidden, hostile, in_one_form
 from guda_cli.data.versions import IMAGE_SUFFIXES
 from guda_cli.errors import DataError
 from guda_cli.phrases import plural
@@ -23,7 +23,9 @@ class FolderTree:
         self.where = str(path)
         self.notes: list[str] = []
         self._path = path
-        self.files = {name: info.st_size for name, info in walk(path, self.notes)}
+        sizes = {name: info.st_size for name, info in walk(path, self.notes)}
+        self._spelled = in_one_form(sizes, self.where)
+        self.files = {name: sizes[spelled] for name, spelled in self._spelled.items()}
 
     def order(self, names: Iterable[str]) -> list[str]:
         """`names`, sorted."""
@@ -31,17 +33,18 @@ class FolderTree:
 
     def read(self, name: str) -> bytes:
         """The content of one file; DataError when it cannot be read."""
+        path = self._path / self._spelled[name]
         try:
-            return (self._path / name).read_bytes()
+            return path.read_bytes()
         except OSError as err:
-            raise DataError(f"cannot read {self._path / name}", why=err.strerror or str(err)) from None
+            raise DataError(f"cannot read {path}", why=err.strerror or str(err)) from None
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 def walk(path: Path, notes: list[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file below `path` with its path relative to it, sorted by that path.
+    """Every regular file below `path` with its path relative to it as the disk has it, sorted by that path.
 
     Links are followed as long as they stay inside, or lead from a snapshot of a hub's cache to its blobs; one
     that leads elsewhere is a DataError. A link to a
@@ -67,6 +70,7 @@ def _visit(
     with os.scandir(folder) as entries:
         for entry in entries:
             name = prefix + entry.name
+            check_placeholder(name, str(base))
             if hidden(entry.name):
                 continue
             check_text(name, str(base))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Progress
 from guda_cli.data.sources.detect import IdxFiles, idx_files
+from guda_cli.data.sources.names import composed
 from guda_cli.data.sources.packed import check_group, from_arrays
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
@@ -22,7 +23,8 @@ FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
-_MAX_BYTES = 4 * 2**30
+_MAX_BYTES = 3 << 28
+"""Bytes of the images of one file: they are copied once in order of their groups."""
 
 
 def read_idx(path: Path, spec: DataSpec, progress: Progress | None = None) -> Dataset:
@@ -52,13 +54,24 @@ def read_array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             shape = struct.unpack(f">{dimensions}I", head[4:])
             size = math.prod(shape)
             if size > _MAX_BYTES:
-                raise ValueError(f"{size} bytes are more than {_MAX_BYTES}")
-            data = file.read(size)
-            if len(data) != size or file.read(1):
+                raise ValueError(f"{size:,} bytes are more than {_MAX_BYTES:,}")
+            if shape[0] and not size:
+                raise ValueError(f"it holds {shape[0]} images of {' x '.join(map(str, shape[1:]))} pixels")
+            data = bytearray(size)
+            if _fill(file, data) != size or file.read(1):
                 raise ValueError(f"its header promises {size} bytes of data, which is not what follows")
     except (OSError, EOFError, zlib.error, ValueError) as err:
         raise DataError(f"cannot read {path}", why=str(err), fix="fetch the file again") from None
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _fill(file: IO[bytes], data: bytearray) -> int:
+    """Read into `data`, without a second copy of it; how many bytes there were."""
+    done, view = 0, memoryview(data)
+    while done < len(data) and (part := file.read(min(1 << 20, len(data) - done))):
+        view[done : done + len(part)] = part
+        done += len(part)
+    return done
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -83,7 +96,7 @@ def read_class_names(data: bytes, where: str, count: int) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise DataError(f"{where} is not UTF-8 text", why=str(err)) from None
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [composed(line.strip()) for line in text.splitlines() if line.strip()]
     if len(names) < count or len(set(names)) != len(names):
         raise DataError(
             f"{where} must hold {count} different class names, one a line", why=f"it has {len(names)}"

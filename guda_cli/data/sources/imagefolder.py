@@ -11,8 +11,9 @@ import numpy as np
 from guda_cli.data.dataset import Dataset, Progress, make_dataset
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
 from guda_cli.data.sources.captions import caption_file, read_captions
-from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
-from guda_cli.data.sources.names import clean_root
+from guda_cli.data.sources.left_out import told, unread
+from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, Row, read_metadata
+from guda_cli.data.sources.names import clean_root, composed, conflict_copies
 from guda_cli.data.sources.selection import keep_common, select
 from guda_cli.data.sources.tree import Tree
 from guda_cli.errors import DataError, nearest
@@ -24,13 +25,14 @@ _MOST_BAD = 5
 
 def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> Dataset:
     """The images of `tree` below `spec.root`, preprocessed and grouped; DataError as documented."""
-    root = clean_root(spec.root)
+    root = composed(clean_root(spec.root))
     prompts_in = caption_file(tree, spec.prompts, root)
     names, notes = _images(tree, root, prompts_in)
     if not spec.group:
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
     meta = read_metadata(tree, root, strict=by_column)
+    names = _without_copies(names, meta, notes)
     notes += _unread_beside(tree, meta)
     _check_rows(tree, names, meta, root, notes, by_column=by_column)
     labels = _labels(tree, names, meta, spec, root)
@@ -57,12 +59,13 @@ def _prompts(
 ) -> list[str | None]:
     """The prompt of each image (name -> path): of `data.prompts` where it is set, else of the metadata."""
     if spec.prompts is None:
-        unread = meta.unread_prompts(paths.values())
-        if unread:
-            images = plural(len(unread), "image has", "images have")
-            notes.append(f"{images} a list for a caption, which counts as none: {few(unread, 3)}")
+        lists = meta.unread_prompts(paths.values())
+        if lists:
+            images = plural(len(lists), "image has", "images have")
+            notes.append(f"{images} a list for a caption, which counts as none: {few(lists, 3)}")
         return [meta.prompt(path) for path in paths.values()]
-    found = read_captions(tree, spec.prompts, prompts_in, clean_root(spec.root), notes)
+    root = composed(clean_root(spec.root))
+    found = read_captions(tree, spec.prompts, prompts_in, root, notes)
     bare = [name for name, path in paths.items() if path not in found]
     if bare:
         notes.append(
@@ -93,14 +96,29 @@ def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, st
     names = {path[len(prefix) :]: path for path in inside if is_image(path)}
     if not names:
         what = f"{tree.where}, folder {root}" if root else tree.where
-        raise DataError(f"{what} holds no images", fix="check data.path and data.root")
+        why = told(unread(inside))
+        raise DataError(f"{what} holds no images", why=why, fix="check data.path and data.root")
     notes = list(tree.notes)
+    foreign = unread(inside)
+    if foreign:
+        notes.append(told(foreign))
     used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p == prompts_in}
-    other = sorted(set(inside) - used)
+    other = sorted(set(inside) - used - set(foreign))
     if other:
         ignored = plural(len(other), "file that is no image was", "files that are no images were")
         notes.append(f"{ignored} ignored ({few(other, 3)})")
     return names, notes
+
+
+def _without_copies(names: dict[str, str], meta: Metadata, notes: list[str]) -> dict[str, str]:
+    """`names` without conflict copies of images that are there, unless metadata name them; with a note."""
+    copies = [name for name in conflict_copies(names) if names[name] not in meta.rows]
+    if not copies:
+        return names
+    what = plural(len(copies), "conflict copy", "conflict copies") + " of a syncing tool left out"
+    notes.append(f"{what}, for the images themselves are there ({few(copies, 2)})")
+    left = names.keys() - set(copies)
+    return {name: path for name, path in names.items() if name in left}
 
 
 def _unread_beside(tree: Tree, meta: Metadata) -> list[str]:
@@ -161,7 +179,7 @@ def _labels(
         else:
             labels[name] = frozenset(held)
     if bare:
-        raise _without_group(tree, sorted(bare), spec)
+        raise _without_group(tree, sorted(bare), spec, meta.rows.get(names[min(bare)]))
     _check_single_folder(tree, labels, spec, root)
     return labels
 
@@ -171,9 +189,16 @@ def _folder_of(name: str) -> list[str]:
     return [first] if slash else []
 
 
-def _without_group(tree: Tree, bare: list[str], spec: DataSpec) -> DataError:
+def _without_group(tree: Tree, bare: list[str], spec: DataSpec, row: Row | None) -> DataError:
+    """The error for images in no group; `row` is what metadata say of the first of them, if anything."""
     count = plural(len(bare), "image has", "images have")
     if spec.group == ("folder",):
+        if any("\\" in name for name in bare):
+            return DataError(
+                f"{tree.where}: {count} no group folder: {few(bare)}",
+                why="their names have backslashes: an archive of Windows was unpacked without its folders",
+                fix="name the archive itself in data.path, or unpack it with another program",
+            )
         return DataError(
             f"{tree.where}: {count} no group folder: {few(bare)}",
             why="with data.group: folder, the first folder below data.root is the group",
@@ -181,7 +206,9 @@ def _without_group(tree: Tree, bare: list[str], spec: DataSpec) -> DataError:
         )
     return DataError(
         f"{tree.where}: {count} no group: {few(bare)}",
-        why=f"there is no metadata row, or nothing in {', '.join(spec.group)}",
+        why=f"no row speaks of {bare[0]}"
+        if row is None
+        else f"line {row.line} has nothing in {', '.join(spec.group)} (null, NaN, NA, None are nothing)",
         fix="add them to metadata.jsonl or metadata.csv, or move them away",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from guda_cli.data.sources.names import composed
 from guda_cli.data.split import taken
 from guda_cli.errors import DataError, unknown
 from guda_cli.phrases import plural
@@ -63,10 +64,11 @@ def select(
 
 def _keep_groups(labels: Mapping[str, frozenset[str]], keep: tuple[str, ...]) -> dict[str, frozenset[str]]:
     known = sorted({g for held in labels.values() for g in held})
-    for group in keep:
+    named = [composed(group) for group in keep]
+    for group in named:
         if group not in known:
             raise DataError("data.groups: " + unknown("group", group, known))
-    wanted = frozenset(keep or known)
+    wanted = frozenset(named or known)
     return {name: labels[name] & wanted for name in sorted(labels) if labels[name] & wanted}
 
 

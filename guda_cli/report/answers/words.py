@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from guda_cli.phrases import plural
 from guda_cli.report.answers.content import (
     HIGHER,
     NO_GROUP,
@@ -164,7 +165,8 @@ def question(report: ReportModel) -> str:
 
 def method_facts(report: ReportModel) -> list[tuple[str, str]]:
     """How the scores were computed, as names and values."""
-    grid = f"{report.grid} ({report.timesteps} timesteps)" if report.timesteps else report.grid
+    steps = plural(report.timesteps, "timestep", "timesteps")
+    grid = f"{report.grid} ({steps})" if report.timesteps else report.grid
     facts = [
         ("Method", report.method),
         ("Weighting", report.weighting),

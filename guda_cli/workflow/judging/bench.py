@@ -17,6 +17,7 @@ from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.errors import MissingError
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.judging.held_out import tuned_groups
 from guda_cli.workflow.keys import removal
@@ -125,6 +126,12 @@ def open_bench(
     bench = Bench(project, found, [], columns, out, scorings.grid, scorings.compute, centred)
     bench.notes = scorings.notes
     bench.queries = _complete(bench, scorings.queries)
+    if left_out := len(scorings.queries) - len(bench.queries):
+        images = plural(left_out, "image is", "images are")
+        bench.notes = (
+            *bench.notes,
+            f"{images} left out: not scored under every model of the oracle ({command})",
+        )
     if not bench.queries:
         raise MissingError("no image has been scored under every model of the oracle", fix=command)
     if len(columns) < 2:

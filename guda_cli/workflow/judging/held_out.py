@@ -14,7 +14,7 @@ def _document(full: ActionRecord) -> str:
 
 def tuned_groups(project: Project, full: ActionRecord) -> tuple[str, ...]:
     """Groups that `guda tune` has looked at for this full model, sorted."""
-    document = project.store.get_document(_document(full)) or {}
+    document = project.store.get_safe_document(_document(full)) or {}
     return tuple(sorted(document.get("groups", ())))
 
 
@@ -23,4 +23,4 @@ def note_tuned(project: Project, full: ActionRecord, groups: Iterable[str]) -> N
     known = tuned_groups(project, full)
     every = sorted({*known, *groups})
     if every != [*known]:
-        project.store.set_document(_document(full), {"groups": every})
+        project.store.set_safe_document(_document(full), {"groups": every})

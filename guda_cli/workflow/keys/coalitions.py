@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from guda_cli.data.sources.names import composed
 from guda_cli.errors import UsageError
 from guda_cli.workflow.keys.removal import Removal
 
@@ -21,7 +22,7 @@ def check_players(players: Sequence[str], known: Collection[str]) -> tuple[str, 
 
     All of the data's cannot be: with every group removed there is no image to train on.
     """
-    names = tuple(sorted(set(players)))
+    names = tuple(sorted(set(map(composed, players))))
     joint = [name for name in names if name not in known]
     if joint:
         raise UsageError(

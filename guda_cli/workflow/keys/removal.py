@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from guda_cli.data.sources.names import composed
 from guda_cli.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def of_groups(names: Sequence[str], known: Mapping[str, int]) -> list[Removal]:
     Raises UsageError for a group that is not in `known`, with the nearest name.
     """
     out: dict[Removal, None] = {}
-    for name in names:
+    for name in map(composed, names):
         parts = (name,) if name in known else tuple(sorted(set(name.split("+"))))
         for part in parts:
             if part not in known:

@@ -115,7 +115,7 @@ class Builder:
 
     def _network(self, config: dict[str, Any], seed: int) -> torch.nn.Module:
         try:
-            return self.project.family.build(config, seed).to(self.compute.device)
+            return networks.moved(self.project.family.build(config, seed), self.compute.device)
         except DataError as err:
             raise RecipeError(err.message, why=err.why, fix="guda recipes show digits") from None
 

@@ -15,6 +15,7 @@ from guda_cli.data.dataset import Pixels
 from guda_cli.data.embedded import PNG_KEY as PROMPT_KEY
 from guda_cli.data.origins import PNG_KEY as ORIGIN_KEY
 from guda_cli.data.origins import Origin
+from guda_cli.data.sources.names import composed
 from guda_cli.errors import UsageError, unknown
 from guda_cli.outfile import MARK, PNG_MARK
 from guda_cli.phrases import plural
@@ -107,7 +108,8 @@ def settings_for(
                 why="model.class_conditional is false in this recipe",
             )
         return settings
-    for name in chosen or ():
+    chosen = [composed(name) for name in chosen or ()]
+    for name in chosen:
         if name not in classes.names:
             raise UsageError(unknown("class", name, classes.names), fix="guda status --all-rows")
     scale = 1.0 if guidance is None else guidance

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from guda_cli.errors import DataError, UsageError
+from guda_cli.errors import UsageError
+from guda_cli.outfile import whole_folder
 from guda_cli.store import ActionRecord, Store
 from guda_cli.workflow.project.model_record import StoredModel
 
@@ -19,19 +20,14 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
             f"{record.provenance.get('what', record.operation)} ({record.key[:10]}) is no model",
             fix="guda store ls unlearn",
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not empty", fix="name a new folder")
-    blobs = {**record.inputs, **record.outputs}
-    model = StoredModel(record, lambda name: store.read_bytes(blobs[name]))
-    weights = store.read_bytes(model.weights)
-    if model.unlearned:
-        weights = _apply_delta(store.read_bytes(model.blobs["weights"]), weights)
-    parts = {name: store.read_bytes(blob) for name, blob in model.parts.items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        model.family.write(folder, weights, model.config, parts)
-    except OSError as err:
-        raise DataError(f"cannot write {folder}", why=err.strerror or str(err)) from None
+    with whole_folder(folder, f"guda store export {record.key[:10]} DIR") as part:
+        blobs = {**record.inputs, **record.outputs}
+        model = StoredModel(record, lambda name: store.read_bytes(blobs[name]))
+        weights = store.read_bytes(model.weights)
+        if model.unlearned:
+            weights = _apply_delta(store.read_bytes(model.blobs["weights"]), weights)
+        parts = {name: store.read_bytes(blob) for name, blob in model.parts.items()}
+        model.family.write(part, weights, model.config, parts)
 
 
 def _apply_delta(base: bytes, delta: bytes) -> bytes:

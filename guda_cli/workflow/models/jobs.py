@@ -16,6 +16,7 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
+from guda_cli.workflow.project import needs
 from guda_cli.workflow.project.project import Job, Made, Project
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class LazyJobs:
 
         RecipeError for what cannot be trained, before any work.
         """
+        needs.check(self.project.recipe)
         steps.check_params(self.project.recipe)
         if self.project.family.parts:
             self.space.prepare()

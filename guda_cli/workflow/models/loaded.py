@@ -54,17 +54,17 @@ class Models:
 
     def untrained(self, seed: int) -> torch.nn.Module:
         """A network of the same shape that knows nothing, its weights drawn from `seed`."""
-        return self.family.build(self.stored.network, seed).to(self.compute.device)
+        return networks.moved(self.family.build(self.stored.network, seed), self.compute.device)
 
     def fresh(self) -> torch.nn.Module:
         """Another network of the same shape with the full model's weights."""
         network = self.family.build(self.stored.network, seed=0)
         network.load_state_dict(self.base)
-        return network.to(self.compute.device)
+        return networks.moved(network, self.compute.device)
 
     def frozen(self) -> torch.nn.Module:
         """A network with the full model's weights, in the memory of `_placed`; never to be trained."""
-        return self.family.sharing(self.stored.network, self._placed).to(self.compute.device)
+        return networks.moved(self.family.sharing(self.stored.network, self._placed), self.compute.device)
 
     @cached_property
     def _placed(self) -> Weights:

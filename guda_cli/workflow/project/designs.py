@@ -19,7 +19,7 @@ def _document(project: Project, design: str) -> str:
 
 def noted(project: Project, design: str) -> list[Removal]:
     """The removals of a design on these images, in the order in which they were drawn; short in name."""
-    found = project.store.get_document(_document(project, design)) or {}
+    found = project.store.get_safe_document(_document(project, design)) or {}
     return [Removal(tuple(groups)).titled() for groups in found.get("removals", ())]
 
 
@@ -29,4 +29,4 @@ def note(project: Project, design: str, removals: Iterable[Removal]) -> None:
     every = list(dict.fromkeys([*known, *removals]))
     if every != known and not project.store.read_only:
         listing = [list(what.groups) for what in every]
-        project.store.set_document(_document(project, design), {"removals": listing})
+        project.store.set_safe_document(_document(project, design), {"removals": listing})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning.judgement import PASSED
 from guda_cli.workflow.keys import operations, part_keys, removal
@@ -57,7 +59,8 @@ class Planner:
         """Reading the images."""
         if self.data is not None:
             images, groups, held = self.data.images, len(self.data.counts), self.data.held_out_images
-            what = f"{images} images in {groups} groups" + (f", {held} more held out" if held else "")
+            what = f"{plural(images, 'image', 'images')} in {plural(groups, 'group', 'groups')}"
+            what += f", {held} more held out" if held else ""
             return Step("dataset", CACHED, what, self.data.key)
         return Step("dataset", TO_DO, "not read yet, or changed since", command="guda train")
 
@@ -153,10 +156,16 @@ class Planner:
     def _why(self, action: Action, saved: int | None) -> str:
         if saved is not None:
             return f"interrupted at step {saved} of {action.steps}"
+        if action.key in self._lost:
+            return "damaged or gone from the store"
         differing = operations.differences(self._records(action.operation), action)
         if differing:
             return "made before with other settings or data: " + ", ".join(differing)
         return "not made yet"
+
+    @cached_property
+    def _lost(self) -> set[str]:
+        return {loss.key for loss in self.project.store.lost()}
 
     def nulls(self) -> list[Removal]:
         """The random sets of the null, or none while the data are unknown."""
@@ -173,11 +182,39 @@ SPEED = "speed"
 """The store's document of what was timed before anything was trained."""
 
 
-def _timed(project: Project) -> float | None:
-    """Seconds a forward-equivalent of training, where they were timed for this network."""
+def forward_seconds(project: Project, full: ActionRecord) -> float | None:
+    """Seconds a forward of scoring or drawing by `full`: as scoring took, else as timed, else as training.
+
+    None where nothing was ever run.
+    """
+    scored = [
+        record.provenance
+        for record in project.store.records("score")
+        if record.inputs.get("full") == full.outputs["weights"]
+        and "grid" in record.params  # what other methods count is no forwards
+        and record.provenance.get("forwards")
+    ]
+    if scored:
+        seconds, forwards = (sum(seen[name] for seen in scored) for name in ("wall_seconds", "forwards"))
+        return float(seconds / forwards)
+    return _timed(project, "scoring") or Planner(project).rate
+
+
+def timed(steps: Iterable[Step], rate: float | None) -> list[Step]:
+    """Steps of scoring and drawing with the seconds they will take at `rate` seconds a forward."""
+    return [
+        replace(step, seconds=step.forwards * rate)
+        if rate and step.forwards and step.status != CACHED
+        else step
+        for step in steps
+    ]
+
+
+def _timed(project: Project, what: str = "training") -> float | None:
+    """Seconds a forward-equivalent of training or scoring, where they were timed for this network."""
     known = project.store.get_document(SPEED) or {}
     shape = [project.recipe.data.channels, project.recipe.data.size]
-    return known["training"] if known.get("shape") == shape else None
+    return known[what] if known.get("shape") == shape else None
 
 
 def _seconds_a_forward(records: list[ActionRecord]) -> float | None:

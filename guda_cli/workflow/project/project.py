@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from guda_cli.data.classes import Classes
     from guda_cli.data.dataset import Dataset
 
+ATTEMPTS = 8  # at publishing what is taken away meanwhile
 SHORT_KEY = 10  # digits of a key that are shown
 T = TypeVar("T")
 SHARED = MODELS  # operations that all processes of a launch work on together
@@ -73,7 +74,11 @@ class Project:
 
     def __init__(self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True) -> None:
         self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
+        store.want({"recipe": to_dict(recipe)})  # garbage collection leaves it what it may need
         self.ran: set[str] = set()  # action keys that this process ran
+        self.lost: dict[
+            str, None
+        ] = {}  # commands that make again what answers lacked: it was damaged or gone
         self._told: set[str] = set()  # and those it has said, with --verbose, to be in the store
         self._jobs: dict[str, Job] = {}
         self._dataset: Dataset | None = None
@@ -112,25 +117,41 @@ class Project:
 
     def _run(self, job: Job) -> ActionRecord:
         action, started = job.action, time.monotonic()
+        self.store.require_writable(action.what)
         work = f", {action.forwards:,.0f} forward-equivalents" if action.forwards else ""
         self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: begun{work}")
         with distributed.leading(action.key, shared=action.operation in SHARED):
             made = job.make()
-        outputs = {name: self.store.put_bytes(data) for name, data in made.outputs.items()}
         facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
-        record = self.store.publish(
-            action.key,
-            operation=action.operation,
-            version=action.version,
-            params=dict(action.params),
-            inputs=dict(action.inputs),
-            outputs=outputs,
-            provenance=plain(provenance() | facts | dict(made.facts)),
-        )
+        record = self._publish(action, made.outputs, plain(provenance() | facts | dict(made.facts)))
         self.store.drop_state(action.key)
         self.ran.add(action.key)
         self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: done{_took(record)}")
         return record
+
+    def _publish(
+        self, action: Action, outputs: Mapping[str, bytes], facts: Mapping[str, Any]
+    ) -> ActionRecord:
+        """The record of a finished action and its outputs, which are stored again where something took them.
+
+        Garbage collection may, of a store that another program writes, or where there are no locks.
+        """
+
+        def publish() -> ActionRecord:
+            return self.store.publish(
+                action.key,
+                operation=action.operation,
+                version=action.version,
+                params=dict(action.params),
+                inputs=dict(action.inputs),
+                outputs={name: self.store.put_bytes(data) for name, data in outputs.items()},
+                provenance=facts,
+            )
+
+        for _ in range(ATTEMPTS):
+            with suppress(MissingBlob):
+                return publish()
+        return publish()
 
     def keep(
         self, operation: str, outputs: Mapping[str, bytes], what: str, facts: Mapping[str, Any]
@@ -297,7 +318,9 @@ class Project:
 
     def _read_source(self) -> Dataset:
         from guda_cli.data.sources import read_dataset
+        from guda_cli.workflow.project import needs
 
+        needs.check(self.recipe)
         with reading_progress(self.console, self.recipe.data) as progress:
             dataset = read_dataset(self.recipe.data, progress)
         for note in dataset.notes:
@@ -357,10 +380,14 @@ class Project:
             _ = self.data
             record = self.known_full()
         if record is None:
+            lost = self.store.lost(("train", "register"))
+            gone = self._data is not None and self.full_action(self._data).key in {loss.key for loss in lost}
+            gone = gone or self.recipe.model.registered in {loss.key for loss in lost}
             raise MissingError(
                 f"there is no full model of recipe '{self.recipe.name}' yet",
                 fix="guda train --from PIPELINE" if self.family.starts else "guda train",
-                why=self._changed() or "nothing has been trained, or its settings have changed since",
+                why=("it is damaged or gone from the store" if gone else self._changed())
+                or "nothing has been trained, or its settings have changed since",
             )
         return record
 

@@ -17,6 +17,7 @@ from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import weighting as weightings
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError, unknown
+from guda_cli.phrases import plural
 from guda_cli.report.agreement.content import (
     CEILING,
     RANDOM,
@@ -28,9 +29,13 @@ from guda_cli.report.agreement.content import (
     StepPoint,
 )
 from guda_cli.settings.reading import dump
+from guda_cli.store import ActionRecord
 from guda_cli.workflow.judging.bench import Bench, open_bench
 from guda_cli.workflow.judging.rivals import Found, Rival, find_rivals, spent, variant_name
 from guda_cli.workflow.judging.subset_models import SubsetModels, open_subsets
+from guda_cli.workflow.keys.operations import UNLEARN
+from guda_cli.workflow.project import losses
+from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.scoring.asked_scores import Asked
 
@@ -224,7 +229,8 @@ def _steps(bench: Bench, rivals: Sequence[Rival], tables: Sequence[AgreementTabl
 
 def _grid_words(bench: Bench) -> str:
     draws, n = bench.grid.timesteps.shape
-    return f"{n} timesteps ({grids.name_of(bench.grid_spec)}) x {draws} draws"
+    steps = plural(n, "timestep", "timesteps")
+    return f"{steps} ({grids.name_of(bench.grid_spec)}) x {plural(draws, 'draw', 'draws')}"
 
 
 def _warnings(bench: Bench, found: Found) -> tuple[str, ...]:
@@ -239,7 +245,21 @@ def _warnings(bench: Bench, found: Found) -> tuple[str, ...]:
         )
     if bench.project.recipe.train.seed in bench.found.seeds and not bench.project.recipe.model.registered:
         out.append("an oracle seed is the full model's own: unlearned models share its initialisation")
-    return (*out, *bench.notes)
+    return (*_lost(bench), *out, *bench.notes)
+
+
+def _lost(bench: Bench) -> list[str]:
+    """What is damaged or gone of the oracle, of the subset models, and of what is judged."""
+    project, full = bench.project, bench.found.full
+
+    def mine(record: ActionRecord) -> bool:
+        of_model = full.outputs["weights"] in (record.inputs.get("full"), record.inputs.get("weights"))
+        return of_model or record.operation == "import"
+
+    out = list(bench.found.lost)
+    out += losses.of_models(project, SUBSETS, full, (), lambda seed: True)
+    out += losses.of_others(project, mine, ("score", "import", "attribution"), "guda score IMAGES")
+    return out + losses.of_others(project, mine, (UNLEARN,), "guda unlearn --all")
 
 
 def _provenance(bench: Bench) -> dict[str, Any]:

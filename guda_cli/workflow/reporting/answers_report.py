@@ -17,8 +17,8 @@ from guda_cli.phrases import plural
 from guda_cli.report.answers.content import Check, CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.project import training_check
-from guda_cli.workflow.project.counterfactual_kinds import KINDS
+from guda_cli.workflow.project import losses, training_check
+from guda_cli.workflow.project.counterfactual_kinds import GUDA, KINDS, LOGO
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting import retrained, training_images
 from guda_cli.workflow.reporting.gallery import Request
@@ -212,7 +212,9 @@ def _costs(found: Counterfactuals, scored: Sequence[ActionRecord]) -> tuple[Cost
     for model in found.models():
         out.append(_cost_row(found.kind.step, model.label, model.record))
     for record in scored:
-        out.append(_cost_row("score", f"{record.provenance.get('images')} images", record))
+        out.append(
+            _cost_row("score", plural(int(record.provenance.get("images") or 0), "image", "images"), record)
+        )
     return tuple(out)
 
 
@@ -240,10 +242,24 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
     }
 
 
+def _lost(project: Project, found: Counterfactuals) -> list[str]:
+    """What is damaged or gone of scored images, and of the models that foretell retraining."""
+
+    def mine(record: ActionRecord) -> bool:
+        of_model = record.inputs.get("full") == found.full.outputs["weights"]
+        return of_model and record.params.get("method") == found.method
+
+    out = losses.of_others(project, mine, ("score",), "guda score IMAGE")
+    if found.kind is GUDA:
+        out += losses.of_models(project, LOGO, found.full, (), lambda seed: True)
+    return out
+
+
 def _warnings(
     project: Project, found: Counterfactuals, skipped: int, judge: answers.Judge | None
 ) -> list[str]:
     out = counterfactuals.warnings(project, found)
+    out += _lost(project, found)
     if judge is not None and not judge.known.all():
         unjudged = plural(int((~judge.known).sum()), "image was", "images were")
         out.append(f"{unjudged} scored without a verdict (guda score IMAGE gives one)")
@@ -253,7 +269,8 @@ def _warnings(
             + ("the verdicts are not calibrated (guda score IMAGE)" if calibrating.size(project) else TOO_FEW)
         )
     if skipped:
-        out.append(f"{skipped} images are left out: they have not been scored under every current model")
+        left = plural(skipped, "image is left out: it has", "images are left out: they have")
+        out.append(f"{left} not been scored under every current model")
     if found.lacking:
         out.append("no model without " + ", ".join(what.name for what in found.lacking))
     return out

@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 
 from guda_cli.data.queries import Query
 from guda_cli.errors import MissingError
+from guda_cli.phrases import plural
 from guda_cli.report.answers.content import CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
+from guda_cli.workflow.project import losses
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting import regeneration, training_images
 from guda_cli.workflow.scoring import instance_settings, remembered
@@ -40,10 +42,18 @@ def build(
             fix=f"guda score IMAGE --method {method}",
         )
     answers = run.read(ordered)
+    warnings = losses.of_others(
+        project, lambda record: _belongs(record, run), ("score",), f"guda score IMAGE --method {method}"
+    )
+    if left_out := len(ordered) - len(answers):
+        images_are = plural(left_out, "image is", "images are")
+        warnings.append(f"{images_are} left out: the scores are not in the store any more")
     groups = [what.name for what in run.removals]
     prepared = run.known_preparation()
     costs = [_cost("prepare", run.settings.name, prepared)] if prepared else []
-    costs += [_cost("score", f"{r.provenance.get('images')} images", r) for r in records]
+    costs += [
+        _cost("score", plural(int(r.provenance.get("images") or 0), "image", "images"), r) for r in records
+    ]
     return ReportModel(
         title=f"Which groups are these images owed to? ({project.recipe.name})",
         recipe_name=project.recipe.name,
@@ -67,6 +77,7 @@ def build(
             "settings": {**chosen.values, "aggregate": str(run.how)},
         },
         counterfactual=False,
+        warnings=tuple(warnings),
         sentence=chosen.row.sentence,
         regeneration=_regeneration(project, ordered, answers, redraw),
         training=training_images.build(project, run.removals, ordered, answers, training),
@@ -88,9 +99,9 @@ def _regeneration(
 
 def _belongs(record: ActionRecord, run: InstanceRun) -> bool:
     return (
-        record.params["method"] == run.method
+        record.params.get("method") == run.method
         and record.params.get("values") == dict(run.settings.values)
-        and record.inputs["full"] == run.full.outputs["weights"]
+        and record.inputs.get("full") == run.full.outputs["weights"]
     )
 
 

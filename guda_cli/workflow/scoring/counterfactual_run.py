@@ -22,7 +22,7 @@ from guda_cli.phrases import few, plural
 from guda_cli.report.answers.content import QueryResult
 from guda_cli.sections import ScoreSpec
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
-from guda_cli.workflow.project.plan import Step
+from guda_cli.workflow.project.plan import Step, forward_seconds, timed
 from guda_cli.workflow.project.project import SHORT_KEY, Project
 from guda_cli.workflow.scoring import (
     answers,
@@ -120,9 +120,12 @@ class ScoreRun:
         n = grid.timesteps.shape[1]
         ranked = f", {self.ranking.words}" if self.ranking.words else ""
         partial = "" if grid.unbiased else ", a partial sum"
+        draws = (
+            f"{plural(n, 'timestep', 'timesteps')} ({s.grid}{partial}) x {plural(s.draws, 'draw', 'draws')}"
+        )
         return (
-            f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {n} timesteps"
-            f" ({s.grid}{partial}) x {s.draws} draws, seed {s.seed}{ranked}."
+            f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {draws}, "
+            f"seed {s.seed}{ranked}."
         )
 
     def _seeds(self) -> str:
@@ -218,7 +221,7 @@ class ScoreRun:
         steps = score_plan.steps(self.project, full, s.grid, tables, queries)
         if self.judges:
             steps += score_plan.calibration(self.project, tables, open_tables, self.strangers, queries)
-        return steps
+        return timed(steps, forward_seconds(self.project, full))
 
     def map_of(self, query: Query, result: QueryResult, top: int) -> bytes:
         """Per-pixel delta-ELBO maps of the first `top` groups of one image, as a PNG file."""

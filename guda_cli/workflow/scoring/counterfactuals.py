@@ -14,9 +14,9 @@ from guda_cli.phrases import few
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning.judgement import FAILED, PASSED
 from guda_cli.workflow.keys import operations, removal
-from guda_cli.workflow.keys.operations import UNLEARN, Action
+from guda_cli.workflow.keys.operations import TRAINING_CHECK, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project import designs, training_check
+from guda_cli.workflow.project import designs, losses, training_check
 from guda_cli.workflow.project.counterfactual_kinds import LOGO, SUBSETS, CounterfactualKind, kind_of, remakes
 from guda_cli.workflow.project.project import Project
 
@@ -48,6 +48,8 @@ class Counterfactuals:
     groups: dict[Removal, tuple[Counterfactual, ...]]
     lacking: tuple[Removal, ...]
     seeds: tuple[int, ...] = ()
+    lost: tuple[str, ...] = ()
+    """A sentence on each sort of model that was there once, and is damaged or gone."""
 
     @property
     def method(self) -> str:
@@ -129,9 +131,22 @@ def find(
     apart = {*drawn, *designs.noted(project, designs.COALITIONS)}
     found = lookup.all(wanted + [what for what in joint if what not in apart])
     lacking = tuple(what for what in wanted if what not in found)
+    lost = losses.of_models(
+        project, kind, full, groups, lambda seed: _counts(project, kind, seeds, chosen, seed)
+    )
     if lacking and (groups or not found):
-        raise _missing(project, kind, full, lacking, chosen)
-    return Counterfactuals(kind, full, found, lacking, chosen)
+        raise _missing(project, kind, full, lacking, chosen, lost)
+    return Counterfactuals(kind, full, found, lacking, chosen, tuple(lost))
+
+
+def _counts(
+    project: Project, kind: CounterfactualKind, asked: Sequence[int], chosen: Sequence[int], seed: int
+) -> bool:
+    """Whether a model of `seed` would be part of an answer from models of the seeds `chosen`."""
+    if asked or kind.operation == UNLEARN:
+        return seed in (chosen or (project.recipe.unlearn.seed,))
+    # The oracle takes all seeds that are complete, but the full model's own only where it must.
+    return seed in chosen or seed != project.recipe.train.seed
 
 
 @dataclass(frozen=True)
@@ -166,15 +181,17 @@ def _missing(
     full: ActionRecord,
     lacking: Sequence[Removal],
     seeds: tuple[int, ...],
+    lost: Sequence[str],
 ) -> MissingError:
     every, names = len(lacking) == len(project.data.counts), [what.typed for what in lacking]
     made_with = set(seeds) <= {project.recipe.train.seed}
     option = "" if made_with else " --seeds " + ",".join(map(str, seeds))
     action = kind.action(project, full, lacking[0], None)
     differing = operations.differences(project.store.records(action.operation), action)
+    others = f"one made with other settings is there: {', '.join(differing)} differ" if differing else ""
     return MissingError(
         f"no {kind.made} model for {'any group' if every else few(names)}",
-        why=f"one made with other settings is there: {', '.join(differing)} differ" if differing else "",
+        why="; ".join(lost) or others,
         fix=(kind.all_command if every else kind.command(names)) + option,
     )
 
@@ -199,6 +216,10 @@ def warnings(project: Project, found: Counterfactuals) -> list[str]:
     """What a reader of scores must know of these models: failed and doubtful checks, a sentence a reason."""
     trained = training_check.known(project, found.full)
     of_full = [trained.sentence] if trained and trained.verdict != PASSED else []
+    if trained is None and losses.of_action(
+        project, training_check.action(project, found.full).key, TRAINING_CHECK
+    ):
+        of_full = ["the check of the full model is damaged or gone from the store (guda train)"]
     against: dict[tuple[str, str], list[str]] = {}
     for what, models in found.groups.items():
         check = project.model(models[0].record).check
@@ -207,4 +228,4 @@ def warnings(project: Project, found: Counterfactuals) -> list[str]:
             against.setdefault(reason, []).append(what.name)
     ordered = sorted(against.items(), key=lambda item: item[0][0] != FAILED)
     of_groups = [f"{verdict} check of the model without {few(n)}: {why}" for (verdict, why), n in ordered]
-    return of_full + of_groups
+    return [*found.lost, *of_full, *of_groups]

@@ -13,7 +13,7 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models import drawing
-from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
+from guda_cli.workflow.project.plan import CACHED, TO_DO, Step, forward_seconds, timed
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring.counterfactual_run import ScoreRun, Settings
 from guda_cli.workflow.scoring.run import BLOCK
@@ -71,7 +71,8 @@ class DistanceRun:
         spec = self.project.recipe.score
         cells = self.images * len(self.models) ** 2 * spec.timesteps * spec.draws
         why = "at most: less what is in the store"
-        return [*steps, Step("terms of these images", TO_DO, why, None, float(cells), command="guda check")]
+        steps.append(Step("terms of these images", TO_DO, why, None, float(cells), command="guda check"))
+        return timed(steps, forward_seconds(self.project, self.full))
 
     def _called(self, name: str) -> str:
         return f"{name} model" if name in (FULL, UNLEARNED) else f"retrained model without {name}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from guda_cli.attribution import methods
 from guda_cli.data.queries import Query, load_query
+from guda_cli.data.sources.rows import csv_header, text_of
 from guda_cli.errors import DataError, UsageError, unknown
 from guda_cli.plain_text import unicode, unspelled
 from guda_cli.store import ActionRecord
@@ -95,12 +96,14 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     try:
         if path.stat().st_size > LARGEST:
             raise DataError(f"{path} is larger than {LARGEST >> 20} MB", why="this is not a file of scores")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(f"cannot read {path}", why=getattr(err, "strerror", None) or str(err)) from None
+        text = text_of(path.read_bytes(), str(path))
+    except OSError as err:
+        raise DataError(f"cannot read {path}", why=err.strerror or str(err)) from None
     if text.lstrip()[:1] in ("[", "{"):
         return _from_json(text, path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    _, mark, before = csv_header(text, str(path), (*COLUMNS[:1], QUERY))
+    table = io.StringIO(text.partition("\n")[2] if before else text, newline="")
+    reader = csv.DictReader(table, skipinitialspace=True, delimiter=mark)
     try:
         rows: list[Mapping[str, Any]] = list(reader)
     except csv.Error as err:

@@ -132,7 +132,7 @@ class InstanceRun:
         missing = len(set(digests))
         if record is not None:
             missing = len(self._table(record, self._known_compute()).missing(digests))
-        why = f"{missing} of {len(set(digests))} images" if missing else ""
+        why = f"{missing} of {plural(len(set(digests)), 'image', 'images')}" if missing else ""
         return [*steps, Step(f"{self.method} scores", TO_DO if missing else CACHED, why)]
 
     def read(self, queries: list[Query]) -> list[QueryResult]:

@@ -10,6 +10,7 @@ from guda_cli.console import Meter, SilentMeter
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
+from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
 from guda_cli.workflow.project.compute import known_compute, remember_compute
@@ -58,7 +59,7 @@ class ModelTerms:
         if cells is None:  # this process may round otherwise, and then adds to tables of its own
             tables = self.tables(grid_spec, self.jobs.compute.key, records)
             key = tables.block_key([query.digest for query in queries])
-            with self.project.lease(key, f"scoring {len(queries)} images"):
+            with self.project.lease(key, f"scoring {plural(len(queries), 'image', 'images')}"):
                 cells = self._filled(tables, queries, bar)
         return tables, cells
 

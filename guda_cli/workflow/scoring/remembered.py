@@ -13,6 +13,7 @@ import numpy as np
 from guda_cli.data import origins
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.queries import Query
+from guda_cli.errors import CorruptError
 from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import Action
@@ -46,8 +47,11 @@ def remember(
 
 
 def recall(project: Project, record: ActionRecord) -> list[Query]:
-    """The queries of a score record."""
-    return unpack(project.read(record, "queries"))
+    """The queries of a score record; none where they are damaged, which `losses` tells of."""
+    try:
+        return unpack(project.read(record, "queries"))
+    except CorruptError:
+        return []
 
 
 def images(project: Project, records: Iterable[ActionRecord]) -> dict[str, Query]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ def steps(
     found = [_sizes(project, full)] if grids.needs_edges(kind) else []
     for name, missing in tables.missing(digests).items():
         what = f"terms under the {'full model' if not name else 'model without ' + name}"
-        why = f"{missing / tables.grid.rows:.3g} of {len(set(digests))} images" if missing else ""
+        of = plural(len(set(digests)), "image", "images")
+        why = f"{math.ceil(missing / tables.grid.rows)} of {of}" if missing else ""
         found.append(_step(what, missing, why, tables.keys[name]))
     return found
 
@@ -56,7 +58,9 @@ def calibration(
     looked, new = strangers.action, strangers.missing(queries)
     why = plural(new, "image", "images") if new else ""
     return [
-        _step("calibrating the verdicts", missing, f"{wanted} images of known groups", ""),
+        _step(
+            "calibrating the verdicts", missing, f"{plural(wanted, 'image', 'images')} of known groups", ""
+        ),
         _step(looked.what, 0.0 if strangers.known else looked.forwards, "", looked.key),
         _step("comparing images with them", new * FORWARDS, why, ""),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from guda_cli.diffusion.networks import moved
 from guda_cli.families.known import family_of
 from guda_cli.sections import Recipe, to_dict
 from guda_cli.store import Store
@@ -31,7 +32,7 @@ def measure(recipe: Recipe, compute: Compute, groups: Iterable[str] = ()) -> Spe
     family, spec = family_of(recipe), recipe.train
     shape = (recipe.data.channels, recipe.data.size, recipe.data.size)
     config = family.configs(recipe, shape, groups)
-    network = family.build(config[family.network], seed=0).to(compute.device)
+    network = moved(family.build(config[family.network], seed=0), compute.device)
     denoiser = family.denoiser(network, family.schedule(config["scheduler"]), None)
     images = torch.randint(0, 256, (ROWS, *shape), dtype=torch.uint8)
     clock = _Clock(compute)

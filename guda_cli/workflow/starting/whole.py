@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from guda_cli.phrases import plural
 from guda_cli.time_left import Stage
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Planner, Step
 from guda_cli.workflow.project.project import Project
@@ -49,7 +50,7 @@ def plan(project: Project, method: str, images: int, speed: Speed | None) -> Who
         Stage(SAMPLE, sampled * forward),
         Stage(SCORE, scored * forward, counted=False),
     )
-    drawn = _step("sample", f"{images} images", sampled, forward)
+    drawn = _step("sample", plural(images, "image", "images"), sampled, forward)
     what = f"these, and {calibrated} for the verdicts" if calibrated else "these"
     score = _step("score", what, scored, forward)
     return Whole((planner.dataset(), *trained, *made, drawn, score), stages)
