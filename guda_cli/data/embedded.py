@@ -157,14 +157,14 @@ def _entries(path: Path) -> tuple[dict[str, str], list[str]]:
     """The text entries of a PNG, and the comments in the EXIF of an image file; pixels are not decoded."""
     from PIL import Image, features
 
-    from guda_cli.data.images import DECODING_ERRORS
+    from guda_cli.data.images import DECODING_ERRORS, opened_for_texts
 
     texts: dict[str, str] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             formats = (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
-            with Image.open(path, formats=formats) as image:
+            with opened_for_texts(path, formats) as image:
                 if image.format == "PNG":
                     found = {key: image.info.get(key) for key in _KEYS}
                     texts = {key: str(value) for key, value in found.items() if isinstance(value, str)}

@@ -20,6 +20,9 @@ MAX_PARTS = 1_000_000
 MAX_PASSES = 100
 """Passes of a progressive JPEG; programs write about ten."""
 
+MAX_TEXT = 100_000_000
+"""Characters of a PNM whose samples are written out; a tenth of a microsecond each."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _LONGEST_TEXT = 1 << 20  # characters, unpacked: Pillow reads no longer ones
@@ -53,6 +56,8 @@ def needed(raw: bytes, *, texts: bool = False) -> Parts:
         return Parts(_gif(raw))
     if raw[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         exif.check_directory(raw, "its directory of tags")
+    elif raw[:2] in (b"P1", b"P2", b"P3") and len(raw) > MAX_TEXT:
+        raise ValueError(f"its {len(raw):,} characters of numbers are more than {MAX_TEXT:,}; save it as PNG")
     elif raw[4:8] == b"ftyp":
         exif.check_inside(raw)
     return Parts(raw)

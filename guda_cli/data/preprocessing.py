@@ -76,8 +76,7 @@ class _Square:
         left, above = (width - self.side) // 2, (height - self.side) // 2
         box = _stored_box((left, above + top, left + self.side, above + bottom), image.size, self._turned)
         part = image if box == (0, 0, *image.size) else image.crop(box)
-        method = _method(self._turned)
-        return _plain(part if method is None else part.transpose(method), self._mode)
+        return _plain(part if self._turned == 1 else part.transpose(_method(self._turned)), self._mode)
 
 
 def _stored_box(
@@ -95,7 +94,7 @@ def _stored_box(
     return left, top, right, bottom
 
 
-def _method(turned: int) -> Transpose | None:
+def _method(turned: int) -> Transpose:
     from PIL.Image import Transpose
 
     return {
@@ -106,7 +105,7 @@ def _method(turned: int) -> Transpose | None:
         6: Transpose.ROTATE_270,
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
-    }.get(turned)
+    }[turned]
 
 
 def _plain(image: Image, mode: str) -> Image:

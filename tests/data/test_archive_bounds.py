@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guda_cli.data import images
 from guda_cli.data.sources import archive_bounds, read_dataset
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec
@@ -163,6 +164,26 @@ def test_an_idx_file_is_read(tmp_path: Path) -> None:
         path = idx(tmp_path / f"set{packed}", values.shape, values.tobytes(), packed)
         found = read_dataset(DataSpec(path=str(path), size=8, channels=1))
         np.testing.assert_array_equal(found.images[:5, 0], values[::2])
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "a.tar")
+    assert "is no file" in fails(tmp_path / "a.tar")
+
+
+def test_a_huge_file_of_a_folder_is_not_read(
+    folder: Callable[..., Path], two_groups: dict[str, bytes]
+) -> None:
+    """A sparse one takes no disk."""
+    path = folder(two_groups)
+    with (path / "cat" / "0.png").open("wb") as file:
+        file.truncate(50 << 30)
+    assert "50.0 GB, more than 1.0 GB" in fails(path)
+    with pytest.raises(DataError, match="cannot read image") as caught:
+        images.decode(path / "cat" / "0.png", 8, 3, "x")
+    assert "more than 1.0 GB" in caught.value.why
 
 
 def test_a_folder_of_pipes_is_passed_over(folder: Callable[..., Path], two_groups: dict[str, bytes]) -> None:

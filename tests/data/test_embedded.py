@@ -214,6 +214,13 @@ class TestFiles:
         assert embedded_prompt(tmp_path / "a.png") is None
         assert embedded_prompt(tmp_path / "none.png") is None
 
+    def test_a_prompt_beside_a_long_text(self, tmp_path: Path) -> None:
+        info = PngInfo()
+        info.add_text("workflow", "x" * 5_000_000, zip=True)
+        info.add_text("parameters", f"a mill\n{SETTINGS}")
+        Image.fromarray(PIXELS).save(tmp_path / "a.png", pnginfo=info)
+        assert embedded_prompt(tmp_path / "a.png") == "a mill"
+
     def test_a_huge_entry_names_none(self, tmp_path: Path) -> None:
         info = PngInfo()
         info.add_text("parameters", "x" * 5_000_000 + f"\n{SETTINGS}", zip=True)

@@ -343,6 +343,7 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "passes of a JPEG": lambda: _with_passes(5_000),
     "chunks of a PNG": lambda: raw_png(8, 8, 2, [bytes(24)] * 8, chunk(b"tEXt", b"a\0b") * 1_100_000),
     "segments of a JPEG": lambda: b"\xff\xd8" + segment(0xFE, b"") * 1_100_000 + encoded(PIXELS, "JPEG")[2:],
+    "numbers of a PNM": lambda: b"P3\n2000 2000\n255\n" + b"12 " * 40_000_000,
     "blocks of a GIF": lambda: _gif_of(b"!\xfe" + b"\1a" * 4_100_000 + b"\0"),
     "a PNG of much memory": lambda: _empty(60_000, 2_900),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,3 +118,13 @@ def test_the_text_entry_has_its_documented_name(tmp_path: Path) -> None:
     with Image.open(png(tmp_path / "a.png", sample=ORIGIN.text)) as image:
         assert image.info[PNG_KEY] == ORIGIN.text
         assert json.loads(image.info["guda:sample"])["index"] == 3
+
+
+def test_an_origin_beside_a_long_text_is_found(tmp_path: Path) -> None:
+    """Pillow refuses the whole file for a packed text of more than a megabyte."""
+    image = png(tmp_path / "a.png", sample=ORIGIN.text)
+    whole, packed = image.read_bytes(), b"workflow\0\0" + zlib.compress(bytes(1_500_000))
+    part = struct.pack(">I", len(packed)) + b"zTXt" + packed + struct.pack(">I", zlib.crc32(b"zTXt" + packed))
+    at = whole.index(b"IDAT") - 4
+    image.write_bytes(whole[:at] + part + whole[at:])
+    assert read_origin(image) == ORIGIN

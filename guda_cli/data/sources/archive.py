@@ -46,6 +46,8 @@ _BROKEN = (
 
 def open_archive(path: Path) -> Tree:
     """The archive at `path`, told by its first bytes: zip, gzipped tar, or tar."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is no file", why="archives are read from files", fix="save it to a file")
     try:
         with path.open("rb") as file:
             magic = file.read(64)

@@ -11,7 +11,10 @@ from guda_cli.data.sources.hub_cache import blobs_of
 from guda_cli.data.sources.names import check_placeholder, check_text, hidden, hostile, in_one_form
 from guda_cli.data.versions import IMAGE_SUFFIXES
 from guda_cli.errors import DataError
-from guda_cli.phrases import plural
+from guda_cli.phrases import human_bytes, plural
+
+MAX_BYTES = 1 << 30
+"""Largest file that is read, whatever it is."""
 
 
 class FolderTree:
@@ -32,7 +35,10 @@ class FolderTree:
         return sorted(names)
 
     def read(self, name: str) -> bytes:
-        """The content of one file; DataError when it cannot be read."""
+        """The content of one file; DataError when it cannot be read, or is too large to be."""
+        if self.files[name] > MAX_BYTES:
+            size = human_bytes(self.files[name])
+            raise hostile(self.where, name, f"it has {size}, more than {human_bytes(MAX_BYTES)}")
         path = self._path / self._spelled[name]
         try:
             return path.read_bytes()
