@@ -148,7 +148,7 @@ def _usage(err: Exception) -> UsageError | None:
     if describe is None:
         return None
     ctx = getattr(err, "ctx", None)
-    message = describe().rstrip(".")
+    message = describe().rstrip(".").replace(": Value error, ", ": ")  # pydantic's word for it
     return UsageError(message[:1].lower() + message[1:], fix=f"{ctx.command_path if ctx else 'guda'} --help")
 
 
