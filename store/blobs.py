@@ -117,6 +117,20 @@ class Blobs:
                 discard(temp)
         return digest
 
+    def put_written(self, write: Callable[[Path], None]) -> str:
+        """Store what `write` writes to a new file, which may be larger than memory; its digest."""
+        self._layout.require_writable("storing a blob")
+        with guarded("storing a blob", self._layout.root):
+            temp = self._layout.temp()
+            try:
+                point("before-write")
+                write(temp)
+                digest = hash_file(temp)
+                self._adopt(temp, digest)
+            finally:
+                discard(temp)
+        return digest
+
     def touch(self, digest: str) -> None:
         """Make a blob young again, so that a garbage collection under way leaves it alone."""
         with contextlib.suppress(OSError):

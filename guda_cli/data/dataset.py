@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guda_cli.data.pixel_file import Pixels, blocks, chosen, mapped, write_between
+from guda_cli.data.pixel_file import Pixels as Pixels
+from guda_cli.data.pixel_file import blocks, chosen, mapped, write_between
 from guda_cli.errors import CorruptError, DataError, unknown
 from guda_cli.jsonable import canonical
 
@@ -130,7 +131,7 @@ def to_bytes(ds: Dataset) -> bytes:
 
 
 def to_file(ds: Dataset, path: Path) -> None:
-    """Write what `to_bytes` gives to the new file `path`, without holding it in memory; OSError as of writing."""
+    """Write what `to_bytes` gives to the new file `path`, a block at a time; OSError as of writing."""
     write_between(ds.images, path, _head(ds), np.ascontiguousarray(ds.membership).tobytes())
 
 
@@ -217,7 +218,7 @@ def _where_given(descriptors: tuple[tuple[str, ...] | None, ...]) -> dict[str, A
 
 
 def _read(header: dict[str, Any], images: Pixels, membership: Mask) -> Dataset:
-    """The data set of a safetensors header and its tensors; ValueError, KeyError or TypeError if it is none."""
+    """The data set of a safetensors header and its tensors; ValueError, KeyError or TypeError otherwise."""
     values = json.loads(header["__metadata__"][_METADATA_KEY])
     if not isinstance(values, dict) or values.get("schema") != "guda.dataset/1":
         raise ValueError("it is not of the schema guda.dataset/1")

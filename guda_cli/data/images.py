@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from guda_cli import git_lfs
 from guda_cli.data.dataset import Pixels
+from guda_cli.data.pixel_file import rows
 from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
 
@@ -31,6 +32,7 @@ __all__ = [
     "header",
     "is_image",
     "pixels_digest",
+    "pixels_digests",
     "preprocess",
     "to_float",
 ]
@@ -153,7 +155,7 @@ def small(images: Pixels, side: int) -> Pixels:
     from PIL import Image
 
     out = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
-    for i, image in enumerate(images):
+    for i, image in enumerate(rows(images)):
         for j, channel in enumerate(image):
             out[i, j] = Image.fromarray(channel).resize((side, side), Image.Resampling.BOX)
     return out
@@ -175,6 +177,11 @@ def pixels_digest(pixels: Pixels) -> str:
     sha = hashlib.sha256(b"guda.pixels/1\0" + shape.encode("ascii") + b"\0")
     sha.update(np.ascontiguousarray(pixels).data)
     return sha.hexdigest()
+
+
+def pixels_digests(images: Pixels) -> list[str]:
+    """The `pixels_digest` of each of `images` [N, C, H, W]."""
+    return [pixels_digest(image) for image in rows(images)]
 
 
 def _upright(image: Image) -> Image:

@@ -55,11 +55,13 @@ def canvas(shape: Sequence[int], before: Callable[[], int] = lambda: 0) -> Canva
 
     In the file `before()` bytes are left free in front of them. DataError where the disk has no room.
     """
-    return _InMemory(shape) if math.prod(shape) <= MAPPED else _InFile(shape, before())
+    if math.prod(shape) <= MAPPED or not hasattr(os, "pwrite"):
+        return _InMemory(shape)
+    return _InFile(shape, before())
 
 
 def mapped(path: Path, offset: int, shape: Sequence[int]) -> Pixels:
-    """The uint8 array of that shape at `offset` of a file, read when it is looked at; it cannot be changed."""
+    """The uint8 array of that shape at `offset` of a file, read where it is looked at, never changed."""
     with path.open("rb") as file:
         return _mapped(file.fileno(), offset, shape)[0]
 
@@ -87,14 +89,11 @@ def rows(images: Pixels) -> Iterator[Pixels]:
 
 
 def chosen(images: Pixels, wanted: npt.NDArray[Any]) -> Pixels:
-    """`images[wanted]`, a mask or indices; in a file where that is large."""
+    """`images[wanted]`, a mask or indices; in a file where that is large, `images` itself where it is all."""
     indices = np.flatnonzero(wanted) if wanted.dtype == np.bool_ else wanted
     if len(indices) == len(images) and bool((indices == np.arange(len(images))).all()):
         return images
-    shape = (len(indices), *images.shape[1:])
-    if math.prod(shape) <= MAPPED:
-        return np.ascontiguousarray(images[indices])
-    out, step = canvas(shape), _rows_a_block(images)
+    out, step = canvas((len(indices), *images.shape[1:])), _rows_a_block(images)
     for start in range(0, len(indices), step):
         for row, i in enumerate(indices[start : start + step].tolist(), start):
             out[row] = images[i]
@@ -105,7 +104,7 @@ def chosen(images: Pixels, wanted: npt.NDArray[Any]) -> Pixels:
 def release(images: Pixels) -> None:
     """Give back the memory of mapped pixels that were looked at; they are read again when needed."""
     found = _mapping(images)
-    if found is not None and hasattr(found, "madvise"):
+    if found is not None and hasattr(mmap, "MADV_DONTNEED"):
         found.madvise(mmap.MADV_DONTNEED)
 
 
@@ -126,26 +125,17 @@ def write_between(images: Pixels, target: Path, head: bytes, tail: bytes) -> Non
 
 def _linked(images: Pixels, target: Path, head: bytes, tail: bytes) -> bool:
     found = _mapping(images)
-    fd = found.fd if isinstance(found, _Mapping) else None
-    if (
-        fd is None
-        or not isinstance(found, _Mapping)
-        or (found.before, found.size_of)
-        != (
-            len(head),
-            images.size,
-        )
-    ):
+    if not isinstance(found, _Mapping) or found.fd is None or found.place != (len(head), images.size):
         return False
     folder = os.open(target.parent, os.O_RDONLY)
     try:  # only where a folder is given does Python ask for the link to be followed
-        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=folder, follow_symlinks=True)
+        os.link(f"/proc/self/fd/{found.fd}", target, src_dir_fd=folder, follow_symlinks=True)
     except (OSError, NotImplementedError):
         return False
     finally:
         os.close(folder)
-    _write(fd, head, 0)
-    _write(fd, tail, len(head) + images.size)
+    _write(found.fd, head, 0)
+    _write(found.fd, tail, len(head) + images.size)
     return True
 
 
@@ -169,6 +159,7 @@ class _InFile:
     def __init__(self, shape: Sequence[int], before: int) -> None:
         self._shape, self._before = tuple(shape), before
         self._fd: int | None = None
+        self._place = _folder.get() or _usual_folder()
         with self._with_room():
             self._fd = _unnamed(self._place)
             end = before + math.prod(self._shape)
@@ -177,8 +168,8 @@ class _InFile:
                 os.posix_fallocate(self._fd, 0, end)
 
     def __setitem__(self, row: int, pixels: Pixels) -> None:
-        if self._fd is None or pixels.shape != self._shape[1:]:
-            raise ValueError(f"no room for an image {pixels.shape} in {self._shape}")
+        if self._fd is None or pixels.shape != self._shape[1:] or not 0 <= row < self._shape[0]:
+            raise ValueError(f"no room for an image {pixels.shape} in {self._shape}, row {row}")
         with self._with_room():
             _write(self._fd, np.ascontiguousarray(pixels).data, self._before + row * pixels.size)
 
@@ -187,13 +178,9 @@ class _InFile:
         if self._fd is None:
             raise ValueError("the array was finished before")
         images, mapping = _mapped(self._fd, self._before, self._shape)
-        mapping.fd, mapping.before, mapping.size_of = self._fd, self._before, images.size
+        mapping.fd, mapping.place = self._fd, (self._before, images.size)
         self._fd = None
         return images
-
-    @property
-    def _place(self) -> Path:
-        return _folder.get() or _usual_folder()
 
     @contextlib.contextmanager
     def _with_room(self) -> Iterator[None]:
@@ -204,7 +191,7 @@ class _InFile:
             raise DataError(
                 f"no room for {gigabytes:,.1f} GB of pixels in {self._place}",
                 why=err.strerror or str(err),
-                fix="make room there, name another folder with TMPDIR (or --store), or --set data.size=64",
+                fix="make room there, name another folder with TMPDIR or --store, or --set data.size=64",
             ) from None
 
     def __del__(self) -> None:
@@ -213,11 +200,11 @@ class _InFile:
 
 
 class _Mapping(mmap.mmap):
-    """A mapped file; one of this process's own without a name is open at `fd` as long as it is mapped."""
+    """A mapped file. One of this process's own that has no name is open at `fd` as long as it is mapped."""
 
     fd: int | None = None
-    before = 0
-    size_of = 0
+    place: tuple[int, int] = (0, 0)
+    """Where the pixels begin, and their bytes."""
 
     def __del__(self) -> None:
         if self.fd is not None:

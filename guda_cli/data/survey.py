@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Progress
-from guda_cli.data.images import header, is_image, pixels_digest, small
+from guda_cli.data.images import header, is_image, pixels_digests, small
 from guda_cli.data.sources import open_tree, read_dataset
 from guda_cli.data.sources.detect import idx_files, locate
 from guda_cli.data.sources.idx import read_array
@@ -243,8 +243,8 @@ def _alike(data: Dataset) -> dict[str, tuple[Pair, ...]]:
     """Pairs of images that are the same, or nearly, within a group and across groups."""
     first: dict[str, int] = {}
     same = []
-    for row, image in enumerate(data.images):
-        other = first.setdefault(pixels_digest(image), row)
+    for row, digest in enumerate(pixels_digests(data.images)):
+        other = first.setdefault(digest, row)
         if other != row:
             same.append((row, other))
     rows = np.array(sorted(first.values()), dtype=np.int64)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from guda_cli.data.dataset import Dataset, Progress, make_dataset
+from guda_cli.data.dataset import Dataset, Pixels, Progress, make_dataset, room_before
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
+from guda_cli.data.pixel_file import canvas, rows
 from guda_cli.data.sources.captions import caption_file, read_captions
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
 from guda_cli.data.sources.names import clean_root
@@ -42,7 +41,11 @@ def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> D
     chosen = select(labels, spec, notes)
     prompts = _prompts(tree, {name: names[name] for name in chosen}, meta, spec, prompts_in, notes)
     descriptors = _descriptors([names[name] for name in chosen], meta, spec)
-    images = _decode_all(tree, {name: names[name] for name in chosen}, spec, progress)
+    shape = (len(chosen), spec.channels, spec.size, spec.size)
+    told = list(chosen), list(chosen.values()), prompts, descriptors
+    images = _decode_all(
+        tree, {name: names[name] for name in chosen}, spec, lambda: room_before(*told, shape), progress
+    )
     notes += duplicates(images, chosen)
     return make_dataset(images, list(chosen), list(chosen.values()), prompts, notes, descriptors)
 
@@ -202,10 +205,17 @@ def _check_single_folder(tree: Tree, labels: Mapping[str, frozenset[str]], spec:
 
 
 def _decode_all(
-    tree: Tree, paths: Mapping[str, str], spec: DataSpec, progress: Progress | None
-) -> np.ndarray:
-    """Pixels uint8 [N, C, size, size] in the order of `paths`; up to five bad files in one DataError."""
-    images = np.empty((len(paths), spec.channels, spec.size, spec.size), dtype=np.uint8)
+    tree: Tree,
+    paths: Mapping[str, str],
+    spec: DataSpec,
+    before: Callable[[], int],
+    progress: Progress | None,
+) -> Pixels:
+    """Pixels uint8 [N, C, size, size] in the order of `paths`; up to five bad files in one DataError.
+
+    `before`: see `pixel_file.canvas`.
+    """
+    images = canvas((len(paths), spec.channels, spec.size, spec.size), before)
     row_of = {path: row for row, path in enumerate(paths.values())}
     limit = min(MAX_PIXELS, tree.max_pixels or MAX_PIXELS)
     bad: list[str] = []
@@ -226,14 +236,14 @@ def _decode_all(
         )
     if progress is not None:
         progress(len(paths), len(paths))
-    return images
+    return images.finished()
 
 
-def duplicates(images: np.ndarray, labels: Mapping[str, frozenset[str]]) -> list[str]:
+def duplicates(images: Pixels, labels: Mapping[str, frozenset[str]]) -> list[str]:
     """A note when pixel-identical images are in different groups; `images` in the order of `labels`."""
     first: dict[bytes, str] = {}
     pairs: list[str] = []
-    for row, name in zip(images, labels, strict=True):
+    for row, name in zip(rows(images), labels, strict=True):
         other = first.setdefault(hashlib.sha256(row.data).digest(), name)
         if labels[other] != labels[name]:
             pairs.append(f"{other} and {name}")
