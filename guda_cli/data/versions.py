@@ -5,7 +5,7 @@ from __future__ import annotations
 PREPROCESSING_VERSION = 1
 """Goes up whenever `images.preprocess` gives other pixels for some image."""
 
-DATASET_VERSION = 2
+DATASET_VERSION = 3
 """Goes up whenever a reader names, orders, groups or selects images differently."""
 
 IMAGE_SUFFIXES = frozenset(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from guda_cli.data.dataset import Dataset, Pixels, Progress, make_dataset, room_before
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
 from guda_cli.data.pixel_file import canvas, rows
 from guda_cli.data.sources.captions import caption_file, read_captions
+from guda_cli.data.sources.kohya import caption_files, concepts, read_captions_beside
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
 from guda_cli.data.sources.names import clean_root
 from guda_cli.data.sources.selection import keep_common, select
@@ -25,47 +26,62 @@ def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> D
     """The images of `tree` below `spec.root`, preprocessed and grouped; DataError as documented."""
     root = clean_root(spec.root)
     prompts_in = caption_file(tree, spec.prompts, root)
-    names, notes = _images(tree, root, prompts_in)
+    captions = caption_files(tree.files) if spec.prompts is None else {}
+    names, notes = _images(tree, root, {*captions.values(), prompts_in})
     if not spec.group:
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
     meta = read_metadata(tree, root, strict=by_column)
     notes += _unread_beside(tree, meta)
     _check_rows(tree, names, meta, root, notes, by_column=by_column)
-    labels = _labels(tree, names, meta, spec, root)
+    labels = _labels(tree, names, meta, spec, root, notes)
     notes += meta.notes
     if spec.common is not None:
         meta.check_column(spec.common, "data.common")
         values = {name: meta.values(path, spec.common) for name, path in names.items()}
         labels = keep_common(labels, values, spec.common, notes)
     chosen = select(labels, spec, notes)
-    prompts = _prompts(tree, {name: names[name] for name in chosen}, meta, spec, prompts_in, notes)
+    paths = {name: names[name] for name in chosen}
+    if spec.prompts is None:
+        prompts = _prompts_beside(tree, paths, meta, captions, notes)
+    else:
+        prompts = _prompts_named(tree, paths, spec, spec.prompts, prompts_in, notes)
     descriptors = _descriptors([names[name] for name in chosen], meta, spec)
     shape = (len(chosen), spec.channels, spec.size, spec.size)
     told = list(chosen), list(chosen.values()), prompts, descriptors
-    images = _decode_all(
-        tree, {name: names[name] for name in chosen}, spec, lambda: room_before(*told, shape), progress
-    )
+    images = _decode_all(tree, paths, spec, lambda: room_before(*told, shape), progress)
     notes += duplicates(images, chosen)
     return make_dataset(images, list(chosen), list(chosen.values()), prompts, notes, descriptors)
 
 
-def _prompts(
+def _prompts_beside(
+    tree: Tree, paths: Mapping[str, str], meta: Metadata, captions: Mapping[str, str], notes: list[str]
+) -> list[str | None]:
+    """The prompt of each image (name -> path): of the metadata, else its caption (`kohya`)."""
+    unread = meta.unread_prompts(paths.values())
+    if unread:
+        images = plural(len(unread), "image has", "images have")
+        notes.append(f"{images} a list for a caption, which counts as none: {few(unread, 3)}")
+    found = {path: meta.prompt(path) for path in paths.values()}
+    over = sum(found[path] is not None and path in captions for path in found)
+    if over:
+        files = plural(over, "caption beside an image is", "captions beside images are")
+        notes.append(f"{files} not read: the metadata have a prompt")
+    more = {path: captions[path] for path, text in found.items() if text is None and path in captions}
+    found |= read_captions_beside(tree, more, notes)
+    return [found[path] for path in paths.values()]
+
+
+def _prompts_named(
     tree: Tree,
     paths: Mapping[str, str],
-    meta: Metadata,
     spec: DataSpec,
+    prompts: str,
     prompts_in: str | None,
     notes: list[str],
 ) -> list[str | None]:
-    """The prompt of each image (name -> path): of `data.prompts` where it is set, else of the metadata."""
-    if spec.prompts is None:
-        unread = meta.unread_prompts(paths.values())
-        if unread:
-            images = plural(len(unread), "image has", "images have")
-            notes.append(f"{images} a list for a caption, which counts as none: {few(unread, 3)}")
-        return [meta.prompt(path) for path in paths.values()]
-    found = read_captions(tree, spec.prompts, prompts_in, clean_root(spec.root), notes)
+    """The prompt of each image (name -> path) in the file `data.prompts`."""
+    found = read_captions(tree, prompts, prompts_in, clean_root(spec.root), notes)
     bare = [name for name, path in paths.items() if path not in found]
     if bare:
         notes.append(
@@ -81,8 +97,8 @@ def _descriptors(paths: list[str], meta: Metadata, spec: DataSpec) -> list[tuple
     return [meta.descriptors(path, spec.descriptors) for path in paths]
 
 
-def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, str], list[str]]:
-    """Name below the root -> path in the tree for every image, and notes on what was ignored."""
+def _images(tree: Tree, root: str, texts: Collection[str | None]) -> tuple[dict[str, str], list[str]]:
+    """Name below the root -> path in the tree for every image, and notes on what was ignored: not `texts`."""
     prefix = root + "/" if root else ""
     inside = [path for path in tree.files if path.startswith(prefix)]
     if root and not inside:
@@ -98,7 +114,7 @@ def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, st
         what = f"{tree.where}, folder {root}" if root else tree.where
         raise DataError(f"{what} holds no images", fix="check data.path and data.root")
     notes = list(tree.notes)
-    used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p == prompts_in}
+    used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p in texts}
     other = sorted(set(inside) - used)
     if other:
         ignored = plural(len(other), "file that is no image was", "files that are no images were")
@@ -144,10 +160,11 @@ def _check_rows(
 
 
 def _labels(
-    tree: Tree, names: Mapping[str, str], meta: Metadata, spec: DataSpec, root: str
+    tree: Tree, names: Mapping[str, str], meta: Metadata, spec: DataSpec, root: str, notes: list[str]
 ) -> dict[str, frozenset[str]]:
     """Name -> groups."""
     columns = spec.group
+    named = concepts({f for name in names for f in _folder_of(name)}, notes) if "folder" in columns else {}
     for column in columns:
         if column != "folder":
             meta.check_column(column)
@@ -156,7 +173,11 @@ def _labels(
     for name, path in names.items():
         held: set[str] = set()
         for column in columns:
-            values = _folder_of(name) if column == "folder" else meta.values(path, column)
+            values = (
+                [named[folder] for folder in _folder_of(name)]
+                if column == "folder"
+                else meta.values(path, column)
+            )
             if not values:
                 bare.append(name)
                 break
