@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from guda_cli.data.sources.detect import idx_files, locate
 from guda_cli.data.sources.idx import read_array
 from guda_cli.data.sources.metadata import PROMPT_COLUMNS, read_metadata
 from guda_cli.data.sources.tree import Tree
+from guda_cli.data.sources.webdataset import add_samples, sample_files
 from guda_cli.errors import DataError
 from guda_cli.phrases import few, plural
 from guda_cli.sections import DataSpec
@@ -158,6 +160,10 @@ def _columns(tree: Tree, root: str, names: Sequence[str]) -> tuple[tuple[str, ..
     And why others do not.
     """
     meta = read_metadata(tree, root, strict=False)
+    if not meta.sources:
+        samples = sample_files(tree.files)
+        with contextlib.suppress(DataError):  # they may be another program's; who names a column hears of it
+            add_samples(meta, tree, {name: samples[name] for name in names if name in samples})
     found, unfit = dict[str, int](), dict[str, str]()
     for column in meta.columns:
         if column == "folder":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.data.sources.names import clean_root
+from guda_cli.data.sources.shards import expanded, has_braces, lying_in
 from guda_cli.errors import DataError, nearest, unknown
 from guda_cli.sections import DataSpec
 
@@ -66,11 +67,16 @@ def locate(spec: DataSpec) -> tuple[str, Path | None]:
     for own in FORMATS:
         if spec.source in ("auto", own.name) and own.files(top):
             return own.name, top
+    if has_braces(path):
+        expanded(path)
+        return "archive", path
     if not path.exists():
         raise _missing(path)
     if format_of(spec.source):
         return spec.source, top
     if path.is_dir():
+        if spec.source != "folder" and lying_in(path, ".tar"):
+            return "archive", path
         if spec.source == "archive":
             raise DataError(f"{path} is a folder, not an archive", fix="set data.source: folder")
         return "folder", path

@@ -15,6 +15,7 @@ from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metada
 from guda_cli.data.sources.names import clean_root
 from guda_cli.data.sources.selection import keep_common, select
 from guda_cli.data.sources.tree import Tree
+from guda_cli.data.sources.webdataset import CLASS, add_samples, sample_files
 from guda_cli.errors import DataError, nearest
 from guda_cli.phrases import few, plural
 from guda_cli.sections import DataSpec
@@ -27,11 +28,16 @@ def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> D
     root = clean_root(spec.root)
     prompts_in = caption_file(tree, spec.prompts, root)
     captions = caption_files(tree.files) if spec.prompts is None else {}
-    names, notes = _images(tree, root, {*captions.values(), prompts_in})
+    columns = {*spec.group, spec.common, spec.descriptors} - {"folder", None}
+    samples = sample_files(tree.files) if columns else {}
+    texts = {*captions.values(), *(file for both in samples.values() for file in both), prompts_in}
+    names, notes = _images(tree, root, texts)
     if not spec.group:
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
     meta = read_metadata(tree, root, strict=by_column)
+    if not columns <= set(meta.columns):
+        add_samples(meta, tree, {path: samples[path] for path in names.values() if path in samples})
     notes += _unread_beside(tree, meta)
     _check_rows(tree, names, meta, root, notes, by_column=by_column)
     labels = _labels(tree, names, meta, spec, root, notes)
@@ -201,7 +207,9 @@ def _without_group(tree: Tree, bare: list[str], spec: DataSpec) -> DataError:
         return DataError(
             f"{tree.where}: {count} no group folder: {few(bare)}",
             why="with data.group: folder, the first folder below data.root is the group",
-            fix="move them into a folder named after their group, or set data.group to a metadata column",
+            fix="--set data.group=cls"
+            if any(path.endswith(CLASS) for path in tree.files)
+            else "move them into a folder named after their group, or set data.group to a metadata column",
         )
     return DataError(
         f"{tree.where}: {count} no group: {few(bare)}",

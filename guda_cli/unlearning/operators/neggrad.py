@@ -27,7 +27,8 @@ class NegGrad:
     ) -> None:
         self.problem = problem
         if problem.images.dtype == torch.uint8:
-            sums = [part.sum(0, dtype=torch.int64) for part in torch.split(problem.images, BLOCK)]  # exact
+            starts = range(0, len(problem.images), BLOCK)
+            sums = [problem.images[i : i + BLOCK].sum(0, dtype=torch.int64) for i in starts]  # exact
             mean = torch.stack(sums).sum(0).double() / len(problem.images)
             self.mean = (mean / 127.5 - 1.0).float()
         else:

@@ -171,8 +171,8 @@ def nearest(
     """
     block = block or max(1, min(2048, BLOCK // max(1, retain[:1].numel())))
     out = []
-    for rows in torch.split(forget, block):
-        rows = to_x0(rows).flatten(1)
+    for first in range(0, len(forget), block):
+        rows = to_x0(forget[first : first + block]).flatten(1)
         best = torch.empty(len(rows), 0)
         index = torch.empty(len(rows), 0, dtype=torch.int64)
         for start, part in _flat_blocks(retain, flip, block):
