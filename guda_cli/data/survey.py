@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -210,6 +211,11 @@ def _headers(spec: DataSpec, data: Dataset) -> tuple[list[int], dict[str, int]]:
 
 def _packed_side(kind: str, path: Path | None) -> int:
     """The shorter side of images that lie in one array."""
+    if path is not None and kind == "parquet":
+        from guda_cli.data.sources.parquet_table import Table
+
+        images = itertools.islice(Table(path).images(), LOOKED_AT)
+        return min((header(data)[1] for _, data in images if data), default=CIFAR)
     files = idx_files(path) if path is not None and kind == "idx" else None
     if files is not None:
         return int(min(read_array(files.images, 3).shape[1:]))

@@ -74,7 +74,8 @@ def test_keys_that_every_shard_has_get_its_name(tar: Write, png: PngBytes, tmp_p
 @pytest.mark.parametrize(
     ("names", "path", "said"),
     [
-        (["train-000.tar", "val-000.tar"], "", "several sets"),
+        (["cats-000.tar", "dogs-000.tar"], "", "several sets"),
+        (["train-000.tar", "extra-000.tar"], "", "several sets"),
         (["t-00000-of-00003.tar", "t-00002-of-00003.tar"], "", "2 files of t, of 3"),
         (["s-0.tar", "s-2.tar"], "s-{0..2}.tar", "s-1.tar"),
         (["s-0.tar"], "s-{3..2}.tar", "stands for 0 files"),
@@ -90,6 +91,15 @@ def test_shards_that_are_missing_or_mixed_are_named(
     with pytest.raises(DataError, match=said) as caught:
         read_dataset(spec(tmp_path / "in" / path))
     assert caught.value.why
+
+
+def test_of_train_and_test_the_first_is_read(tar: Write, png: PngBytes, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate(("train-0", "train-1", "val-0", "test-0")):
+        tar(samples(png, 2 * i, 2 * i + 2), f"in/{name}.tar")
+    data = read_dataset(spec(tmp_path / "in"))
+    assert data.names == tuple(f"{i:05d}.jpg" for i in range(4))
+    assert data.notes == ("not for training, and so not read: test-0.tar, val-0.tar",)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def open_tree(kind: str, path: Path) -> Tree:
 
         return FolderTree(path)
     from guda_cli.data.sources.archive import open_archive
-    from guda_cli.data.sources.shards import archives
+    from guda_cli.data.sources.file_sets import archives
     from guda_cli.data.sources.webdataset import ShardTree
 
     parts = archives(path)

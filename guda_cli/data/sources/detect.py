@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from guda_cli.data.sources.file_sets import expanded, has_braces, lying_in, parquet_files
 from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.data.sources.names import clean_root
-from guda_cli.data.sources.shards import expanded, has_braces, lying_in
 from guda_cli.errors import DataError, nearest, unknown
 from guda_cli.sections import DataSpec
 
@@ -108,7 +108,10 @@ def _idx(path: Path) -> list[Path]:
     return [file for file in (files.images, files.labels, files.classes) if file] if files else []
 
 
-FORMATS = (Format("idx", "guda_cli.data.sources.idx:read_idx", _idx),)
+FORMATS = (
+    Format("idx", "guda_cli.data.sources.idx:read_idx", _idx),
+    Format("parquet", "guda_cli.data.sources.parquet:read_parquet", parquet_files),
+)
 SOURCES = ("auto", "digits", "folder", "archive", *(own.name for own in FORMATS), "cifar-binary")
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.data.sources.detect import format_of, locate
+from guda_cli.data.sources.file_sets import archives
 from guda_cli.data.sources.folder import walk
 from guda_cli.data.sources.names import clean_root
-from guda_cli.data.sources.shards import archives
 from guda_cli.data.versions import DATASET_VERSION, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
 from guda_cli.sections import DataSpec

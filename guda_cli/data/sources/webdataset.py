@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.data.sources.archive import ARCHIVE_MAX_PIXELS, open_archive
+from guda_cli.data.sources.file_sets import left_out
 from guda_cli.data.sources.kohya import MOST, beside
 from guda_cli.data.sources.metadata import Metadata
 from guda_cli.data.sources.tree import Tree
@@ -27,7 +28,7 @@ class ShardTree:
     max_pixels: int | None = ARCHIVE_MAX_PIXELS
 
     def __init__(self, path: Path, shards: list[Path]) -> None:
-        self.where, self.notes = str(path), list[str]()
+        self.where, self.notes = str(path), left_out(path, shards)
         self._shards, self._at = shards, -1
         self._tree: Tree | None = None
         inside = [dict(self._shard(i).files) for i in range(len(shards))]

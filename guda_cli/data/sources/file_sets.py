@@ -15,6 +15,9 @@ from guda_cli.phrases import few, plural
 MOST = 100_000
 """Files that braces may stand for."""
 
+PARTS = {"train", "test", "val", "valid", "validation", "dev", "eval"}
+"""What parts of a data set are called."""
+
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NUMBER = re.compile(r"[-_.]?(\d+)(?:-of-(\d+))?$")
 
@@ -54,30 +57,52 @@ def archives(path: Path) -> list[Path]:
     return lying_in(path, ".tar") if path.is_dir() else [path]
 
 
+def parquet_files(path: Path) -> list[Path]:
+    """The parquet files that `path` stands for: itself, a range, or all in a folder or its `data`."""
+    if has_braces(path):
+        return expanded(path) if path.suffix == ".parquet" else []
+    if path.is_dir():
+        found = lying_in(path, ".parquet")
+        return found or (lying_in(path / "data", ".parquet") if (path / "data").is_dir() else [])
+    return [path] if path.suffix == ".parquet" and path.is_file() else []
+
+
+def left_out(path: Path, files: Sequence[Path]) -> list[str]:
+    """A note where a folder has more of them, which `lying_in` left out; none where `path` names files."""
+    if not path.is_dir():
+        return []
+    beside = {entry.name for entry in files[0].parent.iterdir() if entry.suffix == files[0].suffix}
+    other = sorted(beside - {file.name for file in files} - {name for name in beside if hidden(name)})
+    return [f"not for training, and so not read: {few(other, 3)}"] if other else []
+
+
 def lying_in(folder: Path, suffix: str) -> list[Path]:
     """The files of `folder` that end in `suffix`, where it holds data in no other form; sorted.
 
-    DataError where they are of several sets, such as train and test, or of one that is not all there.
+    Of train, test and validation the first. DataError where they are of other sets, or of one that is not
+    all there.
     """
+    try:
+        entries = [entry for entry in folder.iterdir() if not hidden(entry.name)]
+    except OSError:
+        return []  # who reads it says why
     found = []
-    for entry in folder.iterdir():
-        if hidden(entry.name):
-            continue
+    for entry in entries:
         if entry.name.lower().endswith(suffix):
             found.append(entry)
         elif entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES:
             return []
-    found.sort()
-    _check_one_set(folder, found, suffix)
-    return found
+    return _one_set(folder, sorted(found), suffix)
 
 
-def _check_one_set(folder: Path, files: Sequence[Path], suffix: str) -> None:
-    sets: dict[str, list[re.Match[str] | None]] = {}
+def _one_set(folder: Path, files: Sequence[Path], suffix: str) -> list[Path]:
+    sets: dict[str, list[tuple[Path, re.Match[str] | None]]] = {}
     for file in files:
         stem = file.name[: -len(suffix)]
         match = _NUMBER.search(stem)
-        sets.setdefault(stem[: match.start()] if match else stem, []).append(match)
+        sets.setdefault(stem[: match.start()] if match else stem, []).append((file, match))
+    if len(sets) > 1 and "train" in sets and set(sets) <= PARTS:
+        sets = {"train": sets["train"]}
     if len(sets) > 1:
         raise DataError(
             f"{folder} holds several sets of {suffix} files: {few(sorted(sets), 4)}",
@@ -86,13 +111,14 @@ def _check_one_set(folder: Path, files: Sequence[Path], suffix: str) -> None:
             f"or a range: NAME-{{000..003}}{suffix}",
         )
     for name, matches in sets.items():
-        totals = {int(match[2]) for match in matches if match and match[2]}
+        totals = {int(match[2]) for _, match in matches if match and match[2]}
         if totals and totals != {len(matches)}:
             raise DataError(
                 f"{folder} holds {plural(len(matches), 'file', 'files')} of {name}, of {max(totals)}",
                 why="their names say how many there are",
                 fix="fetch the others, or name those there are by a range in data.path",
             )
+    return [file for matches in sets.values() for file, _ in matches]
 
 
 def _numbers(first: str, last: str) -> list[str]:
