@@ -9,6 +9,7 @@ from pathlib import Path
 from guda_cli.data.dataset import Dataset, Pixels, Progress, make_dataset, room_before
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
 from guda_cli.data.pixel_file import canvas, rows
+from guda_cli.data.sources import unlearncanvas
 from guda_cli.data.sources.captions import caption_file, read_captions
 from guda_cli.data.sources.kohya import caption_files, concepts, read_captions_beside
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, read_metadata
@@ -26,12 +27,16 @@ _MOST_BAD = 5
 def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> Dataset:
     """The images of `tree` below `spec.root`, preprocessed and grouped; DataError as documented."""
     root = clean_root(spec.root)
-    prompts_in = caption_file(tree, spec.prompts, root)
+    canvas_like = "folder" in spec.group and unlearncanvas.has_seeds(tree.files, root)
+    told_by_names = canvas_like and unlearncanvas.lacks_prompts(tree, spec.prompts, root)
+    prompts_in = None if told_by_names else caption_file(tree, spec.prompts, root)
     captions = caption_files(tree.files) if spec.prompts is None else {}
     columns = {*spec.group, spec.common, spec.descriptors} - {"folder", None}
     samples = sample_files(tree.files) if columns else {}
     texts = {*captions.values(), *(file for both in samples.values() for file in both), prompts_in}
     names, notes = _images(tree, root, texts)
+    if canvas_like:
+        names = unlearncanvas.without_seeds(names, spec.groups, notes)
     if not spec.group:
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
@@ -48,7 +53,11 @@ def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> D
         labels = keep_common(labels, values, spec.common, notes)
     chosen = select(labels, spec, notes)
     paths = {name: names[name] for name in chosen}
-    if spec.prompts is None:
+    prompts: list[str | None]
+    if told_by_names:
+        notes.append(f"there is no {spec.prompts}: prompts are made of the folders' names")
+        prompts = [unlearncanvas.prompt_of(name) for name in paths]
+    elif spec.prompts is None:
         prompts = _prompts_beside(tree, paths, meta, captions, notes)
     else:
         prompts = _prompts_named(tree, paths, spec, spec.prompts, prompts_in, notes)
