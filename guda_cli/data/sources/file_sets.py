@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from guda_cli.data.sources.names import hidden
+from guda_cli.data.sources.hub_cache import blobs_of
+from guda_cli.data.sources.names import hidden, hostile
 from guda_cli.data.versions import IMAGE_SUFFIXES
 from guda_cli.errors import DataError
 from guda_cli.phrases import few, plural
@@ -92,7 +93,19 @@ def lying_in(folder: Path, suffix: str) -> list[Path]:
             found.append(entry)
         elif entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES:
             return []
+    for entry in found:
+        _check_link(folder, entry)
     return _one_set(folder, sorted(found), suffix)
+
+
+def _check_link(folder: Path, entry: Path) -> None:
+    """DataError for a link that leads out of the folder; a hub's snapshot has links to its blobs."""
+    real, base = entry.resolve(), folder.resolve()
+    blobs = blobs_of(base)
+    if not (real.is_relative_to(base) or (blobs and real.is_relative_to(blobs))):
+        raise hostile(str(folder), entry.name, f"it is a link that leads outside the folder, to {real}")
+    if not real.is_file():
+        raise hostile(str(folder), entry.name, "it is a link that leads nowhere, or no file")
 
 
 def _one_set(folder: Path, files: Sequence[Path], suffix: str) -> list[Path]:
