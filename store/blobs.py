@@ -120,6 +120,21 @@ class Blobs:
                 discard(temp)
         return digest
 
+    def put_written(self, write: Callable[[Path], None]) -> str:
+        """Store what `write` writes to a new file, which may be larger than memory; its digest."""
+        self._layout.require_writable("storing a blob")
+        with guarded("storing a blob", self._layout.root):
+            temp = self._layout.temp()
+            try:
+                point("before-write")
+                write(temp)
+                digest = hash_file(temp)
+                self._layout.hold(digest)
+                self._adopt(temp, digest)
+            finally:
+                discard(temp)
+        return digest
+
     def touch(self, digest: str) -> bool:
         """Make a blob young again, so that a garbage collection leaves it alone; whether it is there."""
         with self._layout.using():
