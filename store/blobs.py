@@ -37,6 +37,7 @@ class Blobs:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._folder = layout.folder("blobs") / "sha256"
+        self._synced: set[str] = set()  # whose entries this process has seen to be on the disk
 
     def address(self, digest: str) -> Path:
         """Where a blob lies, or would lie."""
@@ -147,7 +148,9 @@ class Blobs:
         if size_of(self.address(digest)) != size or not self.touch(digest):
             return False
         # Whoever put it there may not have come to this yet, and a record is to name it.
-        fsync_folder(self._layout.make(self.address(digest).parent))
+        if digest not in self._synced:
+            fsync_folder(self._layout.make(self.address(digest).parent))
+            self._synced.add(digest)
         return True
 
     def _adopt(self, temp: Path, digest: str) -> None:
@@ -169,6 +172,7 @@ class Blobs:
             temp.replace(target)
         point("after-rename")
         fsync_folder(target.parent)
+        self._synced.add(digest)
 
     def _unreadable(self, digest: str, error: OSError) -> StoreError:
         meaning = unreadable(self.address(digest), error)
