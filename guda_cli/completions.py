@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
+from guda_cli import typed_number
 from guda_cli.plain_text import printable
 
 Completer = Callable[[str], list[str]]
@@ -162,7 +163,7 @@ def in_bash(environ: MutableMapping[str, str], complete: Callable[[], int]) -> t
     Bash takes `unlearn.lr=1` for three words, hands them over as such, and puts a reply behind the last
     mark: so words are joined before, and what stands before the mark is taken off the replies.
     """
-    words, at = _joined(environ.get("COMP_WORDS", ""), int(environ.get("COMP_CWORD", "0") or 0))
+    words, at = _joined(environ.get("COMP_WORDS", ""), typed_number.whole(environ.get("COMP_CWORD", "")) or 0)
     environ["COMP_WORDS"] = " ".join(words)
     environ["COMP_CWORD"] = str(at)
     word = words[at] if at < len(words) else ""

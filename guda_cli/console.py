@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from guda_cli import plain_text
+from guda_cli import plain_text, typed_number
 from guda_cli.errors import GudaError
 from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, short_number
@@ -40,6 +40,7 @@ T = TypeVar("T")
 LONGEST = 4000  # characters of one message
 PLAIN_SECONDS = 15.0  # a plain line at most this often
 WIDE = 200  # columns of a table written to a file or a pipe
+WIDEST = 10_000  # that are believed of COLUMNS
 _ANSI = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -222,8 +223,8 @@ def width_of(stream: TextIO) -> int:
 
 
 def _said_columns() -> int | None:
-    said = os.environ.get("COLUMNS", "")
-    return int(said) or None if said.isascii() and said.isdigit() else None
+    said = typed_number.whole(os.environ.get("COLUMNS", ""))
+    return min(said, WIDEST) if said else None
 
 
 def _err_width() -> int | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
+from guda_cli import typed_number
 from guda_cli.errors import DataError
 from guda_cli.phrases import human_bytes
 
@@ -181,8 +182,8 @@ def _begins(response: Any, have: int) -> int:
 
 
 def _check_length(response: Any, wanted: Wanted, begins: int, url: str) -> None:
-    said = response.headers.get("Content-Length", "")
-    if said.isdecimal() and begins + int(said) > wanted.size + SLACK:
+    said = typed_number.whole(response.headers.get("Content-Length", ""))
+    if said is not None and begins + said > wanted.size + SLACK:
         raise _too_long(wanted, url)
 
 

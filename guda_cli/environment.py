@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import os
 
+from guda_cli import typed_number
 from guda_cli.errors import UsageError
+from guda_cli.plain_text import shorten
+
+MOST_THREADS = 1024  # more are no faster on any machine, and a system may refuse them in the midst of work
+MOST_IMAGES = 1 << 20  # of a batch
+_SHOWN = 40  # characters of a value in a message
 
 
-def whole(name: str, default: int | None = None) -> int | None:
-    """The whole number from 1 on that variable `name` holds, `default` where it is not set or empty.
+def whole(name: str, default: int | None = None, *, most: int) -> int | None:
+    """The whole number from 1 to `most` that variable `name` holds, `default` where it is not set or empty.
 
     UsageError for anything else.
     """
     text = os.environ.get(name, "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise UsageError(
-            f"{name}={text!r} in the environment is no whole number from 1 on", fix=f"unset {name}"
-        )
-    return int(text)
+    value = typed_number.whole(text)
+    if value is None or not 1 <= value <= most:
+        raise _refused(name, text, f"no whole number from 1 to {most}")
+    return value
+
+
+def threads() -> int | None:
+    """GUDA_THREADS."""
+    return whole("GUDA_THREADS", most=MOST_THREADS)
+
+
+def images_a_batch() -> int | None:
+    """GUDA_BATCH_SIZE."""
+    return whole("GUDA_BATCH_SIZE", most=MOST_IMAGES)
 
 
 def seconds(name: str, default: float) -> float:
@@ -27,10 +42,11 @@ def seconds(name: str, default: float) -> float:
     text = os.environ.get(name, "").strip()
     if not text:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < float("inf"):
-        raise UsageError(f"{name}={text!r} in the environment is no number of seconds", fix=f"unset {name}")
+    value = typed_number.finite(text)
+    if value is None or value < 0:
+        raise _refused(name, text, "no number of seconds")
     return value
+
+
+def _refused(name: str, text: str, why: str) -> UsageError:
+    return UsageError(f"{name}={shorten(text, _SHOWN)!r} in the environment is {why}", fix=f"unset {name}")

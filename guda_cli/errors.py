@@ -101,8 +101,8 @@ def _alike_from_the_start(one: str, other: str) -> int:
     )
 
 
-def _numbers(name: str) -> list[int]:
-    return [int(digits) for digits in re.findall(r"[0-9]+", name)]
+def _numbers(name: str) -> list[str]:
+    return [digits.lstrip("0") for digits in re.findall(r"[0-9]+", name)]
 
 
 def unknown(kind: str, word: str, known: Iterable[str], where: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from guda_cli import typed_command
 from guda_cli.console import is_terminal, width_of
+from guda_cli.errors import UsageError
 from guda_cli.plain_text import printable
 
 MOST_COLUMNS, FEWEST_COLUMNS, PLAIN_COLUMNS = 100, 40, 80
 COMMON_PANEL = "Common options"
 _NAMES = 26  # columns of the names of options, where there is room
+_LARGEST = (1 << 64) - 1  # of a number: seeds of other tools go so far
 _KINDS = {int: "N", float: "X", str: "TEXT"}
 
 # By the words of a command; `tests/cli/test_help.py` parses each of them.
@@ -146,9 +149,18 @@ class HelpedCommand(_Page, TyperCommand):
     """A command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As usual; what was typed is remembered for errors that suggest another command."""
+        """As usual, but numbers are finite; what was typed is remembered, for errors that suggest another."""
         typed_command.remember(ctx.command_path, args)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for param in () if ctx.resilient_parsing else self.get_params(ctx):
+            value = ctx.params.get(param.name or "")
+            endless = isinstance(value, float) and not math.isfinite(value)
+            if endless or (isinstance(value, int) and abs(value) > _LARGEST):
+                raise UsageError(
+                    f"invalid value for '{max(param.opts, key=len)}': it must lie within ±2⁶⁴",
+                    fix=f"{ctx.command_path} --help",
+                )
+        return rest
 
 
 class HelpedGroup(_Page, TyperGroup):

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from guda_cli import typed_number
 from guda_cli.errors import RecipeError
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
@@ -277,8 +278,8 @@ def subset_of(params: str, where: str = "unlearn.params") -> tuple[str, int]:
     RecipeError when it is none of full, attn, cross-attn-kv, lora:R with R at least 1.
     """
     kind, colon, rank = params.partition(":")
-    if kind == "lora" and rank.isdecimal() and int(rank) > 0:
-        return kind, int(rank)
+    if kind == "lora" and (wanted := typed_number.whole(rank)):
+        return kind, wanted
     if colon or kind not in ("full", "attn", "cross-attn-kv"):
         raise RecipeError(
             f"{where} cannot be {params!r}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli import typed_number
 from guda_cli.data.dataset import Mask
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.diffusion.schedule import Array
@@ -32,8 +33,8 @@ def parse_aggregation(text: str) -> Aggregation:
     kind, _, count = text.partition(":")
     if text in ("mean", "sum", "max"):
         return Aggregation(kind)
-    if kind == "top" and count.isascii() and count.isdecimal() and int(count) > 0:
-        return Aggregation("top", int(count))
+    if kind == "top" and (most := typed_number.whole(count)):
+        return Aggregation("top", most)
     raise UsageError(
         f"unknown aggregation '{text}'",
         why="it is one of mean, sum, max, top:M (M at least 1)",

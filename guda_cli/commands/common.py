@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guda_cli import typed_number
 from guda_cli.errors import CorruptError, DataError, UsageError
 from guda_cli.phrases import human_seconds
-from guda_cli.plain_text import quoted
+from guda_cli.plain_text import quoted, shorten
 from guda_cli.session import Session
 from guda_cli.tables import Column
 
@@ -96,9 +97,10 @@ LARGEST_SEED = (1 << 64) - 1
 def parse_seeds(text: str) -> list[int]:
     """`2,3` as numbers, each once; UsageError on anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and len(part) <= 20 for part in parts):
-        raise UsageError(f"--seeds {text!r} is not a list of whole numbers", fix="--seeds 2,3")
-    return list(dict.fromkeys(int(part) for part in parts))
+    seeds = [seed for part in parts if (seed := typed_number.whole(part)) is not None]
+    if len(seeds) < len(parts):
+        raise UsageError(f"--seeds {shorten(text, 60)!r} is not a list of whole numbers", fix="--seeds 2,3")
+    return list(dict.fromkeys(seeds))
 
 
 def time_once(project: Project, device: str) -> Speed | None:

@@ -30,7 +30,7 @@ def checks() -> Iterator[Check]:
     cores = _cores()
     yield Check("cores", "ok", _cores_text(cores))
     try:
-        chosen = environment.whole(THREADS)
+        chosen = environment.threads()
     except UsageError as err:
         yield Check("threads", "fail", err.message, err.fix)
         return

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli import typed_number
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError
 
@@ -65,8 +66,8 @@ def spec(kind: str, timesteps: int, draws: int, seed: int, layout: Layout | None
         return {"kind": STRATA, "timesteps": timesteps, "draws": draws, "seed": seed}
     if name == ALL and not rest:
         return {"kind": ALL, "draws": draws, "seed": seed}
-    if name == STRIDE and rest.isdecimal() and int(rest) > 0:
-        return {"kind": STRIDE, "stride": int(rest), "draws": draws, "seed": seed}
+    if name == STRIDE and (stride := typed_number.whole(rest)):
+        return {"kind": STRIDE, "stride": stride, "draws": draws, "seed": seed}
     raise UsageError(f"unknown grid '{kind}'", why=f"it is one of {HELP}", fix="--grid strata")
 
 

@@ -6,11 +6,11 @@ chosen when scores are read, not when they are computed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from guda_cli import typed_number
 from guda_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def _unweighted(w: Array, snr: Array, numbers: Numbers) -> Array:
 
 
 def _gamma(text: str) -> Numbers:
-    gamma = float(text)
-    if not (gamma > 0 and math.isfinite(gamma)):
+    gamma = typed_number.finite(text)
+    if gamma is None or gamma <= 0:
         raise ValueError
     return (gamma,)
 
@@ -67,8 +67,8 @@ def _min_snr(w: Array, snr: Array, numbers: Numbers) -> Array:
 
 
 def _ends(text: str) -> Numbers:
-    low, high = (float(part) for part in text.split("-"))
-    if not 1 <= low <= high:
+    low, high = (typed_number.finite(part) for part in text.split("-"))
+    if low is None or high is None or not 1 <= low <= high:
         raise ValueError
     return low, high
 

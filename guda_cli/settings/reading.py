@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from guda_cli import typed_number
 from guda_cli.attribution import methods
 from guda_cli.errors import RecipeError, unknown
 from guda_cli.plain_text import shorten, unicode
@@ -151,10 +152,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, str):  # YAML reads 1e-5 as text
-        try:
-            return _finite(float(value), path)
-        except ValueError:
-            pass
+        number = typed_number.finite(value.strip())
+        if number is not None:
+            return number
     if hint is str and value is False:  # YAML reads no as false
         return "no"
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):

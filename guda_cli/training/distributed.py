@@ -18,6 +18,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from guda_cli import typed_number
 from guda_cli.errors import GudaError, UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def join() -> Launch | None:
         return None
     try:
         world, rank, *_ = (os.environ[name] for name in NEEDED)
-        _launch = Launch(int(rank), int(world), int(os.environ.get("LOCAL_RANK", rank)))
+        _launch = Launch(*_numbers(rank, world, os.environ.get("LOCAL_RANK", rank)))
     except (KeyError, ValueError) as err:
         raise UsageError(
             "the environment tells of several processes, but not which one this is",
@@ -103,6 +104,14 @@ def join() -> Launch | None:
             fix="unset WORLD_SIZE",
         ) from None
     return _launch
+
+
+def _numbers(rank: str, world: str, local_rank: str) -> tuple[int, int, int]:
+    """The same as numbers; ValueError where they are none, or more than there are processes."""
+    which, processes, here = (typed_number.whole(text.strip()) for text in (rank, world, local_rank))
+    if which is None or here is None or not processes or max(which, here) >= processes:
+        raise ValueError(f"process {rank!r} ({local_rank!r} on this machine) of {world!r}")
+    return which, processes, here
 
 
 def _active() -> Launch | None:

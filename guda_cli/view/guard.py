@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from guda_cli import typed_number
 from guda_cli.view.neighbours import foreign
 
 Scope = MutableMapping[str, Any]
@@ -159,7 +160,8 @@ async def _body(headers: _Headers, receive: Receive) -> bytes:
     told = headers.one("content-length")
     if told is None or headers.one("transfer-encoding") is not None:
         raise Refused(411)  # browsers always know it
-    if not told.isdecimal() or int(told) > MOST_BYTES:
+    length = typed_number.whole(told)
+    if length is None or length > MOST_BYTES:
         raise Refused(413)
     found = bytearray()
     try:

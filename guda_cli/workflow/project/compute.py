@@ -37,7 +37,7 @@ class Compute:
     @property
     def batch_size(self) -> int:
         """Rows of one scoring batch; never changes a result by more than rounding."""
-        return environment.whole("GUDA_BATCH_SIZE") or (256 if self.device.type == "cpu" else 512)
+        return environment.images_a_batch() or (256 if self.device.type == "cpu" else 512)
 
 
 def setup(device: str = "auto", dtype: str = "float32") -> Compute:
@@ -46,8 +46,8 @@ def setup(device: str = "auto", dtype: str = "float32") -> Compute:
     UsageError when the device is not there. Must run before the first parallel operation: flushing denormals,
     four times faster on small losses, is a setting of each thread that later threads inherit.
     """
-    threads = environment.whole("GUDA_THREADS")
-    _ = environment.whole("GUDA_BATCH_SIZE")  # told before any work
+    threads = environment.threads()
+    _ = environment.images_a_batch()  # told before any work
     import torch
 
     torch.set_flush_denormal(True)

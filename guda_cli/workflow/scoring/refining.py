@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli import typed_number
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.attribution.delta_elbo import Estimate
 from guda_cli.data.dataset import Mask
@@ -128,11 +129,8 @@ def until(text: str, ranked: Callable[[Scores], Scores] = lambda scores: scores)
     `ranked` gives the values that groups are ranked by. UsageError for anything else.
     """
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        wanted = float(number)
-    except ValueError:
-        wanted = float("nan")
-    if not (0 < wanted < 100 if percent else 0 < wanted < float("inf")):
+    wanted = typed_number.finite(number)
+    if wanted is None or not (0 < wanted < 100 if percent else wanted > 0):
         raise UsageError(
             f"--until {text!r} is neither a standard error nor a share of certainty",
             why="a number is the error that the first group's score must have; 95% how sure it must be first",
