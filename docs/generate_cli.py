@@ -34,7 +34,7 @@ their `schema`, which lies in [schemas/](schemas/).
 | 2 | wrong usage: an option, an argument, a `--set` |
 | 3 | the recipe, the data, the disk or the store's folder is not as it must be |
 | 4 | something is missing; the error names the command that makes it |
-| 5 | something stored is damaged (after `guda store verify`: it will be made again when it is needed) |
+| 5 | something stored is damaged (what is needed of it is made again), or the answer lacks what was |
 | 6 | another process does the same work, and `--no-wait` was given |
 | 7 | a check failed or is doubtful, and `--strict` was given |
 | 130, 143 | interrupted; the state is saved, the same command goes on |

@@ -37,6 +37,7 @@ class Blobs:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._folder = layout.folder("blobs") / "sha256"
+        self._synced: set[str] = set()  # whose entries this process has seen to be on the disk
 
     def address(self, digest: str) -> Path:
         """Where a blob lies, or would lie."""
@@ -120,6 +121,21 @@ class Blobs:
                 discard(temp)
         return digest
 
+    def put_written(self, write: Callable[[Path], None]) -> str:
+        """Store what `write` writes to a new file, which may be larger than memory; its digest."""
+        self._layout.require_writable("storing a blob")
+        with guarded("storing a blob", self._layout.root):
+            temp = self._layout.temp()
+            try:
+                point("before-write")
+                write(temp)
+                digest = hash_file(temp)
+                self._layout.hold(digest)
+                self._adopt(temp, digest)
+            finally:
+                discard(temp)
+        return digest
+
     def touch(self, digest: str) -> bool:
         """Make a blob young again, so that a garbage collection leaves it alone; whether it is there."""
         with self._layout.using():
@@ -132,7 +148,9 @@ class Blobs:
         if size_of(self.address(digest)) != size or not self.touch(digest):
             return False
         # Whoever put it there may not have come to this yet, and a record is to name it.
-        fsync_folder(self._layout.make(self.address(digest).parent))
+        if digest not in self._synced:
+            fsync_folder(self._layout.make(self.address(digest).parent))
+            self._synced.add(digest)
         return True
 
     def _adopt(self, temp: Path, digest: str) -> None:
@@ -154,6 +172,7 @@ class Blobs:
             temp.replace(target)
         point("after-rename")
         fsync_folder(target.parent)
+        self._synced.add(digest)
 
     def _unreadable(self, digest: str, error: OSError) -> StoreError:
         meaning = unreadable(self.address(digest), error)

@@ -77,6 +77,19 @@ class Store:
         """Store bytes; their digest."""
         return self._blobs.put_bytes(data)
 
+    def put_written(self, write: Callable[[Path], None]) -> str:
+        """Store what `write` writes to the new file that it is given, of any size; its digest."""
+        return self._blobs.put_written(write)
+
+    def blob_path(self, digest: str) -> Path:
+        """The file of a blob, checked, for those that are larger than memory; errors as `read_bytes`."""
+        return self._blobs.path(digest)
+
+    @property
+    def temporary_folder(self) -> Path | None:
+        """Where files without a name may be made on the store's own disk; None if it is read-only."""
+        return None if self.read_only else self._layout.temp().parent
+
     def read_bytes(self, digest: str) -> bytes:
         """The bytes of a blob, checked; raises CorruptBlob or MissingBlob."""
         return self._blobs.read(digest)

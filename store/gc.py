@@ -62,6 +62,8 @@ class _Marks:
     tables: set[str]
     seeds: set[str] = field(default_factory=set)
     notes: set[bytes] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+    """Records whose outputs are marked, as they stay for whatever reason."""
     everything: bool = False
 
 
@@ -94,6 +96,9 @@ class Collector:
         self._mark_survivors(marks, {each.name for each in report.records})
         for part in _slices(self._blobs.all()):
             with self._looking_again(marks, sweep):
+                if not dry_run:
+                    # Of a process that has ended since: its lease says no more what it has published.
+                    self._mark_survivors(marks, set())
                 for digest, path in part:
                     if digest not in marks.blobs and not marks.everything:
                         sweep.remove(report.blobs, digest, path)
@@ -195,7 +200,10 @@ class Collector:
     def _mark_survivors(self, marks: _Marks, removed: set[str]) -> None:
         """Mark what records list that stay only because they are young, and all segments that stay."""
         for key in self._actions.all_keys():
-            if key not in marks.keys and key not in removed and (record := self._actions.load(key)):
+            if key in marks.keys or key in marks.read or key in removed:
+                continue
+            if record := self._actions.load(key):
+                marks.read.add(key)
                 marks.blobs.update(record.outputs.values())
         for table in self._tables.names():
             for digest in self._tables.segments(table):

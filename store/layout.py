@@ -313,8 +313,8 @@ def _make_folders(root: Path) -> bool:
         if isinstance(cause, OSError) and cause.errno in DENIED:
             return False
         raise
-    return all(_writable(root / name) for name in FOLDERS)
+    return all(_writable(f"{root}/{name}") for name in FOLDERS)
 
 
-def _writable(folder: Path) -> bool:
+def _writable(folder: Path | str) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)

@@ -13,13 +13,14 @@ from torch import Tensor
 from guda_cli.checkpoints.adapter_config import LoraConfig, read_config
 from guda_cli.checkpoints.adapter_kinds import GIVE
 from guda_cli.checkpoints.adapter_names import PEFT
-from guda_cli.checkpoints.files import LARGEST_JSON, check_no_pickle, json_object, read_json
+from guda_cli.checkpoints.files import check_no_pickle, json_object, read_json
 from guda_cli.diffusion import networks
 from guda_cli.errors import DataError
 
 LONGEST_NAME = 500
 """Letters of a tensor's name; longer ones could keep the patterns of names busy for ever."""
 _MOST_TENSORS = 50_000  # Stable Diffusion has 1,100 tensors: far more is no adapter of it
+_MOST_SETTINGS = 2**22  # letters; with two patterns a module they have 200,000
 _METADATA = "lora_adapter_metadata"  # where diffusers keeps the settings of an adapter, as JSON
 
 
@@ -74,8 +75,7 @@ def settings_of(found: AdapterFile, part: str) -> LoraConfig | None:
     beside = path.parent / "adapter_config.json"
     if text is not None:
         where = f"{path} ({_METADATA})"
-        if len(text) > LARGEST_JSON // 4:
-            raise DataError(f"{where} has {len(text):,} letters", why="settings have a few thousand")
+        _check_size(len(text), where)
         entries = json_object(text, Path(where))
         values = {k.removeprefix(f"{part}."): v for k, v in entries.items() if k.startswith(f"{part}.")}
         return read_config(values, where) if values else None
@@ -96,4 +96,10 @@ def settings_of(found: AdapterFile, part: str) -> LoraConfig | None:
             why=f"{min(others)} lies beside it, too",
             fix="give a folder with this LoRA and its own adapter_config.json",
         )
+    _check_size(beside.stat().st_size, str(beside))
     return read_config(read_json(beside), str(beside))
+
+
+def _check_size(size: int, where: str) -> None:
+    if size > _MOST_SETTINGS:
+        raise DataError(f"{where} has {size:,} letters", why=f"settings have {_MOST_SETTINGS:,} at the most")

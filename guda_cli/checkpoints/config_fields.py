@@ -36,8 +36,8 @@ def is_number(value: Any) -> bool:
 
 
 def _wholes(value: Any) -> bool:
-    """A whole number, or lists of such, at any depth."""
-    return all(_wholes(one) for one in value) if isinstance(value, list) and value else _whole(value)
+    """A whole number, or lists of such, at any depth; some may be 0."""
+    return all(_wholes(one) for one in value) if isinstance(value, list) and value else _whole(value, 0)
 
 
 def _widths(value: Any) -> bool:

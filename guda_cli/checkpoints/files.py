@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def read_config(
 def read_text(path: Path, what: str = "", fix: str = "") -> str:
     """The text in `path`; DataError when it is missing (with `fix`), too large, or no UTF-8."""
     try:
+        _check_ordinary(path)
         if path.stat().st_size > LARGEST_JSON:
             raise DataError(
                 f"{path} is larger than {LARGEST_JSON // 2**20} MiB", why="no model has such a file"
@@ -55,6 +57,12 @@ def read_text(path: Path, what: str = "", fix: str = "") -> str:
     if git_lfs.is_pointer(text[:64].encode()):
         raise DataError(f"{path} cannot be read", why=git_lfs.WHY, fix="git lfs pull")
     return text
+
+
+def _check_ordinary(path: Path) -> None:
+    """DataError for folders, pipes and devices, some of which never end; OSError where nothing is there."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise DataError(f"{path} is no ordinary file", fix="download it again")
 
 
 def check_no_code(config: Mapping[str, Any], path: Path) -> None:
@@ -177,6 +185,7 @@ def check_no_pickle(path: Path) -> None:
     if path.suffix.lower() in PICKLES:
         raise _pickle(path, f"{path.name} is a pickle")
     try:
+        _check_ordinary(path)
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as err:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import struct
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from guda_cli.data.pixel_file import Pixels as Pixels
+from guda_cli.data.pixel_file import blocks, chosen, mapped, write_between
 from guda_cli.errors import CorruptError, DataError, unknown
 from guda_cli.jsonable import canonical
 
-Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int, int | None], None]
 """Hears how many images are done, and of how many where that is known."""
@@ -31,7 +35,7 @@ class Dataset:
     """
 
     images: Pixels
-    """uint8 [N, C, H, W], 0..255."""
+    """uint8 [N, C, H, W], 0..255; large ones are mapped from a file and cannot be changed (`pixel_file`)."""
     names: tuple[str, ...]
     """Unique, sorted: the path below the root, or `group/index` for packed formats."""
     groups: tuple[str, ...]
@@ -91,7 +95,7 @@ def make_dataset(
         raise ValueError("names are not unique")
     order = sorted(range(len(names)), key=names.__getitem__)
     if order != list(range(len(names))):
-        images = images[order]
+        images = chosen(images, np.array(order))
     images = np.ascontiguousarray(images)
     groups = tuple(sorted({g for label in labels for g in label}))
     column = {g: j for j, g in enumerate(groups)}
@@ -109,7 +113,7 @@ def make_dataset(
 
 def part(ds: Dataset, rows: Mask) -> Dataset:
     """The images of `ds` where `rows` [N] is True, with all its groups: some may have no image there."""
-    images, membership = np.ascontiguousarray(ds.images[rows]), ds.membership[rows]
+    images, membership = chosen(ds.images, rows), ds.membership[rows]
     kept = np.flatnonzero(rows).tolist()
     names = tuple(ds.names[i] for i in kept)
     prompts, descriptors = tuple(ds.prompts[i] for i in kept), tuple(ds.descriptors[i] for i in kept)
@@ -121,19 +125,53 @@ def to_bytes(ds: Dataset) -> bytes:
     """`ds` as a safetensors file; equal data sets give equal bytes. Notes and `held_out` are left out."""
     from safetensors.numpy import save
 
-    text = canonical(
-        {
-            "schema": "guda.dataset/1",
-            "digest": ds.digest,
-            "names": ds.names,
-            "groups": ds.groups,
-            "prompts": ds.prompts,
-            **_where_given(ds.descriptors),
-        }
-    ).decode("ascii")
     tensors = {"images": np.ascontiguousarray(ds.images), "membership": np.ascontiguousarray(ds.membership)}
-    data: bytes = save(tensors, metadata={_METADATA_KEY: text})
+    data: bytes = save(tensors, metadata={_METADATA_KEY: _described(ds)})
     return data
+
+
+def to_file(ds: Dataset, path: Path) -> None:
+    """Write what `to_bytes` gives to the new file `path`, a block at a time; OSError as of writing."""
+    write_between(ds.images, path, _head(ds), np.ascontiguousarray(ds.membership).tobytes())
+
+
+def room_before(
+    names: Sequence[str], labels: Sequence[Collection[str]], prompts: Sequence[str | None] | None,
+    descriptors: Sequence[Sequence[str] | None] | None, shape: Sequence[int],
+) -> int:  # fmt: skip
+    """How many bytes stand before the images [N, C, H, W] = `shape` in the file of `make_dataset`'s result.
+
+    All but the images decides that, so they can be decoded into their place.
+    """
+    empty = np.broadcast_to(np.uint8(0), (len(names), 0, 0, 0))
+    found = make_dataset(empty, names, labels, prompts, descriptors=descriptors)
+    return len(_head(found, shape))
+
+
+def _described(ds: Dataset) -> str:
+    values = {
+        "schema": "guda.dataset/1",
+        "digest": ds.digest,
+        "names": ds.names,
+        "groups": ds.groups,
+        "prompts": ds.prompts,
+        **_where_given(ds.descriptors),
+    }
+    return canonical(values).decode("ascii")
+
+
+def _head(ds: Dataset, shape: Sequence[int] | None = None) -> bytes:
+    """What safetensors writes in front of the images, of `shape` where it is not theirs."""
+    shape = list(ds.images.shape if shape is None else shape)
+    ends = math.prod(shape), math.prod(shape) + ds.membership.size
+    header = {
+        "__metadata__": {_METADATA_KEY: _described(ds)},
+        "images": {"dtype": "U8", "shape": shape, "data_offsets": [0, ends[0]]},
+        "membership": {"dtype": "BOOL", "shape": [*ds.membership.shape], "data_offsets": [*ends]},
+    }
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def from_bytes(data: bytes) -> Dataset:
@@ -143,19 +181,35 @@ def from_bytes(data: bytes) -> Dataset:
 
     try:
         tensors = load(data)
-        values = _metadata(data)
-        images, membership = tensors["images"], tensors["membership"]
-        names, groups, prompts = (tuple(values[k]) for k in ("names", "groups", "prompts"))
-        found = values.get("descriptors", [None] * len(names))
-        descriptors = tuple(None if own is None else tuple(map(str, own)) for own in found)
-        digest = str(values["digest"])
+        size = int.from_bytes(data[:8], "little")
+        found = _read(json.loads(data[8 : 8 + size]), tensors["images"], tensors["membership"])
     except (SafetensorError, ValueError, KeyError, TypeError) as err:
         raise CorruptError("a stored data set cannot be read", why=str(err)) from None
-    if _digest(images, names, groups, membership, prompts, descriptors) != digest:
+    head = found.images, found.names, found.groups, found.membership, found.prompts, found.descriptors
+    if _digest(*head) != found.digest:
         raise CorruptError("a stored data set is damaged", why="its content does not match its digest")
-    if not images.flags.writeable:
-        images = images.copy()
-    return Dataset(images, names, groups, membership, prompts, digest, descriptors=descriptors)
+    return found if found.images.flags.writeable else replace(found, images=found.images.copy())
+
+
+def from_file(path: Path) -> Dataset:
+    """The data set in a file by `to_file`, its images mapped; its bytes are taken to be checked.
+
+    CorruptError when it is something else.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, path.stat().st_size)))
+            entries = [(header[name]["dtype"], header[name]["shape"]) for name in ("images", "membership")]
+            (kind, shape), (flag_kind, flag_shape) = entries
+            if (kind, flag_kind) != ("U8", "BOOL"):
+                raise ValueError(f"it holds {kind} and {flag_kind}, not U8 and BOOL")
+            file.seek(8 + size + math.prod(shape))
+            flags = np.frombuffer(file.read(math.prod(flag_shape)), dtype=np.uint8)
+        images = mapped(path, 8 + size, shape)
+        return _read(header, images, flags.astype(np.bool_).reshape(flag_shape))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise CorruptError("a stored data set cannot be read", why=str(err)) from None
 
 
 def _where_given(descriptors: tuple[tuple[str, ...] | None, ...]) -> dict[str, Any]:
@@ -163,13 +217,17 @@ def _where_given(descriptors: tuple[tuple[str, ...] | None, ...]) -> dict[str, A
     return {"descriptors": descriptors} if any(descriptors) else {}
 
 
-def _metadata(data: bytes) -> dict[str, Any]:
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
+def _read(header: dict[str, Any], images: Pixels, membership: Mask) -> Dataset:
+    """The data set of a safetensors header and its tensors; ValueError, KeyError or TypeError otherwise."""
     values = json.loads(header["__metadata__"][_METADATA_KEY])
     if not isinstance(values, dict) or values.get("schema") != "guda.dataset/1":
         raise ValueError("it is not of the schema guda.dataset/1")
-    return values
+    names, groups, prompts = (tuple(values[k]) for k in ("names", "groups", "prompts"))
+    if images.ndim != 4 or not len(images) == len(names) == len(membership) == len(prompts):
+        raise ValueError("its parts differ in length")
+    found = values.get("descriptors", [None] * len(names))
+    descriptors = tuple(None if own is None else tuple(map(str, own)) for own in found)
+    return Dataset(images, names, groups, membership, prompts, str(values["digest"]), descriptors=descriptors)
 
 
 def _digest(
@@ -185,5 +243,6 @@ def _digest(
     text = canonical(head)
     sha = hashlib.sha256(b"guda.dataset/1\0" + len(text).to_bytes(8, "little") + text)
     sha.update(np.ascontiguousarray(membership, dtype=np.uint8).data)
-    sha.update(np.ascontiguousarray(images).data)
+    for part in blocks(images):
+        sha.update(np.ascontiguousarray(images[part]).data)
     return sha.hexdigest()

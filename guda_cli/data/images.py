@@ -20,6 +20,7 @@ from guda_cli.data.dataset import Pixels
 from guda_cli.data.exif import DECODING_ERRORS
 from guda_cli.data.image_parts import Parts, needed
 from guda_cli.data.jxl_header import jxl_size
+from guda_cli.data.pixel_file import rows
 from guda_cli.data.preprocessing import preprocess
 from guda_cli.data.versions import IMAGE_SUFFIXES, PREPROCESSING_VERSION
 from guda_cli.errors import DataError
@@ -39,6 +40,7 @@ __all__ = [
     "is_image",
     "opened_for_texts",
     "pixels_digest",
+    "pixels_digests",
     "preprocess",
     "read_file",
     "to_float",
@@ -250,7 +252,7 @@ def small(images: Pixels, side: int) -> Pixels:
     from PIL import Image
 
     out = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
-    for i, image in enumerate(images):
+    for i, image in enumerate(rows(images)):
         for j, channel in enumerate(image):
             out[i, j] = Image.fromarray(channel).resize((side, side), Image.Resampling.BOX)
     return out
@@ -272,3 +274,8 @@ def pixels_digest(pixels: Pixels) -> str:
     sha = hashlib.sha256(b"guda.pixels/1\0" + shape.encode("ascii") + b"\0")
     sha.update(np.ascontiguousarray(pixels).data)
     return sha.hexdigest()
+
+
+def pixels_digests(images: Pixels) -> list[str]:
+    """The `pixels_digest` of each of `images` [N, C, H, W]."""
+    return [pixels_digest(image) for image in rows(images)]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Pixels
+from guda_cli.data.pixel_file import release
 from guda_cli.intervals import wilson95
 
 NEIGHBOURS = 5
@@ -44,7 +45,7 @@ def nearest_members(
     Distance and ties as in `nearest_groups`.
     """
     rows = np.flatnonzero(np.any([ds.members(group) for group in groups], axis=0))
-    found: npt.NDArray[np.int64] = rows[_nearest(queries, ds.images[rows], min(count, len(rows)))]
+    found: npt.NDArray[np.int64] = rows[_nearest(queries, ds.images, min(count, len(rows)), rows)]
     return found
 
 
@@ -86,15 +87,22 @@ def accuracy(ds: Dataset, neighbours: int = NEIGHBOURS) -> Accuracy:
     return Accuracy(right, len(rows), chance)
 
 
-def _nearest(queries: Pixels, images: Pixels, k: int) -> npt.NDArray[np.int64]:
-    """Indices [Q, k] of the nearest images, nearest first; equal distances in order of index."""
-    n = len(images)
+def _nearest(
+    queries: Pixels, images: Pixels, k: int, among: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Indices [Q, k] of the nearest images, nearest first; equal distances in order of index.
+
+    With `among` [n] indices into that, of those images alone.
+    """
+    n = len(images if among is None else among)
     q = queries.reshape(len(queries), -1).astype(np.float64)
     q_norm = np.einsum("qd,qd->q", q, q)[:, None]
     rows = max(k, _TRAIN_VALUES // max(1, q.shape[1]))
     best = np.empty((len(q), 0), dtype=np.int64)
     for start in range(0, n, rows):
-        x = images[start : start + rows].reshape(-1, q.shape[1]).astype(np.float64)
+        part = slice(start, start + rows)
+        x = images[part if among is None else among[part]].reshape(-1, q.shape[1]).astype(np.float64)
+        release(images)
         squared = q_norm - 2.0 * (q @ x.T) + np.einsum("nd,nd->n", x, x)
         keys = squared.astype(np.int64) * n + np.arange(start, start + len(x))  # unique, so no ties
         best = np.concatenate([best, keys], axis=1)

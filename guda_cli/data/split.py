@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 
 from guda_cli.data.dataset import Dataset, Mask, part
-from guda_cli.data.images import pixels_digest
+from guda_cli.data.images import pixels_digests
 from guda_cli.phrases import plural
 
 
@@ -27,7 +27,7 @@ def hold_out(data: Dataset, share: float) -> Dataset:
     """
     if share == 0:
         return data
-    held = _chosen(data.membership, [pixels_digest(image) for image in data.images], share)
+    held = _chosen(data.membership, pixels_digests(data.images), share)
     note = plural(int(held.sum()), "image is", "images are") + " held out of training (data.held_out)"
     training = part(data, ~held)
     return dataclasses.replace(training, notes=(*data.notes, note), held_out=part(data, held))

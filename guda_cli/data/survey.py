@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -12,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Progress
-from guda_cli.data.images import header, is_image, pixels_digest, small
+from guda_cli.data.images import header, is_image, pixels_digests, small
 from guda_cli.data.sources import open_tree, read_dataset
 from guda_cli.data.sources.detect import idx_files, locate
 from guda_cli.data.sources.idx import read_array
@@ -20,6 +22,7 @@ from guda_cli.data.sources.metadata import read_metadata
 from guda_cli.data.sources.names import conflict_copies
 from guda_cli.data.sources.rows import PROMPT_COLUMNS
 from guda_cli.data.sources.tree import Tree
+from guda_cli.data.sources.webdataset import add_samples, sample_files
 from guda_cli.errors import DataError
 from guda_cli.phrases import few, plural
 from guda_cli.sections import DataSpec
@@ -161,6 +164,10 @@ def _columns(tree: Tree, root: str, names: Sequence[str]) -> tuple[tuple[str, ..
     And why others do not.
     """
     meta = read_metadata(tree, root, strict=False)
+    if not meta.sources:
+        samples = sample_files(tree.files)
+        with contextlib.suppress(DataError):  # they may be another program's; who names a column hears of it
+            add_samples(meta, tree, {name: samples[name] for name in names if name in samples})
     found, unfit = dict[str, int](), dict[str, str]()
     for column in meta.columns:
         if column == "folder":
@@ -207,6 +214,11 @@ def _headers(spec: DataSpec, data: Dataset) -> tuple[list[int], dict[str, int]]:
 
 def _packed_side(kind: str, path: Path | None) -> int:
     """The shorter side of images that lie in one array."""
+    if path is not None and kind == "parquet":
+        from guda_cli.data.sources.parquet_table import Table
+
+        images = itertools.islice(Table(path).images(), LOOKED_AT)
+        return min((header(data)[1] for _, data in images if data), default=CIFAR)
     files = idx_files(path) if path is not None and kind == "idx" else None
     if files is not None:
         return int(min(read_array(files.images, 3).shape[1:]))
@@ -246,8 +258,8 @@ def _alike(data: Dataset) -> dict[str, tuple[Pair, ...]]:
     """Pairs of images that are the same, or nearly, within a group and across groups."""
     first: dict[str, int] = {}
     same = []
-    for row, image in enumerate(data.images):
-        other = first.setdefault(pixels_digest(image), row)
+    for row, digest in enumerate(pixels_digests(data.images)):
+        other = first.setdefault(digest, row)
         if other != row:
             same.append((row, other))
     rows = np.array(sorted(first.values()), dtype=np.int64)

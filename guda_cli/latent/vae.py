@@ -93,7 +93,7 @@ class LatentCodec:
         """
         self._check(images)
         if posterior == "sample" and digests is None:
-            digests = [pixels_digest(image.numpy()) for image in images]
+            digests = [pixels_digest(images[i].numpy()) for i in range(len(images))]
         parts = []
         for rows in _batches(len(images), images.shape[-2] * images.shape[-1]):
             found = self.vae.encode(images[rows].to(self.device).float() / 127.5 - 1.0).latent_dist  # type: ignore[operator]

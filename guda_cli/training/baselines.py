@@ -11,6 +11,7 @@ from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array, Schedule
 from guda_cli.training.soundness import BANDS, ENTRIES
 
+HELD = 128 << 20  # bytes of pixels in float64 at once, about
 STATISTICS = 4096  # images that mean and variance of the pixels are taken of, at most
 
 
@@ -20,8 +21,14 @@ class PixelMean:
     def __init__(self, images: Tensor) -> None:
         """`images` [N, C, H, W] as networks are trained on them; of many a seeded part is looked at."""
         few = images if len(images) <= STATISTICS else images[_rows(len(images), STATISTICS, "statistics")]
-        x0 = to_x0(few).double()
-        self.mean, self.variance = x0.mean(0), x0.var(0, unbiased=False)
+        self.mean, self.variance = (torch.empty(few.shape[1:], dtype=torch.float64) for _ in range(2))
+        step = max(1, HELD // (8 * few[:, :1, :1].numel()))  # rows of all the images
+        whole = step >= few.shape[1] * few.shape[2]
+        for channel in (slice(None),) if whole else range(few.shape[1]):
+            for start in range(0, few.shape[2], step):
+                part = channel, slice(start, start + step)
+                x0 = to_x0(few[:, *part]).double()
+                self.mean[part], self.variance[part] = x0.mean(0), x0.var(0, unbiased=False)
 
     def predict(self, schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
         """The raw prediction [N, C, H, W] of the best guess at x0 that looks at one pixel at a time.
@@ -50,8 +57,10 @@ class Looked:
         rows = _rows(len(images), BANDS * entries, "images")
         self.schedule, self.cond = schedule, None if cond is None else cond[rows]
         self.t = 1 + torch.arange(len(rows)) * schedule.T // len(rows)
-        self.x0 = to_x0(images[rows])
-        self.noise = torch.randn(self.x0.shape, generator=generator("guda.soundness/1", "noise"))
+        self.images, self.rows = images, rows
+        self.noise = torch.randn(
+            len(rows), *images.shape[1:], generator=generator("guda.soundness/1", "noise")
+        )
 
     @torch.inference_mode()
     def losses(self, denoiser: Denoiser, batch: int = 256) -> Array:
@@ -64,12 +73,15 @@ class Looked:
 
     def mean_losses(self, pixels: PixelMean) -> Array:
         """The same of the mean."""
-        x_t, t, target, _ = self._part(slice(None), torch.device("cpu"))
-        found = squared_error(pixels.predict(self.schedule, x_t, t), target)
-        return np.asarray(found.double().numpy())
+        parts = []
+        for start in range(0, len(self.t), 16):
+            x_t, t, target, _ = self._part(slice(start, start + 16), torch.device("cpu"))
+            parts.append(squared_error(pixels.predict(self.schedule, x_t, t), target).double())
+        return np.asarray(torch.cat(parts).numpy())
 
     def _part(self, rows: slice, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        x0, noise, t = (values[rows].to(device) for values in (self.x0, self.noise, self.t))
+        x0, noise, t = to_x0(self.images[self.rows[rows]]), self.noise[rows], self.t[rows]
+        x0, noise, t = x0.to(device), noise.to(device), t.to(device)
         cond = None if self.cond is None else self.cond[rows].to(device)
         return add_noise(self.schedule, x0, noise, t), t, training_target(self.schedule, x0, noise, t), cond
 

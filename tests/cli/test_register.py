@@ -123,6 +123,18 @@ class TestTakenOver:
         next((folder / "unet").glob("*.safetensors")).unlink()
         assert "is missing" in cli(*FROM, folder, code=3).stderr
 
+    def test_all_files_in_one_folder(self, cli: Cli, build: Build, work: Path) -> None:
+        """As the first DDPMs on the hub lie: the schedule is the model's own, not the recipe's."""
+        whole = cli(*FROM, build("v_prediction"), "--json").document["models"][0]["key"]
+        (work / "flat").mkdir()
+        for path in (work / "model").rglob("*.*"):
+            shutil.copy(path, work / "flat" / path.name)
+        assert cli(*FROM, "flat", "--json").document["models"][0]["key"] == whole
+        (work / "flat" / "model_index.json").unlink()
+        done = cli(*FROM, "flat", "--json")
+        assert "the noise schedule is that beside the weights" in done.stderr
+        assert done.document["models"][0]["key"] == whole
+
     def test_a_hubs_cache_folder(self, cli: Cli, build: Build, work: Path) -> None:
         """As the hub's client lays it out: links from the snapshot to blobs named by digest."""
         whole = cli(*FROM, build(), "--json").document["models"][0]["key"]
@@ -239,6 +251,17 @@ class TestRefused:
     def test_a_schedule_nobody_knows(self, cli: Cli, build: Build, key: str) -> None:
         change(build() / "scheduler" / "scheduler_config.json", **{key: "unheard"})
         assert "unheard" in self.refused(cli, Path("model"))
+
+    def test_another_pipeline(self, cli: Cli, build: Build) -> None:
+        change(build() / "model_index.json", _class_name="ConsistencyModelPipeline")
+        assert "is a ConsistencyModelPipeline" in self.refused(cli, Path("model"))
+
+    def test_a_cache_of_two_snapshots_names_one(self, cli: Cli, build: Build, work: Path) -> None:
+        for name in ("abc", "def"):
+            shutil.copytree(build(), work / "models--owner--name" / "snapshots" / name)
+        said = self.refused(cli, Path("models--owner--name"))
+        assert "try: guda train tiny.yaml" in said
+        assert "--from models--owner--name/snapshots/def" in " ".join(said.split())
 
     def test_no_folder(self, cli: Cli, work: Path) -> None:
         assert "no such file or folder" in cli(*FROM, "./nowhere", code=3).stderr

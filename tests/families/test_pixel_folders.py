@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -282,6 +283,21 @@ class TestRefused:
         (folder / "unet" / "config.json").unlink()
         (folder / "unet" / "config.json").symlink_to("../../blobs/gone")
         assert "leads nowhere" in refused(folder)
+
+    @pytest.mark.parametrize("file", ["unet/config.json", f"unet/{STEM}.safetensors"])
+    def test_what_git_lfs_has_not_fetched(self, file: str, folder: Path) -> None:
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+        (folder / file).write_text(pointer)
+        assert "git lfs pull" in refused(folder)
+
+    @pytest.mark.parametrize("file", ["unet/config.json", f"unet/{STEM}.safetensors", "model_index.json"])
+    def test_pipes_are_not_waited_for(self, file: str, folder: Path) -> None:
+        (folder / file).unlink()
+        os.mkfifo(folder / file)
+        if file == "model_index.json":
+            assert "unet" in take(folder).config
+        else:
+            assert "no ordinary file" in refused(folder)
 
     def test_a_file(self, folder: Path) -> None:
         assert "is a file" in refused(folder / "unet" / f"{STEM}.safetensors")

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guda_cli.checkpoints.adapter_config import read_config
+from guda_cli.checkpoints.files import read_json
 from guda_cli.checkpoints.lora_file import apply_lora
 from guda_cli.checkpoints.model_source import register_source
 from guda_cli.checkpoints.pipeline_folder import Pipeline, read_pipeline
@@ -232,8 +233,19 @@ def test_metadata_of_diffusers_that_are_no_settings(text: str, pipeline: Pipelin
 def test_settings_without_end(pipeline: Pipeline, tmp_path: Path) -> None:
     folder = adapter(pipeline, tmp_path / "adapter", BASIC)
     with (folder / "adapter_config.json").open("r+b") as file:
+        file.truncate(2**22 + 1)
+    assert "settings have" in refused(pipeline, folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    text = json.dumps({"unet.r": 2, "x": [[]] * 2_000_000})
+    save_file(tensors, tmp_path / "style.safetensors", {"lora_adapter_metadata": text})
+    assert "settings have" in refused(pipeline, tmp_path / "style.safetensors")
+
+
+def test_a_configuration_without_end(tmp_path: Path) -> None:
+    with (tmp_path / "config.json").open("wb") as file:
         file.truncate(2**25 + 1)
-    assert "is larger than 32 MiB" in refused(pipeline, folder)
+    with pytest.raises(DataError, match="larger than 32 MiB"):
+        read_json(tmp_path / "config.json")
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,29 @@ def test_the_text_side_of_a_clip_alone(files: dict[str, str], tmp_path: Path) ->
     with torch.no_grad():
         embeds = model(tokenize(load_tokenizer(files), TEXTS)).text_embeds
     torch.testing.assert_close(found, embeds / embeds.norm(dim=1, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"num_hidden_layers": 10**6}, "1,000,000 layers"),
+        ({"hidden_size": 2**16, "intermediate_size": 2**18}, "text encoder|do not fit|cannot build"),
+        ({"auto_map": {"AutoModel": "code.M"}}, "code of its own"),
+        ({"attn_implementation": "owner/kernel"}, "code of its own"),
+        ({"vocab_size": "many"}, "vocab_size"),
+    ],
+)
+def test_a_clip_that_is_not_built(
+    entries: dict[str, Any], said: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    """One larger than its weights is not, nor one with code of its own."""
+    whole_clip(files, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"] |= entries
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError) as caught:
+        load_clip(str(tmp_path))
+    assert re.search(said, f"{caught.value.message} | {caught.value.why}")
 
 
 def test_what_is_no_clip_is_refused(files: dict[str, str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guda_cli.store import MissingBlob, Store
+from guda_cli.store import MissingBlob, Store, StoreFull
 from tests.store.inside import blob_file
 
 
@@ -70,3 +70,23 @@ def test_putting_again_repairs_a_missing_blob(store):
 def test_another_opening_sees_the_blob(store):
     digest = store.put_bytes(b"shared")
     assert Store.open(store.root, create=False).read_bytes(digest) == b"shared"
+
+
+def test_what_is_written_to_a_file_is_a_blob_as_any_other(store):
+    digest = store.put_written(lambda path: path.write_bytes(b"long" * 9000) and None)
+    assert digest == store.put_bytes(b"long" * 9000)
+    assert store.blob_path(digest) == blob_file(store, digest)
+    assert stat.S_IMODE(blob_file(store, digest).stat().st_mode) == 0o444
+    assert store.put_written(lambda path: path.write_bytes(b"long" * 9000) and None) == digest
+    assert not leftovers(store)
+
+
+def test_a_write_that_fails_leaves_nothing(store):
+    def fail(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreFull):
+        store.put_written(fail)
+    assert not leftovers(store)
+    assert store.usage()["blobs"]["count"] == 0

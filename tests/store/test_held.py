@@ -253,3 +253,30 @@ def test_a_process_that_ends_leaves_no_lease(store, publish):
     code = USES.replace("sys.stdin.readline()", "")
     subprocess.run([sys.executable, "-c", code, str(store.root), publish("model").key], check=True)
     assert not list((store.root / "leases").glob("*.json"))
+
+
+@pytest.mark.parametrize("kind", ["record", "segment"])
+def test_what_a_process_published_and_ended_during_a_collection_is_whole(
+    store, other, publish, monkeypatch, kind
+):
+    """Its lease is gone when the blobs are looked at, and its record was not there when records were."""
+    from guda_cli.store.gc import Collector
+
+    before = Collector._mark_survivors
+    published = []
+
+    def marking(self, marks, removed):
+        before(self, marks, removed)
+        if not published:
+            other.attend()
+            if kind == "record":
+                published.append(publish("short", into=other))
+            else:
+                published.append(other.table_publish(KEY, {}, [KEY], {"a": np.zeros((1, 2))}, {}))
+            release_all()
+
+    monkeypatch.setattr(Collector, "_mark_survivors", marking)
+    store.gc([], table_roots=[], dry_run=False, grace_seconds=NOW)
+    assert published
+    report = store.verify()
+    assert report.clean, report

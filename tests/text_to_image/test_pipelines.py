@@ -206,6 +206,14 @@ class TestBadInput:
         done = cli("train", "paintings", "--from", "pipe", *SMALL, code=3)
         assert "vae" in done.stderr
 
+    def test_a_network_that_reads_the_guidance_scale(self, work: Path, cli: Cli) -> None:
+        path = work / "pipe/unet/config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "time_cond_proj_dim": 8}))
+        for extra in ((), ("--as-is",)):
+            done = cli("train", "paintings", "--from", "pipe", *SMALL, *extra, code=3)
+            assert "time_cond_proj_dim = 8" in done.stderr
+        assert {r.operation for r in here().records()} == {"dataset"}
+
     def test_a_pickle_is_refused(self, work: Path, cli: Cli) -> None:
         weights = work / "pipe/unet/diffusion_pytorch_model.safetensors"
         weights.rename(weights.with_suffix(".bin"))

@@ -8,6 +8,7 @@ import torch
 
 from guda_cli.diffusion.denoiser import add_noise, squared_error, training_target
 from guda_cli.diffusion.schedule import Array, Schedule
+from guda_cli.training import baselines
 from guda_cli.training.baselines import Looked, PixelMean
 from guda_cli.training.soundness import BANDS, TrainingCheck, entries_of, judge
 
@@ -99,3 +100,16 @@ def test_all_models_are_looked_at_in_the_same_places() -> None:
     assert looked.t.tolist() == sorted(looked.t.tolist())
     assert looked.t[0] == 1
     assert looked.t[-1] == T - 1  # 31 * 40 // 32 + 1
+
+
+@pytest.mark.parametrize("shape", [(50, 3, 8, 8), (50, 1, 8, 8), (7, 4, 6, 10)])
+@pytest.mark.parametrize("held", [1, 5000])
+def test_statistics_of_many_pixels_are_taken_part_by_part(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], held: int
+) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole = PixelMean(images)
+    monkeypatch.setattr(baselines, "HELD", held)
+    parts = PixelMean(images)
+    torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(parts.variance, whole.variance, rtol=1e-12, atol=1e-12)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from guda_cli.data.dataset import Pixels
 from guda_cli.data.images import to_float
+from guda_cli.data.pixel_file import blocks
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -37,7 +38,8 @@ class PixelEncoder:
     """
 
     def __init__(self, training: Pixels) -> None:
-        mean = training.mean(axis=0, dtype=np.float64)  # integers: exact in any order
+        sums = [training[part].sum(axis=0, dtype=np.uint64) for part in blocks(training)]
+        mean = np.sum(sums, axis=0) / len(training)  # integers: exact in any order
         self.mean = (mean / 127.5 - 1.0).astype(np.float32)
         sha = hashlib.sha256(b"guda.pixel-encoder/1\0" + str(self.mean.shape).encode())
         sha.update(self.mean.astype("<f4").tobytes())

@@ -52,8 +52,11 @@ def open_tree(kind: str, path: Path) -> Tree:
 
         return FolderTree(path)
     from guda_cli.data.sources.archive import open_archive
+    from guda_cli.data.sources.file_sets import archives
+    from guda_cli.data.sources.webdataset import ShardTree
 
-    return open_archive(path)
+    parts = archives(path)
+    return open_archive(path) if parts == [path] else ShardTree(path, parts)
 
 
 def _read_tree(tree: Tree, spec: DataSpec, progress: Callable[[int, int | None], None] | None) -> Dataset:

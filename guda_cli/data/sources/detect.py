@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from guda_cli.data.sources.file_sets import expanded, has_braces, lying_in, parquet_files
 from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.data.sources.names import clean_root, on_disk
 from guda_cli.errors import DataError, nearest, unknown
@@ -66,11 +67,16 @@ def locate(spec: DataSpec) -> tuple[str, Path | None]:
     for own in FORMATS:
         if spec.source in ("auto", own.name) and own.files(top):
             return own.name, top
+    if has_braces(path):
+        expanded(path)
+        return "archive", path
     if not path.exists():
         raise _missing(path)
     if format_of(spec.source):
         return spec.source, top
     if path.is_dir():
+        if spec.source != "folder" and lying_in(path, ".tar"):
+            return "archive", path
         if spec.source == "archive":
             raise DataError(f"{path} is a folder, not an archive", fix="set data.source: folder")
         return "folder", path
@@ -102,7 +108,10 @@ def _idx(path: Path) -> list[Path]:
     return [file for file in (files.images, files.labels, files.classes) if file] if files else []
 
 
-FORMATS = (Format("idx", "guda_cli.data.sources.idx:read_idx", _idx),)
+FORMATS = (
+    Format("idx", "guda_cli.data.sources.idx:read_idx", _idx),
+    Format("parquet", "guda_cli.data.sources.parquet:read_parquet", parquet_files),
+)
 SOURCES = ("auto", "digits", "folder", "archive", *(own.name for own in FORMATS), "cifar-binary")
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from guda_cli.data.dataset import Dataset, Progress, make_dataset
+from guda_cli.data.dataset import Dataset, Pixels, Progress, make_dataset, room_before
 from guda_cli.data.images import MAX_PIXELS, decode, is_image
+from guda_cli.data.pixel_file import canvas, rows
+from guda_cli.data.sources import unlearncanvas
 from guda_cli.data.sources.captions import caption_file, read_captions
+from guda_cli.data.sources.kohya import caption_files, concepts, read_captions_beside
 from guda_cli.data.sources.left_out import told, unread
 from guda_cli.data.sources.metadata import METADATA_NAMES, Metadata, Row, read_metadata
 from guda_cli.data.sources.names import clean_root, composed, conflict_copies
 from guda_cli.data.sources.selection import keep_common, select
 from guda_cli.data.sources.tree import Tree
+from guda_cli.data.sources.webdataset import CLASS, add_samples, sample_files
 from guda_cli.errors import DataError, nearest
 from guda_cli.phrases import few, plural
 from guda_cli.sections import DataSpec
@@ -26,46 +28,77 @@ _MOST_BAD = 5
 def read_tree(tree: Tree, spec: DataSpec, progress: Progress | None = None) -> Dataset:
     """The images of `tree` below `spec.root`, preprocessed and grouped; DataError as documented."""
     root = composed(clean_root(spec.root))
-    prompts_in = caption_file(tree, spec.prompts, root)
-    names, notes = _images(tree, root, prompts_in)
+    canvas_like = "folder" in spec.group and unlearncanvas.has_seeds(tree.files, root)
+    told_by_names = canvas_like and unlearncanvas.lacks_prompts(tree, spec.prompts, root)
+    prompts_in = None if told_by_names else caption_file(tree, spec.prompts, root)
+    captions = caption_files(tree.files) if spec.prompts is None else {}
+    columns = {*spec.group, spec.common, spec.descriptors} - {"folder", None}
+    samples = sample_files(tree.files) if columns else {}
+    texts = {*captions.values(), *(file for both in samples.values() for file in both), prompts_in}
+    names, notes = _images(tree, root, texts)
+    if canvas_like:
+        names = unlearncanvas.without_seeds(names, spec.groups, notes)
     if not spec.group:
         raise DataError("data.group is empty", fix="set it to folder or to a metadata column")
     by_column = spec.group != ("folder",)
     meta = read_metadata(tree, root, strict=by_column)
     names = _without_copies(names, meta, notes)
+    if not columns <= set(meta.columns):
+        add_samples(meta, tree, {path: samples[path] for path in names.values() if path in samples})
     notes += _unread_beside(tree, meta)
     _check_rows(tree, names, meta, root, notes, by_column=by_column)
-    labels = _labels(tree, names, meta, spec, root)
+    labels = _labels(tree, names, meta, spec, root, notes)
     notes += meta.notes
     if spec.common is not None:
         meta.check_column(spec.common, "data.common")
         values = {name: meta.values(path, spec.common) for name, path in names.items()}
         labels = keep_common(labels, values, spec.common, notes)
     chosen = select(labels, spec, notes)
-    prompts = _prompts(tree, {name: names[name] for name in chosen}, meta, spec, prompts_in, notes)
+    paths = {name: names[name] for name in chosen}
+    prompts: list[str | None]
+    if told_by_names:
+        notes.append(f"there is no {spec.prompts}: prompts are made of the folders' names")
+        prompts = [unlearncanvas.prompt_of(name) for name in paths]
+    elif spec.prompts is None:
+        prompts = _prompts_beside(tree, paths, meta, captions, notes)
+    else:
+        prompts = _prompts_named(tree, paths, spec, spec.prompts, prompts_in, notes)
     descriptors = _descriptors([names[name] for name in chosen], meta, spec)
-    images = _decode_all(tree, {name: names[name] for name in chosen}, spec, progress)
+    shape = (len(chosen), spec.channels, spec.size, spec.size)
+    told = list(chosen), list(chosen.values()), prompts, descriptors
+    images = _decode_all(tree, paths, spec, lambda: room_before(*told, shape), progress)
     notes += duplicates(images, chosen)
     return make_dataset(images, list(chosen), list(chosen.values()), prompts, notes, descriptors)
 
 
-def _prompts(
+def _prompts_beside(
+    tree: Tree, paths: Mapping[str, str], meta: Metadata, captions: Mapping[str, str], notes: list[str]
+) -> list[str | None]:
+    """The prompt of each image (name -> path): of the metadata, else its caption (`kohya`)."""
+    unread = meta.unread_prompts(paths.values())
+    if unread:
+        images = plural(len(unread), "image has", "images have")
+        notes.append(f"{images} a list for a caption, which counts as none: {few(unread, 3)}")
+    found = {path: meta.prompt(path) for path in paths.values()}
+    over = sum(found[path] is not None and path in captions for path in found)
+    if over:
+        files = plural(over, "caption beside an image is", "captions beside images are")
+        notes.append(f"{files} not read: the metadata have a prompt")
+    more = {path: captions[path] for path, text in found.items() if text is None and path in captions}
+    found |= read_captions_beside(tree, more, notes)
+    return [found[path] for path in paths.values()]
+
+
+def _prompts_named(
     tree: Tree,
     paths: Mapping[str, str],
-    meta: Metadata,
     spec: DataSpec,
+    prompts: str,
     prompts_in: str | None,
     notes: list[str],
 ) -> list[str | None]:
-    """The prompt of each image (name -> path): of `data.prompts` where it is set, else of the metadata."""
-    if spec.prompts is None:
-        lists = meta.unread_prompts(paths.values())
-        if lists:
-            images = plural(len(lists), "image has", "images have")
-            notes.append(f"{images} a list for a caption, which counts as none: {few(lists, 3)}")
-        return [meta.prompt(path) for path in paths.values()]
-    root = composed(clean_root(spec.root))
-    found = read_captions(tree, spec.prompts, prompts_in, root, notes)
+    """The prompt of each image (name -> path) in the file `data.prompts`."""
+    found = read_captions(tree, prompts, prompts_in, composed(clean_root(spec.root)), notes)
     bare = [name for name, path in paths.items() if path not in found]
     if bare:
         notes.append(
@@ -81,8 +114,8 @@ def _descriptors(paths: list[str], meta: Metadata, spec: DataSpec) -> list[tuple
     return [meta.descriptors(path, spec.descriptors) for path in paths]
 
 
-def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, str], list[str]]:
-    """Name below the root -> path in the tree for every image, and notes on what was ignored."""
+def _images(tree: Tree, root: str, texts: Collection[str | None]) -> tuple[dict[str, str], list[str]]:
+    """Name below the root -> path in the tree for every image, and notes on what was ignored: not `texts`."""
     prefix = root + "/" if root else ""
     inside = [path for path in tree.files if path.startswith(prefix)]
     if root and not inside:
@@ -102,7 +135,7 @@ def _images(tree: Tree, root: str, prompts_in: str | None) -> tuple[dict[str, st
     foreign = unread(inside)
     if foreign:
         notes.append(told(foreign))
-    used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p == prompts_in}
+    used = {p for p in inside if is_image(p) or p.rpartition("/")[2] in METADATA_NAMES or p in texts}
     other = sorted(set(inside) - used - set(foreign))
     if other:
         ignored = plural(len(other), "file that is no image was", "files that are no images were")
@@ -159,10 +192,11 @@ def _check_rows(
 
 
 def _labels(
-    tree: Tree, names: Mapping[str, str], meta: Metadata, spec: DataSpec, root: str
+    tree: Tree, names: Mapping[str, str], meta: Metadata, spec: DataSpec, root: str, notes: list[str]
 ) -> dict[str, frozenset[str]]:
     """Name -> groups."""
     columns = spec.group
+    named = concepts({f for name in names for f in _folder_of(name)}, notes) if "folder" in columns else {}
     for column in columns:
         if column != "folder":
             meta.check_column(column)
@@ -171,7 +205,11 @@ def _labels(
     for name, path in names.items():
         held: set[str] = set()
         for column in columns:
-            values = _folder_of(name) if column == "folder" else meta.values(path, column)
+            values = (
+                [named[folder] for folder in _folder_of(name)]
+                if column == "folder"
+                else meta.values(path, column)
+            )
             if not values:
                 bare.append(name)
                 break
@@ -202,7 +240,9 @@ def _without_group(tree: Tree, bare: list[str], spec: DataSpec, row: Row | None)
         return DataError(
             f"{tree.where}: {count} no group folder: {few(bare)}",
             why="with data.group: folder, the first folder below data.root is the group",
-            fix="move them into a folder named after their group, or set data.group to a metadata column",
+            fix="--set data.group=cls"
+            if any(path.endswith(CLASS) for path in tree.files)
+            else "move them into a folder named after their group, or set data.group to a metadata column",
         )
     return DataError(
         f"{tree.where}: {count} no group: {few(bare)}",
@@ -229,10 +269,17 @@ def _check_single_folder(tree: Tree, labels: Mapping[str, frozenset[str]], spec:
 
 
 def _decode_all(
-    tree: Tree, paths: Mapping[str, str], spec: DataSpec, progress: Progress | None
-) -> np.ndarray:
-    """Pixels uint8 [N, C, size, size] in the order of `paths`; up to five bad files in one DataError."""
-    images = np.empty((len(paths), spec.channels, spec.size, spec.size), dtype=np.uint8)
+    tree: Tree,
+    paths: Mapping[str, str],
+    spec: DataSpec,
+    before: Callable[[], int],
+    progress: Progress | None,
+) -> Pixels:
+    """Pixels uint8 [N, C, size, size] in the order of `paths`; up to five bad files in one DataError.
+
+    `before`: see `pixel_file.canvas`.
+    """
+    images = canvas((len(paths), spec.channels, spec.size, spec.size), before)
     row_of = {path: row for row, path in enumerate(paths.values())}
     limit = min(MAX_PIXELS, tree.max_pixels or MAX_PIXELS)
     bad: list[str] = []
@@ -253,14 +300,14 @@ def _decode_all(
         )
     if progress is not None:
         progress(len(paths), len(paths))
-    return images
+    return images.finished()
 
 
-def duplicates(images: np.ndarray, labels: Mapping[str, frozenset[str]]) -> list[str]:
+def duplicates(images: Pixels, labels: Mapping[str, frozenset[str]]) -> list[str]:
     """A note when pixel-identical images are in different groups; `images` in the order of `labels`."""
     first: dict[bytes, str] = {}
     pairs: list[str] = []
-    for row, name in zip(images, labels, strict=True):
+    for row, name in zip(rows(images), labels, strict=True):
         other = first.setdefault(hashlib.sha256(row.data).digest(), name)
         if labels[other] != labels[name]:
             pairs.append(f"{other} and {name}")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from guda_cli.data.dataset import Dataset, Pixels, Progress, make_dataset
 from guda_cli.data.images import preprocess
+from guda_cli.data.pixel_file import canvas, rows
 from guda_cli.data.sources.imagefolder import duplicates
 from guda_cli.data.sources.selection import select
 from guda_cli.errors import DataError
@@ -33,8 +34,8 @@ def from_arrays(
     groups = {name: frozenset({classes[int(labels[i])]}) for name, i in index.items()}
     notes: list[str] = []
     chosen = select(groups, spec, notes)
-    rows = np.fromiter((index[name] for name in chosen), dtype=np.int64, count=len(chosen))
-    images = fit(pixels[rows], spec, progress)
+    taken = np.fromiter((index[name] for name in chosen), dtype=np.int64, count=len(chosen))
+    images = fit(pixels[taken], spec, progress)
     notes += duplicates(images, chosen)
     return make_dataset(images, list(chosen), list(chosen.values()), notes=notes)
 
@@ -48,12 +49,13 @@ def fit(pixels: Pixels, spec: DataSpec, progress: Progress | None = None) -> Pix
     if pixels.shape[1:] == shape:
         out = np.ascontiguousarray(pixels)
     else:
-        out = np.empty((n, *shape), dtype=np.uint8)
-        for i, chw in enumerate(pixels):
+        room = canvas((n, *shape))
+        for i, chw in enumerate(rows(pixels)):
             if progress is not None and i % 256 == 0:
                 progress(i, n)
             hwc = chw[0] if len(chw) == 1 else np.ascontiguousarray(chw.transpose(1, 2, 0))
-            out[i] = preprocess(Image.fromarray(hwc), spec.size, spec.channels)
+            room[i] = preprocess(Image.fromarray(hwc), spec.size, spec.channels)
+        out = room.finished()
     if progress is not None:
         progress(n, n)
     return out

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +200,12 @@ def _check_length(line: str, where: str, number: int) -> None:
         )
 
 
+def row_of(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A row that was read otherwise, as `json_rows` would give it; DataError naming `where`."""
+    check_unicode(dict(values), where)
+    return _named(dict(values), where)
+
+
 def _named(row: dict[str, Any], where: str) -> dict[str, Any]:
     """`row` with composed names of columns, and values as `_kept` has them."""
     out = {composed(name): _kept(value) for name, value in row.items()}
@@ -224,7 +230,7 @@ def check_unicode(values: dict[str, Any], where: str, kind: str = "column") -> N
     """DataError naming the entry that holds half of a surrogate pair, which is no character."""
     for name, value in values.items():
         try:
-            json.dumps([name, value], ensure_ascii=False).encode("utf-8")
+            json.dumps([name, value], ensure_ascii=False, default=str).encode("utf-8")
         except UnicodeEncodeError:
             raise DataError(
                 f"{where}, {kind} {name!a}: {json.dumps(value)[:80]} is no Unicode text",

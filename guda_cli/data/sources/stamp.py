@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.data.sources.detect import format_of, locate
+from guda_cli.data.sources.file_sets import archives
 from guda_cli.data.sources.folder import walk
 from guda_cli.data.sources.names import clean_root
 from guda_cli.data.versions import DATASET_VERSION, PREPROCESSING_VERSION
@@ -52,7 +53,7 @@ def _files(kind: str, path: Path | None) -> list[Any]:
         return [_stat(file) for file in own.files(path)]
     if kind == "folder":
         return [[name, info.st_size, info.st_mtime_ns] for name, info in walk(path)]
-    return [_stat(path)]
+    return [_stat(part) for part in archives(path)]
 
 
 def _prompts_file(spec: DataSpec) -> list[Any]:

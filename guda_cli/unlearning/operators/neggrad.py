@@ -11,6 +11,8 @@ from guda_cli.diffusion.denoiser import Denoiser, squared_error, training_target
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 
+BLOCK = 256  # images that are made integers of eight bytes at once
+
 
 class NegGrad:
     """L = (1/B) [sum over retain entries - lambda sum over forget entries of min(loss, null loss)].
@@ -25,7 +27,9 @@ class NegGrad:
     ) -> None:
         self.problem = problem
         if problem.images.dtype == torch.uint8:
-            mean = problem.images.sum(0, dtype=torch.int64).double() / len(problem.images)
+            starts = range(0, len(problem.images), BLOCK)
+            sums = [problem.images[i : i + BLOCK].sum(0, dtype=torch.int64) for i in starts]  # exact
+            mean = torch.stack(sums).sum(0).double() / len(problem.images)
             self.mean = (mean / 127.5 - 1.0).float()
         else:
             self.mean = problem.images.mean(0, dtype=torch.float64).float()

@@ -6,7 +6,7 @@ Shi et al. 2025 (arXiv 2509.13007); GUDA-U of Murata et al. 2026.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
 
+BLOCK = 1 << 26  # values of x0 at once, in float32
 RATIO_BOUND = 5.0  # largest density ratio of an entry, in units of the step's mean
 
 
@@ -88,18 +89,18 @@ class Retrack(Redirecting):
         self, problem: Problem, *, full: Denoiser | None = None, parameters: Sequence[Tensor] = ()
     ) -> None:
         self.schedule, self.spec, self.problem = problem.schedule, problem.spec, problem
-        flat = to_x0(problem.images.flatten(1))
         forget, retain = problem.forget.nonzero().flatten(), (~problem.forget).nonzero().flatten()
-        known = both(to_x0(problem.images[retain])).flatten(1) if problem.flip else flat[retain]
-        found = nearest(flat[forget], known, self.spec.neighbours)
-        self.table = torch.zeros(len(flat), found.shape[1], dtype=torch.int64)
+        group, known = problem.images[forget], problem.images[retain]
+        found = nearest(group, known, self.spec.neighbours, flip=problem.flip)
+        self.table = torch.zeros(len(problem.images), found.shape[1], dtype=torch.int64)
         self.table[forget] = retain[found % len(retain)]
         self.mirrored = torch.zeros(self.table.shape, dtype=torch.bool)
         self.mirrored[forget] = found >= len(retain)
         self.images = problem.images
-        group = both(to_x0(problem.images[forget])).flatten(1) if problem.flip else flat[forget]
-        self.group = group if self.spec.density_ratio else None
-        self.retained = len(known)
+        self.group: Tensor | None = None
+        if self.spec.density_ratio:
+            self.group = (both(to_x0(group)) if problem.flip else to_x0(group)).flatten(1)
+        self.retained = len(known) * (1 + problem.flip)
 
     def redirect(self, batch: ForgetBatch) -> Redirect:
         """eps_bar for each entry; entries outside the window t_min * T .. t_max * T get weight 0."""
@@ -160,24 +161,35 @@ def both(images: Tensor) -> Tensor:
     return torch.cat([images, images.flip(-1)])
 
 
-def nearest(forget: Tensor, retain: Tensor, k: int, *, block: int = 2048) -> Tensor:
-    """Row numbers in `retain` [R, D] of the k nearest rows to each of `forget` [F, D]: int64 [F, k].
+def nearest(
+    forget: Tensor, retain: Tensor, k: int, *, flip: bool = False, block: int | None = None
+) -> Tensor:
+    """Row numbers in `retain` [R, ...] of the k nearest images to each of `forget` [F, ...]: int64 [F, k].
 
-    Squared Euclidean distance, ties to the lower row; k is cut to R. Memory is block x block.
+    Squared Euclidean distance of x0, ties to the lower row; k is cut to R. With `flip` rows R .. 2R - 1 are
+    the mirror images. `block` images of each are x0 at once: all of them may be larger than memory.
     """
+    block = block or max(1, min(2048, BLOCK // max(1, retain[:1].numel())))
     out = []
-    retain_squares = retain.square().sum(1)
-    for rows in torch.split(forget, block):
+    for first in range(0, len(forget), block):
+        rows = to_x0(forget[first : first + block]).flatten(1)
         best = torch.empty(len(rows), 0)
         index = torch.empty(len(rows), 0, dtype=torch.int64)
-        for start in range(0, len(retain), block):
-            part = retain[start : start + block]
-            distance = retain_squares[start : start + block] - 2.0 * rows @ part.T
+        for start, part in _flat_blocks(retain, flip, block):
+            distance = part.square().sum(1) - 2.0 * rows @ part.T
             columns = torch.arange(start, start + len(part)).expand(len(rows), -1)
             best, index = _smallest(torch.cat([best, distance], 1), torch.cat([index, columns], 1), k)
         ranked = best.argsort(dim=1, stable=True)
         out.append(index.gather(1, ranked))
     return torch.cat(out)
+
+
+def _flat_blocks(images: Tensor, flip: bool, block: int) -> Iterator[tuple[int, Tensor]]:
+    """x0 [B, D] of images [N, ...] with the number of the first, and with `flip` of their mirror images."""
+    for turned in (False, True) if flip else (False,):
+        for start in range(0, len(images), block):
+            part = to_x0(images[start : start + block])
+            yield start + turned * len(images), (part.flip(-1) if turned else part).flatten(1)
 
 
 def _smallest(values: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:

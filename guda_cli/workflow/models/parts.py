@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from guda_cli.families.family import Codec, Family, Maker, Materials, PromptEnco
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import part_keys
 from guda_cli.workflow.keys.operations import Action
+from guda_cli.workflow.models.pixel_tensor import tensor_of
 from guda_cli.workflow.models.resume import run_hooks
 from guda_cli.workflow.project.compute import Compute
 from guda_cli.workflow.project.project import Job, Made, Project
@@ -62,7 +62,7 @@ class Parts:
         project, data = self.project, self.project.dataset()
         materials = Materials(
             project.recipe,
-            torch.from_numpy(data.images),
+            tensor_of(data.images),
             [text or "" for text in data.prompts],
             {name: project.read(made[name], name) for name in maker.needs},
             self.compute.device,
@@ -141,7 +141,7 @@ class Parts:
         return x0
 
     def _make_latents(self) -> Made:
-        images = torch.from_numpy(self.project.dataset().images)
+        images = tensor_of(self.project.dataset().images)
         x0 = self.codec.encode(images, posterior=self.project.recipe.latent.posterior)
         return Made({"latents": save({"latents": x0.contiguous()})})
 

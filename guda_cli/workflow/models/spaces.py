@@ -23,6 +23,7 @@ from guda_cli.unlearning.operators.base import TextProblem
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.keys.steps import check_one_group
 from guda_cli.workflow.models.parts import Parts
+from guda_cli.workflow.models.pixel_tensor import tensor_of
 from guda_cli.workflow.models.text_problem import text_problem
 from guda_cli.workflow.project.compute import Compute
 from guda_cli.workflow.project.project import Project
@@ -136,11 +137,11 @@ class PixelSpace(Space):
     @cached_property
     def training_images(self) -> Tensor:
         """See `Space`."""
-        return torch.from_numpy(self.project.dataset().images)
+        return tensor_of(self.project.dataset().images)
 
     def taken_in(self, data: Dataset) -> Tensor:
         """See `Space`."""
-        return torch.from_numpy(data.images)
+        return tensor_of(data.images)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`."""
@@ -179,7 +180,7 @@ class LatentSpace(Space):
     def taken_in(self, data: Dataset) -> Tensor:
         """See `Space`."""
         posterior = self.project.recipe.latent.posterior
-        return self.parts.codec.encode(torch.from_numpy(data.images), posterior=posterior)
+        return self.parts.codec.encode(tensor_of(data.images), posterior=posterior)
 
     def x0(self, pixels: Pixels, digests: Sequence[str]) -> Tensor:
         """See `Space`: posterior means, so that an image has one latent. Those of the last call are kept."""

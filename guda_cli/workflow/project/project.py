@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,8 @@ from guda_cli.workflow.keys.operations import (
 from guda_cli.workflow.project.model_record import StoredModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from guda_cli.data.classes import Classes
     from guda_cli.data.dataset import Dataset
 
@@ -59,6 +61,8 @@ class Made:
 
     outputs: Mapping[str, bytes]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    """More blobs: what writes each, which may be larger than memory, to a new file."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +127,13 @@ class Project:
         with distributed.leading(action.key, shared=action.operation in SHARED):
             made = job.make()
         facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
-        record = self._publish(action, made.outputs, plain(provenance() | facts | dict(made.facts)))
+        record = self._publish(action, made, plain(provenance() | facts | dict(made.facts)))
         self.store.drop_state(action.key)
         self.ran.add(action.key)
         self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: done{_took(record)}")
         return record
 
-    def _publish(
-        self, action: Action, outputs: Mapping[str, bytes], facts: Mapping[str, Any]
-    ) -> ActionRecord:
+    def _publish(self, action: Action, made: Made, facts: Mapping[str, Any]) -> ActionRecord:
         """The record of a finished action and its outputs, which are stored again where something took them.
 
         Garbage collection may, of a store that another program writes, or where there are no locks.
@@ -144,7 +146,8 @@ class Project:
                 version=action.version,
                 params=dict(action.params),
                 inputs=dict(action.inputs),
-                outputs={name: self.store.put_bytes(data) for name, data in outputs.items()},
+                outputs={name: self.store.put_bytes(data) for name, data in made.outputs.items()}
+                | {name: self.store.put_written(write) for name, write in made.written.items()},
                 provenance=facts,
             )
 
@@ -299,11 +302,17 @@ class Project:
         return self._held_out
 
     def _stored_dataset(self, output: str) -> Dataset | None:
-        from guda_cli.data.dataset import from_bytes
+        from guda_cli.data.dataset import from_bytes, from_file
+        from guda_cli.data.pixel_file import MAPPED
 
         record = self.store.lookup(self.data.key)
+        if record is None:
+            return None
+        digest = record.outputs[output]
         try:
-            return from_bytes(self.store.read_bytes(record.outputs[output])) if record else None
+            if self.store.blob_size(digest) > MAPPED:
+                return from_file(self.store.blob_path(digest))
+            return from_bytes(self.store.read_bytes(digest))
         except (CorruptBlob, MissingBlob):
             self.tell_notices()
             self.console.say("reading the dataset again from its source")
@@ -317,18 +326,21 @@ class Project:
         return found
 
     def _read_source(self) -> Dataset:
+        from guda_cli.data.pixel_file import kept_in
         from guda_cli.data.sources import read_dataset
         from guda_cli.workflow.project import needs
 
         needs.check(self.recipe)
-        with reading_progress(self.console, self.recipe.data) as progress:
-            dataset = read_dataset(self.recipe.data, progress)
+        spec = self.recipe.data
+        with kept_in(self.store.temporary_folder), reading_progress(self.console, spec) as progress:
+            dataset = read_dataset(spec, progress)
         for note in dataset.notes:
             self.console.say(note)
         return dataset
 
     def _store_dataset(self, dataset: Dataset) -> DataRef:
-        from guda_cli.data.dataset import to_bytes
+        from guda_cli.data.dataset import to_bytes, to_file
+        from guda_cli.data.pixel_file import is_mapped
 
         parts = {"data": dataset} | ({HELD_OUT: dataset.held_out} if dataset.held_out else {})
         params = {name: part.digest for name, part in parts.items()}
@@ -342,9 +354,13 @@ class Project:
             "data": to_dict(self.recipe.data),
             **({HELD_OUT: len(dataset.held_out)} if dataset.held_out else {}),
         }
-        record = self.ensure(
-            Job(action, lambda: Made({name: to_bytes(part) for name, part in parts.items()}, facts))
-        )
+
+        def make() -> Made:
+            large = {name: partial(to_file, part) for name, part in parts.items() if is_mapped(part.images)}
+            small = {name: to_bytes(part) for name, part in parts.items() if name not in large}
+            return Made(small, facts, large)
+
+        record = self.ensure(Job(action, make))
         for name in (self._data_document, self._spec_document) if not self.store.read_only else ():
             self.store.set_document(name, {"key": record.key})
         return DataRef.of(record)

@@ -13,7 +13,7 @@ from guda_cli.attribution import calibration as calibrations
 from guda_cli.attribution.aggregate import evenly
 from guda_cli.attribution.calibration import Calibration
 from guda_cli.data.dataset import Mask
-from guda_cli.data.images import pixels_digest
+from guda_cli.data.images import pixels_digests
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion.schedule import Array
@@ -92,7 +92,7 @@ def _made(project: Project) -> Made:
     data, wanted = project.dataset(), project.recipe.score.calibration
     if held_out(project):
         data = project.held_out() or data
-    every = [pixels_digest(image) for image in data.images]
+    every = pixels_digests(data.images)
     chosen = evenly(data.membership, wanted, every)
     owners: dict[str, set[str]] = {}  # an image that is there twice is of all its copies' groups
     for i, digest in enumerate(every):

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from guda_cli.attribution.aggregate import subset
-from guda_cli.data.images import pixels_digest
+from guda_cli.data.images import pixels_digests
+from guda_cli.data.pixel_file import chosen
 
 if TYPE_CHECKING:
     from guda_cli.data.dataset import Dataset
@@ -27,14 +28,14 @@ class Pool:
     @staticmethod
     def of(data: Dataset, per_group: int | None, seed: int) -> Pool:
         """At most `per_group` images of each group (see `attribution.aggregate.subset`)."""
-        every = [pixels_digest(image) for image in data.images]
+        every = pixels_digests(data.images)
         indices = subset(data.membership, per_group, seed, every)
         return Pool(data, indices, tuple(every[i] for i in indices))
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
         """uint8 [N, C, H, W]."""
-        return self.data.images[self.indices]
+        return chosen(self.data.images, self.indices)
 
     def members(self, removals: list[Removal]) -> npt.NDArray[np.bool_]:
         """bool [N, len(removals)]: which images each removal would take away."""

@@ -16,7 +16,7 @@ from guda_cli.attribution import unlikeness
 from guda_cli.attribution.aggregate import evenly
 from guda_cli.attribution.unlikeness import Space
 from guda_cli.data.dataset import Mask
-from guda_cli.data.images import pixels_digest
+from guda_cli.data.images import pixels_digests
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.schedule import Array
 from guda_cli.jsonable import canonical
@@ -145,7 +145,7 @@ class Strangers:
         calibrated, held = calibrating.images(project), calibrating.held_out(project)
         assert calibrated is not None
         first = {q.digest: own for q, own in zip(calibrated.queries, calibrated.groups, strict=True)}
-        every = [pixels_digest(image) for image in data.images]
+        every = pixels_digests(data.images)
         chosen = evenly(data.membership, TIMES * project.recipe.score.calibration, every)
         more = {query.digest: (query, i) for query, i in zip(
             training_queries(project, chosen.tolist()), chosen.tolist(), strict=True

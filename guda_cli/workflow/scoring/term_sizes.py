@@ -10,7 +10,7 @@ import json
 import numpy as np
 
 from guda_cli.attribution.aggregate import subset
-from guda_cli.data.images import pixels_digest
+from guda_cli.data.images import pixels_digests
 from guda_cli.diffusion import grid as grids
 from guda_cli.diffusion import strata
 from guda_cli.diffusion import weighting as weightings
@@ -76,7 +76,7 @@ def _made(project: Project, full: ActionRecord, jobs: LazyJobs) -> Made:
     schedule, data = project.model(full).schedule, project.dataset()
     at = strata.probes(schedule)
     grid = grids.every(at, 1, {}, unbiased=False)
-    every = [pixels_digest(image) for image in data.images]
+    every = pixels_digests(data.images)
     chosen = subset(np.ones((len(data), 1), dtype=np.bool_), IMAGES, 0, every)
     engine = Engine(jobs.models(full), 0, jobs.compute)
     terms = engine.terms(full, training_queries(project, chosen.tolist()), grid)[:, 0]
