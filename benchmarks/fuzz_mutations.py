@@ -54,7 +54,9 @@ def entries(document: Any, rng: random.Random) -> Any:
         elif how == 2:
             holder[key] = [holder[key]]
         elif how == 3 and isinstance(holder[key], (int, float)):
-            holder[key] = rng.choice([holder[key] * 1000, -holder[key], holder[key] + 0.5, str(holder[key])])
+            holder[key] = rng.choice(
+                [holder[key] * 1000, -holder[key], holder[key] + 1, str(holder[key]), 0.5]
+            )
         else:
             holder[key] = value(rng)
     return document
