@@ -27,6 +27,9 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _HARMLESS = frozenset("\u200c\u200d\u06dd\u070f\u08e2\u0890\u0891\U000110bd\U000110cd") | {
     chr(code) for code in range(0x0600, 0x0606)
 }
+_DOLLAR = re.compile(r"\$'((?:[^'\\]|\\.)*)'", re.DOTALL)
+_ESCAPED = re.compile(rb"\\(x([0-9a-f]{2})|.)", re.DOTALL)
+_MEANT = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPELLING = re.compile(r"\\(?=x5c|x[89a-f][0-9a-f]|ud[89a-f][0-9a-f]{2})")
 _SPELLED = re.compile(r"\\(?:x(5c|[89a-f][0-9a-f])|u(d[89a-f][0-9a-f]{2}))")
@@ -114,6 +117,19 @@ def quoted(word: str) -> str:
 def joined(words: Sequence[str]) -> str:
     """A command line of these words."""
     return " ".join(map(quoted, words))
+
+
+def words(command: str) -> list[str]:
+    """The words that `joined` made a command line of, as a shell reads them."""
+    return shlex.split(_DOLLAR.sub(lambda found: shlex.quote(_unquoted(found[1])), command))
+
+
+def _unquoted(text: str) -> str:
+    data = _ESCAPED.sub(
+        lambda found: bytes([int(found[2], 16)]) if found[2] else _MEANT.get(found[1], found[1]),
+        text.encode("utf-8", "surrogateescape"),
+    )
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _in_quotes(character: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextvars import ContextVar
 
 from guda_cli.plain_text import joined
+from guda_cli.plain_text import words as words_of
 
 _LONGEST = 8  # words of a command that is repeated in an error
 _typed: ContextVar[tuple[str, tuple[str, ...]] | None] = ContextVar("typed", default=None)
@@ -28,7 +28,7 @@ def suggested(fix: str) -> str:
         return fix
     command, words = typed
     left = list(words)
-    for option, value in _options(shlex.split(fix)):
+    for option, value in _options(words_of(fix)):
         left = _without(left, option, value)
     if len(left) > _LONGEST:
         return fix

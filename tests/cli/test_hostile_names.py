@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from guda_cli import completions
+from guda_cli import completions, typed_command
 from guda_cli.console import Console
 from guda_cli.errors import DataError
-from guda_cli.plain_text import joined, printable, quoted, spelled, unspelled
+from guda_cli.plain_text import joined, printable, quoted, spelled, unspelled, words
 from guda_cli.report.pieces.csv_cells import csv_line
 from tests.workflow.fixtures import RECIPE, Cli, cli, draw, here, one_thread, project, template
 
@@ -76,7 +76,15 @@ def test_what_a_terminal_is_sent_of_a_name(name: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"caf\xe9.png", b"caf\\xe9.png", b"\\x5c\\xe9\xe9", b"\\\xe9\xff\\ud800", "é\\n".encode(), b"a'b\x1b"],
+    [
+        b"caf\xe9.png",
+        b"caf\\xe9.png",
+        b"\\x5c\\xe9\xe9",
+        b"\\\xe9\xff\\ud800",
+        "é\\n".encode(),
+        b"a'b\x1b",
+        b"\n' \"$x\\'",
+    ],
 )
 def test_a_spelling_is_one_names_alone_and_a_shell_reads_the_quoted(data: bytes) -> None:
     name = os.fsdecode(data)
@@ -84,7 +92,16 @@ def test_a_spelling_is_one_names_alone_and_a_shell_reads_the_quoted(data: bytes)
     spelled(name).encode("utf-8")
     done = subprocess.run(["bash", "-c", f"printf '%s' {quoted(name)}"], capture_output=True, check=True)
     assert done.stdout == data
+    assert words(joined(["guda", name, "--out", name])) == ["guda", name, "--out", name]
     assert harmless(joined(["guda", name]))
+
+
+@pytest.mark.parametrize("name", ["a'b\n", "it's", "\x1b'\\", os.fsdecode(b"\xe9'")])
+def test_a_command_with_another_option_is_suggested(name: str) -> None:
+    typed_command.remember("guda sample", ["--out", name, "-n", "3"])
+    assert words(typed_command.suggested(f"--out {quoted(name + '2')}")) == [
+        "guda", "sample", "-n", "3", "--out", name + "2"
+    ]  # fmt: skip
 
 
 def test_names_of_one_look_stay_two() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from guda_cli import plain_text
 from tests.workflow.fixtures import (
     GROUPS,
     RECIPE,
@@ -87,7 +87,7 @@ def test_the_command_for_a_missing_model_can_be_pasted(cli: Cli, empty: Path, na
     draw(empty / "images", (name, "zzz"), images=2)
     cli("train", "tiny.yaml", "--set", "train.steps=1", "--set", "unlearn.steps=1")
     done = cli("score", "images/zzz/00.png", "--group", name, "--json", code=4)
-    words = shlex.split(done.document["fix"])
+    words = plain_text.words(done.document["fix"])
     assert words[0] == "guda"
     assert words[-2:] == ["--group", name]
 
