@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
@@ -21,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from guda_cli import typed_number
 from guda_cli.errors import DataError
 from guda_cli.phrases import human_bytes
+from guda_cli.wanted_file import Wanted
 
 Progress = Callable[[int], None]
 """Hears how many bytes of a file are there."""
@@ -30,19 +30,6 @@ STALL = 30.0  # seconds without a byte
 LONGEST = 4 * 3600.0  # seconds a file
 ATTEMPTS = 3
 SLACK = 1 << 12  # bytes by which another packing of the same content may be larger
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One file: its name here, its size in bytes and its SHA-256 (hex)."""
-
-    name: str
-    size: int
-    sha256: str
-    remote: str = ""
-    """Where it lies below a mirror's address, if that is not its name."""
-    unpacked: str = ""
-    """SHA-256 of what a .gz holds: another packing of the same is as good."""
 
 
 def is_address(text: str) -> bool:

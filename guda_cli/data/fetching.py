@@ -11,9 +11,9 @@ from pathlib import Path
 from guda_cli import download
 from guda_cli.console import Console
 from guda_cli.data.known_sets import KnownSet, emoji_table
-from guda_cli.download import Wanted
 from guda_cli.errors import DataError
 from guda_cli.outfile import write
+from guda_cli.wanted_file import Wanted
 
 MEGABYTE = 1 << 20
 PACKAGES = "emoji-packages"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.data.sources.detect import MissingSourceError
-from guda_cli.download import Wanted
 from guda_cli.errors import UsageError, unknown
 from guda_cli.plain_text import quoted
 from guda_cli.sections import DataSpec
+from guda_cli.wanted_file import Wanted
 
 
 @dataclass(frozen=True)
