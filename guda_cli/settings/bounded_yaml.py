@@ -105,11 +105,25 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
             raise RecursionError
         return size
     known[id(node)] = size = 0
+    if isinstance(node, yaml.MappingNode):
+        _refuse_twice(node)
     parts = node.value if isinstance(node, (yaml.SequenceNode, yaml.MappingNode)) else ()
     for part in parts:
         size += sum(_size(each, known) for each in part) if isinstance(part, tuple) else _size(part, known)
     known[id(node)] = min(size + 1, MOST_VALUES + 1)
     return known[id(node)]
+
+
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    """A YAMLError where a key stands in a mapping twice: the last one would count, and nobody be told."""
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if key.value in seen:
+            why = f"{shorten(printable(key.value), _SHOWN)} stands there twice"
+            raise yaml.constructor.ConstructorError(None, None, why, key.start_mark)
+        seen.add(key.value)
 
 
 def _why(err: yaml.YAMLError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -93,7 +94,9 @@ def _read(name_or_path: str, cwd: Path) -> tuple[str, Path | None]:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise RecipeError(f"{name_or_path} is no recipe", why=f"it is larger than {LARGEST >> 20} MB")
-        return data.decode("utf-8"), path.parent
+        # PowerShell writes what a command prints as UTF-16.
+        utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        return data.decode("utf-16" if utf16 else "utf-8"), path.parent
     except UnicodeDecodeError:
         raise RecipeError(f"recipe {name_or_path} is not text", why="it is not UTF-8") from None
     except OSError as err:

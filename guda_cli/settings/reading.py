@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from pathlib import Path
@@ -160,12 +161,27 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(getattr(value, "text", value))  # 007 as it was written
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        _as_written(value, path)
         return int(value)
     if hint is str and isinstance(value, str) and unicode(value) != value:
         raise RecipeError(f"{path} is not valid Unicode: {shown(value)}", why="a recipe cannot hold it")
     if isinstance(value, hint) and hint is not int:
         return value
     raise RecipeError(f"{path} must be {_TYPE_NAMES.get(hint, hint)}, not {shown(value)}")
+
+
+def _as_written(value: int, path: str) -> None:
+    """RecipeError where YAML reads a whole number as another than people do: `010` as 8, `1:30` as 90."""
+    text = str(getattr(value, "text", value))
+    if not _PLAIN.fullmatch(text):
+        raise RecipeError(
+            f"{path}: {shorten(text, 60)} is no plain whole number",
+            why=f"YAML reads it as {value}: octal, or in sixties",
+            fix=f"--set {path}={value}",
+        )
+
+
+_PLAIN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)")
 
 
 def _finite(value: Any, path: str) -> Any:
