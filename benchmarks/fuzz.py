@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import math
 import os
 import random
 import resource
@@ -213,8 +214,11 @@ def _live(home: Path, work: Path, run: object) -> int:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for own, here in ((0, nothing), (1, printed), (2, printed)):
             os.dup2(here, own)
+        for own, name in enumerate(("stdin", "stdout", "stderr")):
+            setattr(sys, name, open(own, "w" if own else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
         standard_streams.use()
-        resource.setrlimit(resource.RLIMIT_CPU, (int(2 * MOST_SECONDS), int(2 * MOST_SECONDS) + 5))
+        most = math.ceil(2 * MOST_SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))
         pages = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (pages + SPACE, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
