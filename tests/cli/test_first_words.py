@@ -38,14 +38,14 @@ def test_help_and_version_as_people_type_them() -> None:
 def test_variables_that_are_no_numbers(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUDA_THREADS", text)
     with pytest.raises(UsageError, match="GUDA_THREADS") as error:
-        environment.whole("GUDA_THREADS")
+        environment.whole("GUDA_THREADS", most=9)
     assert error.value.fix == "unset GUDA_THREADS"
 
 
 def test_variables_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, want in (("", 7), ("3", 3)):
         monkeypatch.setenv("GUDA_X", text)
-        assert environment.whole("GUDA_X", 7) == want
+        assert environment.whole("GUDA_X", 7, most=9) == want
     for text, want in (("", 20.0), ("0", 0.0), ("2.5", 2.5)):
         monkeypatch.setenv("GUDA_X", text)
         assert environment.seconds("GUDA_X", 20.0) == want

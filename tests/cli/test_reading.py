@@ -16,7 +16,7 @@ from guda_cli.console import Console, width_of, wrapped
 from guda_cli.data.images import decode, is_image
 from guda_cli.errors import DataError, nearest, unknown
 from guda_cli.phrases import short_number, without_exponents
-from guda_cli.plain_text import ERRORS, use
+from guda_cli.plain_text import ERRORS, register
 from guda_cli.session import Options, Session
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Step
 from tests.workflow.fixtures import Cli, cli, one_thread, project, template
@@ -123,7 +123,7 @@ def test_sentences_of_older_stores() -> None:
 
 
 def test_powers_of_ten_in_ascii(monkeypatch) -> None:
-    use()
+    register()
     assert "3.1×10⁻⁹ ◀".encode("ascii", ERRORS).decode() == "3.1x10-9 <"
     assert sys.stdout
 
