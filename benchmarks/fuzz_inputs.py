@@ -270,9 +270,9 @@ def _damage_folder(rng: random.Random, folder: Path) -> None:
         path = rng.choice(files)
         source = path.read_bytes()
         if path.suffix == ".json" and rng.randrange(4):
-            path.write_text(mutations.as_json(mutations.entries(json.loads(source), rng)), "utf-8", "replace")
+            path.write_bytes(_changed(source, rng))
         elif path.suffix in (".json", ".txt"):
-            path.write_bytes(mutations.text(source.decode(), rng))
+            path.write_bytes(mutations.text(source.decode("utf-8", "replace"), rng))
         elif rng.randrange(2):
             path.write_bytes(_header(source, rng))
         else:
@@ -282,15 +282,18 @@ def _damage_folder(rng: random.Random, folder: Path) -> None:
             return
 
 
+def _changed(source: bytes, rng: random.Random) -> bytes:
+    """JSON with other entries."""
+    try:
+        return mutations.as_json(mutations.entries(json.loads(source), rng)).encode("utf-8", "replace")
+    except (ValueError, RecursionError):  # it was damaged before
+        return source[:100]
+
+
 def _header(source: bytes, rng: random.Random) -> bytes:
     """A safetensors file with another header."""
     size = int.from_bytes(source[:8], "little")
-    try:
-        header = mutations.as_json(mutations.entries(json.loads(source[8 : 8 + size]), rng)).encode(
-            "utf-8", "replace"
-        )
-    except (ValueError, RecursionError):  # damaged before
-        header = source[8:100]
+    header = _changed(source[8 : 8 + size], rng)
     return len(header).to_bytes(8, "little") + header + source[8 + size :]
 
 

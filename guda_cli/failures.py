@@ -22,7 +22,9 @@ from guda_cli.standard_streams import OutputError, silence
 
 BROKEN_PIPE = 128 + 13  # what a program killed by SIGPIPE ends with
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+_NO_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+)  # fmt: skip
 _STORE_CODES: dict[str, type[GudaError]] = {
     "StoreMissing": MissingError,
     "CorruptBlob": CorruptError,

@@ -16,13 +16,15 @@ def plain(value: Any) -> Any:
 
     NaN and infinities become None; numpy scalars and arrays are unpacked; sets are sorted by their text, so
     that equal ones read alike; paths, and text that UTF-8 cannot encode, are spelled as `plain_text.spelled`
-    says, so that no two become one. Keys become text. Raises TypeError for what has no place in a document.
+    says, so that no two become one. Keys become text. Counts of network forwards, which estimates leave in
+    parts, are whole. Raises TypeError for what has no place in a document.
     """
     if isinstance(value, Mapping):
         keys = [str(key) for key in value]
         if any(unicode(key) != key for key in keys):
             keys = [spelled(key) for key in keys]
-        return {key: plain(item) for key, item in zip(keys, value.values(), strict=True)}
+        items = map(plain, value.values())
+        return {key: _whole(key, item) for key, item in zip(keys, items, strict=True)}
     if isinstance(value, (set, frozenset)):
         return [plain(item) for item in sorted(value, key=str)]
     if isinstance(value, (list, tuple)):
@@ -38,6 +40,13 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} has no place in a JSON document")
+
+
+COUNTS = ("forwards", "prepare_forwards", "query_forwards")
+
+
+def _whole(key: str, value: Any) -> Any:
+    return round(value) if key in COUNTS and isinstance(value, float) else value
 
 
 def canonical(values: Any) -> bytes:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from guda_cli.errors import UsageError
+from guda_cli.phrases import human_bytes
+
+BEYOND = 10**21  # bytes: what is larger is not written out
 LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -15,6 +19,17 @@ def total() -> int | None:
     """Bytes that all programs together may use, swap included; None where the system does not say."""
     found = [size for size in (_machine(), *map(_limit, LIMITS)) if size]
     return min(found) if found else None
+
+
+def check(needed: int, what: str, *, fix: str) -> None:
+    """UsageError, with the estimate, where `what` needs more bytes at once than there are."""
+    has = total()
+    if has is not None and needed > has:
+        raise UsageError(
+            f"{what} ask for {human_bytes(min(needed, BEYOND))} of memory or more, "
+            f"and this machine has {human_bytes(has)}",
+            fix=fix,
+        )
 
 
 def _machine() -> int | None:

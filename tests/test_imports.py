@@ -27,7 +27,7 @@ LEAVES: dict[str, set[str]] = {
     "phrases": set(),
     "jsonable": {"plain_text"},
     "intervals": set(),
-    "memory": set(),
+    "memory": {"errors", "phrases"},
     "typed_number": set(),
     "sections": {"errors", "typed_number"},
     "light_imports": set(),

@@ -68,6 +68,7 @@ def run(
     keep_out_of_data(project.recipe.data, out, "--out")
     for path, kind in ((out / MANIFEST, DOCUMENT), (_sheet(out), PICTURE), (html, PAGE)):  # before any work
         check(path, fix="--html FILE" if path == html else "--out DIR", force=force, kind=kind)
+    _check_memory(project, count)
     whole = _plan(session, project, method, count)
     if session.options.dry_run:
         show_plan(session, whole.steps, f"plan: run {project.recipe.name}")
@@ -135,6 +136,13 @@ def _project(session: Session, recipe: str | None) -> Project:
     if not session.options.dry_run and (recipe or session.options.recipe or session.current() is None):
         session.make_current(found, origin, groups)
     return project
+
+
+def _check_memory(project: Project, count: int) -> None:
+    """UsageError for more images than fit; the rest of the recipe is checked where it is trained."""
+    from guda_cli.workflow.project import needs
+
+    needs.check_images(project.recipe, count)
 
 
 def _plan(session: Session, project: Project, method: str, count: int) -> Whole:

@@ -16,9 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from guda_cli import memory
 from guda_cli.diffusion.denoiser import add_noise, to_x0, training_target
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.phrases import plural
 
 
 class Place(Protocol):
@@ -80,6 +82,9 @@ class Noised:
         return training_target(self.schedule, self.x0, self.noise, self.t)
 
 
+_CELL = 200  # bytes of one in a list, and of what it is made of
+
+
 def cells(
     digests: Sequence[str],
     timesteps: npt.NDArray[np.int64],
@@ -93,6 +98,8 @@ def cells(
     with `by_time` timestep by timestep, each with all its draws.
     """
     draws, n = timesteps.shape
+    what = f"{plural(len(digests), 'image', 'images')} at {n:,} timesteps in {draws:,} draws"
+    memory.check(_CELL * len(digests) * draws * n, what, fix="fewer draws, or fewer timesteps")
     pairs = [(d, j) for d in range(draws) for j in range(n)]
     if by_time:
         pairs = [(d, j) for j in range(n) for d in range(draws)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guda_cli import typed_number
+from guda_cli import memory, typed_number
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError
 
@@ -93,6 +93,7 @@ def build(grid_spec: Mapping[str, Any], T: int) -> Grid:
     every N-th index from N (diffusers' numbering), as in the paper's public code.
     """
     draws, first = int(grid_spec["draws"]), int(grid_spec.get("first", 0))
+    _check_room(grid_spec, first + draws, T)
     if grid_spec["kind"] == STRATA:
         starts, widths, copies = _strata(grid_spec, T)
         rng = np.random.Generator(np.random.PCG64([0x6D1D, int(grid_spec["seed"])]))
@@ -107,6 +108,21 @@ def build(grid_spec: Mapping[str, Any], T: int) -> Grid:
         if not len(steps):
             raise UsageError(f"grid stride:{stride} leaves no timestep of T = {T}")
     return every(steps, draws, dict(grid_spec), unbiased=unbiased)
+
+
+def _check_room(grid_spec: Mapping[str, Any], draws: int, T: int) -> None:
+    """UsageError where the places of the grid alone need more memory than there is."""
+    kind = grid_spec["kind"]
+    steps = T // int(grid_spec["stride"]) if kind == STRIDE else T
+    if kind == STRATA:
+        known = int(sum(grid_spec.get("repeats") or [1] * (len(grid_spec.get("edges", ())) - 1)))
+        steps = known if "edges" in grid_spec else min(int(grid_spec["timesteps"]), T)
+    what = f"{draws:,} draws at {steps:,} timesteps"
+    memory.check(_PLACE * draws * steps, what, fix=f"--draws {_FEW}")
+
+
+_PLACE = 24  # bytes: a timestep, its number and what it is worked out of
+_FEW = 16
 
 
 def every(steps: npt.NDArray[np.int64], draws: int, grid_spec: Mapping[str, Any], *, unbiased: bool) -> Grid:

@@ -30,6 +30,7 @@ def _choice(path: str, value: str, known: Iterable[str]) -> None:
         raise RecipeError(f"{path}: {unknown('value', value, known)}", why="one of " + ", ".join(known))
 
 
+_MOST_NULLS = 10_000
 _BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(
         (
@@ -129,6 +130,12 @@ def _validate_prompts(r: Recipe) -> None:
 
 
 def _validate_unlearn(u: UnlearnSpec) -> None:
+    if u.null_groups > _MOST_NULLS:
+        raise RecipeError(
+            f"unlearn.null_groups is at most {_MOST_NULLS:,}, not {u.null_groups:,}",
+            why="each random set is a model to be unlearned and kept",
+            fix="--set unlearn.null_groups=20",
+        )
     catalog.check_settings(u)
     _choice("unlearn.retain", u.retain, ("denoise", "distill"))
     subset_of(u.params)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guda_cli import memory
 from guda_cli.attribution.rivals.engine import Advance, Arrays, Context, Engine, Prepared
 from guda_cli.attribution.rivals.gradients import evenly_spaced
 from guda_cli.data.queries import Query
@@ -88,6 +89,8 @@ class Nda(Engine):
         self.seed, self.draws = int(self.values["seed"]), int(self.values["draws"])
         highest = max(1, round(float(self.values["nda_t_max"]) * self.denoiser.schedule.T))
         self.timesteps = evenly_spaced(highest, int(self.values["timesteps"]))
+        what = f"{self.draws:,} draws at {len(self.timesteps):,} timesteps"
+        memory.check(8 * self.draws * len(self.timesteps), what, fix="--set attribution.draws=16")
 
     def expected_forwards(self) -> int:
         """See `Engine`: no network is run."""

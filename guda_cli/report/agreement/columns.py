@@ -184,7 +184,7 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
     MetricColumn("ndcg@5:linear", "NDCG@5, linear gain", _DATA),
     RowColumn(
         "prepare_forwards",
-        lambda table, one: one.row.prepare_forwards,
+        lambda table, one: _whole(one.row.prepare_forwards),
         _DATA,
         _priced("Preparation", _prepare_work, _prepare_time)
         | {View.COSTS: Shown("prepare\nforwards", _prepare_work)},
@@ -199,7 +199,7 @@ COLUMNS: tuple[RowColumn | MetricColumn, ...] = (
     ),
     RowColumn(
         "query_forwards",
-        lambda table, one: one.row.query_forwards,
+        lambda table, one: _whole(one.row.query_forwards),
         _DATA,
         _priced("A query", _query_work, _query_time) | {View.COSTS: Shown("a query\nforwards", _query_work)},
         when=has_costs,

@@ -22,6 +22,7 @@ from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import UNLEARN, Action, model_blobs
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
+from guda_cli.workflow.project import needs
 from guda_cli.workflow.project.compute import setup
 from guda_cli.workflow.project.model_record import StoredModel
 from guda_cli.workflow.project.project import Job, Made, Project
@@ -81,6 +82,7 @@ def conditioned(
 
     UsageError when it is given what it does not take; see `settings_for` and `with_prompts`.
     """
+    needs.check_images(project.recipe, settings.count)
     if project.family.prompts and not classes:
         return with_prompts(project, settings, prompts, guidance)
     if prompts:
@@ -128,6 +130,7 @@ def with_prompts(
 
     Those are of images drawn at random from each group in turn, seeded by `settings.seed`.
     """
+    needs.check_images(project.recipe, settings.count)
     prompts = tuple(given or ()) or _training_prompts(project, settings)
     scale = project.recipe.sample.guidance if guidance is None else guidance
     return replace(settings, prompts=prompts, guidance=scale)
@@ -169,6 +172,7 @@ def sample(
     jobs: LazyJobs | None = None,
 ) -> ActionRecord:
     """Run or reuse the sampling; several that share `jobs` load the networks once."""
+    needs.check_images(project.recipe, settings.count)
     used = jobs or LazyJobs(project, lambda: setup(device))
 
     def make() -> Made:

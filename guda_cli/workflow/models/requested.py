@@ -15,6 +15,7 @@ from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models.check_training import check_training
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task, run_all
 from guda_cli.workflow.models.text_problem import styles
+from guda_cli.workflow.project import needs
 from guda_cli.workflow.project.compute import setup
 from guda_cli.workflow.project.plan import TO_DO, WAITS, Planner, Step
 from guda_cli.workflow.project.project import Project
@@ -153,6 +154,7 @@ def train_all(
 def unlearn_all(project: Project, device: str, chosen: Sequence[Removal]) -> list[ActionRecord]:
     """Unlearn each of `chosen` from the full model, with a bar for their number."""
     full = project.require_full()
+    needs.check(project.recipe)
     jobs = LazyJobs(project, lambda: setup(device))
     if not project.recipe.model.registered:
         jobs.job(FULL)  # so that a damaged full model can be rebuilt

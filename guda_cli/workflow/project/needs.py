@@ -13,13 +13,12 @@ from guda_cli import memory
 from guda_cli.errors import RecipeError
 from guda_cli.families.known import family_of
 from guda_cli.phrases import human_bytes
-from guda_cli.sections import Recipe
+from guda_cli.sections import Recipe, subset_of
 
 _TRAINED = 16  # bytes a weight: itself, its gradient, two moments of Adam
 _FLOAT = 4
 _TIMESTEP = 32  # bytes: signal, noise, and their shares, in double precision
 _REMOVAL = 512  # bytes of what is known of one random set
-_BEYOND = 10**21  # bytes: what is larger is not written out
 _GPU = Path("/dev/nvidiactl")
 
 
@@ -42,12 +41,18 @@ def check(recipe: Recipe) -> None:
     if has is None or asked <= has:
         return
     most = max(needs, key=lambda need: need.bytes)
-    at_least = human_bytes(min(asked, _BEYOND))
+    at_least = human_bytes(min(asked, memory.BEYOND))
     raise RecipeError(
         f"this recipe asks for {at_least} of memory or more, and this machine has {human_bytes(has)}",
-        why=f"{most.key} = {_shown(most.value)}: {most.what} {human_bytes(min(most.bytes, _BEYOND))}",
+        why=f"{most.key} = {_shown(most.value)}: {most.what} {human_bytes(min(most.bytes, memory.BEYOND))}",
         fix=f"--set {most.key}={_shown(_default(most.key), plain=True)}",
     )
+
+
+def check_images(recipe: Recipe, count: int) -> None:
+    """UsageError, with the estimate, where so many drawn images do not fit: twice, as they are joined."""
+    size = 2 * recipe.data.channels * recipe.data.size**2
+    memory.check(count * size, f"{count:,} drawn images", fix="-n 16")
 
 
 def estimate(recipe: Recipe) -> Iterator[Need]:
@@ -71,6 +76,7 @@ def estimate(recipe: Recipe) -> Iterator[Need]:
         words = (text.vocabulary * wide + text.layers * 12 * wide**2) * _TRAINED
         yield Need("text.hidden_size", wide, "the text encoder takes", words)
     yield _weights("model", recipe.model.block_out_channels, recipe.model.layers_per_block)
+    yield from _adapters(recipe)
     if not _GPU.exists():
         yield _batch(recipe, size)
 
@@ -84,6 +90,15 @@ def _weights(section: str, widths: Sequence[int], layers: int) -> Need:
     return Need(key, list(widths), "a network as wide takes", count * _TRAINED)
 
 
+def _adapters(recipe: Recipe) -> Iterator[Need]:
+    """What a low-rank update of one square matrix as wide as the first level takes in training."""
+    for section, params in (("train", recipe.train.params), ("unlearn", recipe.unlearn.params)):
+        kind, rank = subset_of(params, f"{section}.params")
+        if kind == "lora" and recipe.model.block_out_channels:
+            size = 2 * rank * recipe.model.block_out_channels[0] * _TRAINED
+            yield Need(f"{section}.params", params, "an update of this rank takes", size)
+
+
 def _batch(recipe: Recipe, side: int) -> Need:
     """What a part of a batch leaves for the backward pass: the inputs of the first level's convolutions."""
     train, model = recipe.train, recipe.model
@@ -95,7 +110,7 @@ def _batch(recipe: Recipe, side: int) -> Need:
     size = rows * maps * width * side**2 * (_FLOAT if train.mixed_precision == "no" else _FLOAT // 2)
     numbers = {  # each with how much of the size it makes, compared with the default
         f"{section}.batch_size": (batch, batch / 128),
-        "data.size": (recipe.data.size, (recipe.data.size / 32) ** 2 if side < 1 << 40 else _BEYOND),
+        "data.size": (recipe.data.size, (recipe.data.size / 32) ** 2 if side < 1 << 40 else memory.BEYOND),
         "model.layers_per_block": (model.layers_per_block, model.layers_per_block),
     }
     key = max(numbers, key=lambda name: numbers[name][1])
@@ -112,5 +127,5 @@ def _shown(value: object, *, plain: bool = False) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(_shown(item, plain=plain) for item in value[:8]) + "]"
     if isinstance(value, int) and not plain:
-        return f"{value:,}" if value < _BEYOND else f"a number of {value.bit_length()} bits"
+        return f"{value:,}" if value < memory.BEYOND else f"a number of {value.bit_length()} bits"
     return str(value)

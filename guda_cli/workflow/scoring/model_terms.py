@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from guda_cli import memory
 from guda_cli.console import Meter, SilentMeter
 from guda_cli.data.queries import Query
 from guda_cli.diffusion.grid import Grid
@@ -55,6 +56,9 @@ class ModelTerms:
         `bar` counts forwards, those that are stored already apart.
         """
         tables, bar = self.tables(grid_spec, records=records), bar or SilentMeter("", 0, "forward", 0)
+        terms = len(tables.records) * len(queries) * tables.grid.rows
+        what = f"{terms:,} terms ({plural(len(queries), 'image', 'images')}, every model, every draw)"
+        memory.check(8 * terms, what, fix="--draws 16")
         cells = self._stored(tables, queries, bar)
         if cells is None:  # this process may round otherwise, and then adds to tables of its own
             tables = self.tables(grid_spec, self.jobs.compute.key, records)
