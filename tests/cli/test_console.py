@@ -184,3 +184,11 @@ class TestProgress:
         with pytest.raises(ZeroDivisionError), console.progress("x", 1):
             raise ZeroDivisionError
         assert console._bars is None
+
+
+def test_counts_of_forwards_are_whole() -> None:
+    """Estimates multiply by shares: 853.333 passes are none."""
+    found = plain({"forwards": 853.3333, "rows": [{"prepare_forwards": 2.5, "query_forwards": float("nan")}]})
+    assert found == {"forwards": 853, "rows": [{"prepare_forwards": 2, "query_forwards": None}]}
+    assert isinstance(found["forwards"], int)
+    assert plain({"speedup_forwards": 1.25, "seconds": 0.5}) == {"speedup_forwards": 1.25, "seconds": 0.5}

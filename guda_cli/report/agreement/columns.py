@@ -103,6 +103,11 @@ def costs(row: AgreementRow) -> tuple[float | None, ...]:
     )
 
 
+def _whole(forwards: float | None) -> int | None:
+    found = finite(forwards)
+    return None if found is None else round(found)
+
+
 def has_costs(rows: Sequence[AgreementRow]) -> bool:
     """Does any row say what it cost?"""
     return any(finite(value) is not None for row in rows for value in costs(row))
