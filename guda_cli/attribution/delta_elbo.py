@@ -38,14 +38,18 @@ def estimate(terms: Array, grid: Grid, multiplier: Array) -> Estimate:
     the differences of neighbouring strata, which overstates it.
     """
     weighted = terms * (multiplier[grid.timesteps] * grid.widths)[None]
+    if weighted.shape[1] > 1:
+        return summed(weighted)
+    parts, free = _collapsed(weighted[:, 0], _neighbours(grid.timesteps[0]))
+    return Estimate(weighted[:, 0].sum(axis=1), np.sqrt(parts.sum(axis=1)), degrees(parts, free))
+
+
+def summed(weighted: Array) -> Estimate:
+    """Sum over strata of weighted terms [queries, draws, n], mean over two draws or more, and its error."""
     draws = weighted.shape[1]
+    parts, free = weighted.var(axis=1, ddof=1) / draws, np.full(weighted.shape[2], draws - 1.0)
     value = weighted.mean(axis=1).sum(axis=1)
-    if draws > 1:
-        parts, free = weighted.var(axis=1, ddof=1) / draws, np.full(weighted.shape[2], draws - 1.0)
-    else:
-        parts, free = _collapsed(weighted[:, 0], _neighbours(grid.timesteps[0]))
-    variance = parts.sum(axis=1)
-    return Estimate(value, np.sqrt(variance), _degrees(parts, free))
+    return Estimate(value, np.sqrt(parts.sum(axis=1)), degrees(parts, free))
 
 
 def _neighbours(timesteps: npt.NDArray[np.int64]) -> list[slice]:
@@ -86,7 +90,7 @@ def _collapsed(rows: Array, pairs: Sequence[slice]) -> tuple[Array, Array]:
     return parts, np.array([group.shape[1] - 1.0 for group in groups])
 
 
-def _degrees(parts: Array, free: Array) -> Array:
+def degrees(parts: Array, free: Array) -> Array:
     """Degrees of freedom [queries] of sums of `parts` [queries, m], which have `free` [m] each.
 
     Satterthwaite's (1946), with both of its sums of squares corrected for the chance in the parts: for

@@ -42,7 +42,9 @@ def score(
         list[str] | None,
         typer.Argument(metavar="IMAGE|DIR|GLOB|-", help="Images; - reads paths from stdin."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", "-k", min=1, help="Groups shown an image.")] = 5,
+    top: Annotated[
+        int | None, typer.Option("--top", "-k", min=1, help="Groups shown an image [5; 1 with --race].")
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -101,6 +103,14 @@ def score(
             "--until",
             metavar="SE|P%",
             help="Draw more until the first group's score has this error, or is so sure to be the first.",
+        ),
+    ] = None,
+    race: Annotated[
+        str | None,
+        typer.Option(
+            "--race",
+            metavar="P%",
+            help="Draw only until the --top groups are so sure to be the first; no verdicts then.",
         ),
     ] = None,
     seed: Annotated[
@@ -222,13 +232,35 @@ def score(
         most_draws=defaults.most_draws,
         until=until or "",
         rank=rank,
+        race=race or "",
     )
+    if race is not None:
+        _check_race(grid, timesteps, draws, until, map_path, shares)
     if shares:
         if method != "guda" or instances or map_path or csv:
             raise UsageError("--shares goes with --method guda alone, without --csv, --map and --instances")
         show_shares(session, project, settings, images or [])
         return
-    _score(session, project, settings, images or [], method, instances, top, map_path, csv, force)
+    shown = top or (1 if race is not None else 5)
+    _score(session, project, settings, images or [], method, instances, shown, map_path, csv, force)
+
+
+def _check_race(
+    grid: str | None,
+    timesteps: int | None,
+    draws: int | None,
+    until: str | None,
+    map_path: Path | None,
+    shares: bool,
+) -> None:
+    """UsageError for options that say what a race decides itself, or that need every score to the end."""
+    others = {
+        "--grid": grid, "--timesteps": timesteps, "--draws": draws, "--until": until, "--map": map_path,
+        "--shares": shares or None,
+    }  # fmt: skip
+    for option, given in others.items():
+        if given is not None:
+            raise UsageError(f"--race and {option} exclude each other", why="a race draws as far as it needs")
 
 
 def _score(
@@ -259,7 +291,7 @@ def _score(
         raise UsageError(f"--map {map_path}: maps are PNG files", fix="--map FILE.png")
     if map_path is not None:
         keep_out_of_data(project.recipe.data, map_path, "--map")
-    runs = make_runs(project, names, settings, session.options.device, instances)
+    runs = make_runs(project, names, settings, session.options.device, instances, top)
     for run in runs:
         run.announce()
     if session.options.dry_run:

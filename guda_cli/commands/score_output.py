@@ -53,7 +53,8 @@ class Printer:
         from guda_cli.report.answers.image_rows import ImageRows
 
         self._first, judged = False, any(result.answer is not None for result in results)
-        for line in (self.run.describe(), *words.legend(self._counterfactual, judged, self.many)):
+        raced = self.many and any(result.race is not None for result in results)
+        for line in (self.run.describe(), *words.legend(self._counterfactual, judged, self.many, raced)):
             self.console.prose(line)
         self.console.out("")
         if self.many:

@@ -38,7 +38,7 @@ def test_help_and_version_as_people_type_them() -> None:
 def test_variables_that_are_no_numbers(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUDA_THREADS", text)
     with pytest.raises(UsageError, match="GUDA_THREADS") as error:
-        environment.threads()
+        environment.whole("GUDA_THREADS", most=9)
     assert error.value.fix == "unset GUDA_THREADS"
 
 

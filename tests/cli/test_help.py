@@ -71,7 +71,7 @@ def test_the_first_commands_can_be_copied(capsys, monkeypatch) -> None:
 
 def test_defaults_stand_in_brackets(capsys, monkeypatch) -> None:
     text = shown("score", 100, capsys, monkeypatch)
-    assert "Groups shown an image [5]." in text
+    assert "Groups shown an image [5; 1 with --race]." in text
     assert text.index("Which groups") < text.index("How scores are estimated") < text.index("Common options")
     assert shown("check", 100, capsys, monkeypatch).count("[64].") == 1
     assert "Folder for the images [required]." in shown("sample", 100, capsys, monkeypatch)

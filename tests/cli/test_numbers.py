@@ -15,6 +15,7 @@ from guda_cli.errors import GudaError, RecipeError, UsageError, nearest
 from guda_cli.sections import subset_of
 from guda_cli.settings.reading import from_dict
 from guda_cli.training import distributed
+from guda_cli.workflow.scoring.race_run import certainty
 from guda_cli.workflow.scoring.refining import until
 
 NONE = ["", " ", "nan", "inf", "-inf", "1e400", "\u0663", "\uff13", "1_0", "0x10", "\u22123", "9" * 5000]
@@ -42,6 +43,7 @@ def test_wherever_one_is_typed(text: str, monkeypatch: pytest.MonkeyPatch) -> No
         lambda: subset_of(f"lora:{text}"),
         lambda: parse_seeds(f"1,{text}"),
         lambda: until(text),
+        lambda: certainty(f"{text}%"),
         lambda: until(f"{text}%"),
         lambda: from_dict({"train": {"lr": text}}),
         lambda: from_dict({"train": {"steps": text}}),

@@ -85,7 +85,7 @@ def test_settings_of_their_own_are_entries_of_a_recipe(package: Path) -> None:
     [
         ("unlearn", {"operator": "fade", "fading": 0}, "unlearn.fading must be above 0"),
         ("unlearn", {"operator": "fade", "fadings": 1}, "did you mean 'fading'"),
-        ("unlearn", {"operator": "retrack", "fading": 1}, "unknown key in unlearn 'fading'"),
+        ("unlearn", {"operator": "retrack", "fading": 1}, "unknown key 'fading' in unlearn"),
         ("unlearn", {"operator": "fade", "fading": "much"}, "unlearn.fading"),
         ("attribution", {"contrast": -1}, "attribution.contrast must be above 0"),
     ],

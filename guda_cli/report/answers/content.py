@@ -52,6 +52,18 @@ class InstanceScore(NamedTuple):
     pixels: Pixels | None = None
 
 
+class RaceResult(NamedTuple):
+    """What a race for the first ``places`` groups came to: whether they could be told at ``level`` (0 to 1).
+
+    ``forwards`` of all models were looked at for it, those that the store had included.
+    """
+
+    places: int
+    level: float
+    decided: bool
+    forwards: int
+
+
 @dataclass(frozen=True, eq=False)
 class QueryResult:
     """One query image with its groups, ranked, highest first.
@@ -61,7 +73,8 @@ class QueryResult:
     ``pixels`` are uint8 ``[C, H, W]``. ``instances`` are the training images of the highest score, highest
     first, for methods that score single images. ``condition`` is the class it was scored with, ``prompts``
     what it was scored with by a text-to-image model (("",): the empty prompt). ``confidence`` is how sure
-    the first group is to be the first, as far as the Monte-Carlo error goes.
+    the first group is to be the first, as far as the Monte-Carlo error goes. ``race`` only where groups were
+    drawn until the first could be told.
     """
 
     name: str
@@ -78,6 +91,7 @@ class QueryResult:
     prompts: tuple[str, ...] = ()
     unlike: bool | None = None
     confidence: float | None = None
+    race: RaceResult | None = None
 
 
 class Counterpart(NamedTuple):

@@ -56,6 +56,8 @@ def query_document(query: QueryResult) -> dict[str, Any]:
         document["unlike"] = query.unlike
     if query.confidence is not None:
         document["confidence"] = query.confidence
+    if query.race is not None:
+        document["race"] = query.race._asdict()
     if query.condition is not None:
         document["class"] = query.condition
     if query.prompts:

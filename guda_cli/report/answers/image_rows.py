@@ -124,6 +124,8 @@ class ImageRows:
         behind = {"then": self._next(query, self._behind.get("then", 0)), "scored with": words.told(query)}
         row = literal("")
         for text, column, size in zip(cells, shown, sizes, strict=True):
+            if column.name == "group" and query.race is not None and not query.race.decided:
+                text += words.OPEN_MARK
             cut = shorten(printable(text), size) if column.kind is not Kind.NUMBER else text
             padded = cut.rjust(size) if column.kind is Kind.NUMBER else cut.ljust(size)
             row.append(" " * gap if row else "").append(padded, self._style(column, line, text))

@@ -15,6 +15,7 @@ from guda_cli.report.answers.content import (
     CostRow,
     Maps,
     QueryResult,
+    RaceResult,
     Regeneration,
     ReportModel,
     Training,
@@ -80,15 +81,20 @@ Z_NOTE = (
     "this image."
 )
 STAR_NOTE = "* stands out: at most 5 % of images score as high with a group that is not theirs."
+OPEN_MARK = "?"
+RACE_NOTE = f"{OPEN_MARK} ahead, but not told apart from the groups behind."
 
 
-def legend(counterfactual: bool, judged: bool, starred: bool = False) -> list[str]:
-    """How to read the scores; of z and stars where there are some."""
-    return [sign(counterfactual), *([Z_NOTE] if judged else []), *([STAR_NOTE] if judged and starred else [])]
+def legend(counterfactual: bool, judged: bool, starred: bool = False, raced: bool = False) -> list[str]:
+    """How to read the scores; of z, stars and races where there are some."""
+    notes = ((Z_NOTE, judged), (STAR_NOTE, judged and starred), (RACE_NOTE, raced))
+    return [sign(counterfactual), *(note for note, there in notes if there)]
 
 
 def query_answer(query: QueryResult) -> str:
     """The answer for one query, as a sentence."""
+    if query.race is not None:
+        return raced(query, query.race)
     if query.answer is None:
         if not query.scores:
             return "No scores."
@@ -99,6 +105,15 @@ def query_answer(query: QueryResult) -> str:
         return f"{NO_GROUP.capitalize()}."
     names = listed([printable(g) for g in query.answer])
     return f"{'Stands' if len(query.answer) == 1 else 'Stand'} out: {names}."
+
+
+def raced(query: QueryResult, race: RaceResult) -> str:
+    """Which groups are the first, as far as a race told."""
+    names = listed([printable(score.group) for score in query.scores[: race.places]])
+    sure, cost = f"{100 * race.level:.4g} %", f"{race.forwards:,} forwards"
+    if not race.decided:
+        return f"Ahead: {names}, but not told apart at {sure} with {cost}."
+    return f"{'First' if race.places == 1 else 'The first'}: {names} (told at {sure} with {cost})."
 
 
 def listed(names: Sequence[str]) -> str:

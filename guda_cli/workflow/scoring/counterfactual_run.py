@@ -63,6 +63,8 @@ class Settings:
     """By what groups are ranked: one of `ranking.KINDS`."""
     until: str = ""
     """How sure the first group's score has to be (`refining.until`)."""
+    race: str = ""
+    """How sure the first groups have to be, and no more (`race_run`)."""
 
     @staticmethod
     def of(spec: ScoreSpec, method: str, **others: Any) -> Settings:

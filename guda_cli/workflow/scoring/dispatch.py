@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from guda_cli.workflow.scoring.counterfactual_run import Settings
     from guda_cli.workflow.scoring.run import Run
 
+RACING = ("guda", "logo")
+"""Methods whose scores are sums of terms that may be drawn as far as needed."""
+
 
 def parse_methods(text: str, *, instances: int = 0, mapped: bool = False) -> list[str]:
     """`guda,similarity` as names, each once.
@@ -39,16 +42,24 @@ def parse_methods(text: str, *, instances: int = 0, mapped: bool = False) -> lis
 
 
 def make_runs(
-    project: Project, names: Sequence[str], settings: Settings, device: str, count: int = 0
+    project: Project, names: Sequence[str], settings: Settings, device: str, count: int = 0, places: int = 1
 ) -> list[Run]:
-    """A run for each method; each checks what it needs before any work is done."""
+    """A run for each method; each checks what it needs before any work is done.
+
+    `places` is for how many first groups a race is, where `settings` ask for one.
+    """
     from guda_cli.workflow.scoring.counterfactual_run import ScoreRun
     from guda_cli.workflow.scoring.instance_run import make_run
+    from guda_cli.workflow.scoring.race_run import RaceRun
 
     check_given(project.recipe, settings.given)
     runs: list[Run] = []
     for name in names:
-        if methods.find(name).kind == COUNTERFACTUAL:
+        if settings.race:
+            if name not in RACING:
+                raise UsageError(f"--race is for {' and '.join(RACING)}, not for {name}", fix="--method guda")
+            runs.append(RaceRun(project, dataclasses.replace(settings, method=name), device, places))
+        elif methods.find(name).kind == COUNTERFACTUAL:
             runs.append(ScoreRun(project, dataclasses.replace(settings, method=name), device))
         else:
             chosen = instance_settings.settings(name, project.recipe.attribution)
