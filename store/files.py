@@ -90,7 +90,7 @@ def fsync_folder(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a new file, whole, by plain system calls, and sync it."""
+    """Write a new file, whole or not at all, by plain system calls, and sync it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     fd = os.open(path, flags, 0o644)
     try:
@@ -99,6 +99,9 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
             view = view[os.write(fd, view) :]
         if sync:
             os.fsync(fd)
+    except BaseException:
+        discard(path)
+        raise
     finally:
         os.close(fd)
 

@@ -70,7 +70,7 @@ class Held:
             if self._mine is None or not self._ours() or not os.fstat(self._fd).st_nlink:
                 self._begin()
             else:
-                os.write(self._fd, line + b"\n")
+                os.write(self._fd, b"\n" + line + b"\n")  # what was before may be torn
 
     def _begin(self) -> None:
         """Write a lease with all that was named so far."""

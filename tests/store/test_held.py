@@ -280,3 +280,54 @@ def test_what_a_process_published_and_ended_during_a_collection_is_whole(
     assert published
     report = store.verify()
     assert report.clean, report
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no limit on the sizes of files")
+def test_where_nothing_can_be_written_no_torn_lease_is_left(store, publish, python):
+    record = publish("data")
+    child = python(LIMITED, store.root, record.key)
+    assert child.stdout.read() == "used\n"
+    assert child.wait() == 0
+    assert not list((store.root / "leases").glob("*.json"))
+
+
+LIMITED = """
+import os, resource, signal, sys
+from guda_cli.store import Store
+store = Store.open(sys.argv[1])
+store.attend()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+assert store.lookup(sys.argv[2])
+print("used", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no limit on the sizes of files")
+def test_a_torn_name_does_not_hide_the_next(store, publish, python):
+    names = [publish(name).key for name in ("first", "torn", "third")]
+    child = python(TORN, store.root, *names)
+    assert child.stdout.readline() == "used\n"
+    [lease] = live_leases(store)
+    assert [name in lease["holds"] for name in names] == [True, False, True]
+    child.communicate("\n")
+
+
+TORN = """
+import resource, signal, sys
+from guda_cli.store import Store
+store = Store.open(sys.argv[1])
+store.attend()
+first, torn, third = sys.argv[2:]
+store.lookup(first)
+[lease] = (store.root / "leases").glob("*.json")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (lease.stat().st_size + 30, before[1]))
+store.lookup(torn)
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
+store.lookup(third)
+print("used", flush=True)
+sys.stdin.readline()
+"""
