@@ -46,7 +46,7 @@ class Ended:
 
     code: int  # of the exit; minus the signal
     seconds: float  # of a processor
-    extra: int  # bytes above what the parent holds
+    extra: int  # bytes above what it began with
     hung: bool
     printed: str
 
@@ -189,7 +189,6 @@ def one(home: Path, kind: str, number: int) -> Ended:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     run = KINDS[kind](random.Random(f"{kind}:{number}"), home, work)
-    own = resident()
     child = os.fork()
     if child == 0:
         os._exit(_live(home, work, run))
@@ -197,13 +196,12 @@ def one(home: Path, kind: str, number: int) -> Ended:
     printed = (home / "printed").read_bytes().decode("utf-8", "surrogateescape")
     code = os.waitstatus_to_exitcode(status)
     seconds = usage.ru_utime + usage.ru_stime
-    return Ended(
-        code, seconds, max(0, (usage.ru_maxrss << 10) - own), hung or code == -signal.SIGXCPU, printed
-    )
+    extra = max(0, (usage.ru_maxrss << 10) - int((home / "began").read_text()))
+    return Ended(code, seconds, extra, hung or code == -signal.SIGXCPU, printed)
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now: a fork's peak begins there, not at its parent's peak."""
+    """Bytes of memory that this process holds now."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:  # not Linux
@@ -216,6 +214,7 @@ def _live(home: Path, work: Path, run: object) -> int:
     from guda_cli.console import Console
 
     try:
+        (home / "began").write_text(str(resident()))  # less than its parent: pages of files are not handed on
         os.setsid()
         os.chdir(work)
         printed = os.open(home / "printed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

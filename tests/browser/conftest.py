@@ -38,7 +38,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         file.write_text(text, encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         tabs.append(page)
-        page.set_default_timeout(5000)
+        page.set_default_timeout(60000)  # how long a busy machine may take
         if not errors:
             page.on("pageerror", lambda error: found.append(str(error)))
             page.on("console", lambda message: found.append(message.text))
