@@ -193,14 +193,17 @@ class Project:
         groups: Sequence[str] = (),
         seeds: Sequence[int] = (),
         until: str = "",
+        race: str = "",
+        top: int = 1,
         **settings: Any,
     ) -> Scores:
         """Scores of image files, or of the images in folders, by one method of `guda score`.
 
         `groups` names the groups (none: all that have a model), `seeds` the oracle's for method `logo`.
-        `until` asks for a surer first group, as `--until`. `settings` are of the recipe's sections `score`
-        (weighting, grid, timesteps, draws, seed, most_draws, calibration) and `attribution`. An image that
-        cannot be read is among `Scores.unreadable`.
+        `until` asks for a surer first group, as `--until`; `race` only which the `top` are, as `--race`,
+        with `draws` at most. `settings` are of the recipe's sections `score` (weighting, grid, timesteps,
+        draws, seed, most_draws, calibration) and `attribution`. An image that cannot be read is among
+        `Scores.unreadable`.
         """
         from guda_cli.sections import ScoreSpec
         from guda_cli.workflow.scoring.counterfactual_run import Settings
@@ -213,10 +216,12 @@ class Project:
         project = self._open(changed=changed)
         name = _one(method)
         others = {"weighting": weighting} if weighting else {}
+        if race:
+            others |= {"race": race, "race_draws": settings.get("draws", 0)}
         asked = Settings.of(
             project.recipe.score, name, groups=tuple(groups), oracle_seeds=tuple(seeds), until=until, **others
         )
-        [run] = make_runs(project, [name], asked, self._session.options.device)
+        [run] = make_runs(project, [name], asked, self._session.options.device, places=top)
         return _scored(run, _paths(images, project.console.say))
 
     def report(

@@ -37,7 +37,7 @@ def estimate(terms: Array, grid: Grid, multiplier: Array) -> Estimate:
     With two or more draws the error comes from the spread within each stratum; with one draw from
     the differences of neighbouring strata, which overstates it.
     """
-    weighted = terms * (multiplier[grid.timesteps] * grid.widths)[None]
+    weighted = grid.weighted(terms, multiplier)
     if weighted.shape[1] > 1:
         return summed(weighted)
     parts, free = _collapsed(weighted[:, 0], _neighbours(grid.timesteps[0]))

@@ -86,7 +86,12 @@ def score(
         int | None, typer.Option("--timesteps", min=1, help="Strata of the grid [the recipe's].")
     ] = None,
     draws: Annotated[
-        int | None, typer.Option("--draws", min=1, help="Noise draws a timestep [the recipe's].")
+        int | None,
+        typer.Option(
+            "--draws",
+            min=1,
+            help="Noise draws a timestep [the recipe's]; with --race the most, of 4 forwards each [32].",
+        ),
     ] = None,
     rank: Annotated[
         str,
@@ -233,9 +238,10 @@ def score(
         until=until or "",
         rank=rank,
         race=race or "",
+        race_draws=draws or 0,
     )
     if race is not None:
-        _check_race(grid, timesteps, draws, until, map_path, shares)
+        _check_race(grid, timesteps, until, map_path, shares)
     if shares:
         if method != "guda" or instances or map_path or csv:
             raise UsageError("--shares goes with --method guda alone, without --csv, --map and --instances")
@@ -248,14 +254,13 @@ def score(
 def _check_race(
     grid: str | None,
     timesteps: int | None,
-    draws: int | None,
     until: str | None,
     map_path: Path | None,
     shares: bool,
 ) -> None:
     """UsageError for options that say what a race decides itself, or that need every score to the end."""
     others = {
-        "--grid": grid, "--timesteps": timesteps, "--draws": draws, "--until": until, "--map": map_path,
+        "--grid": grid, "--timesteps": timesteps, "--until": until, "--map": map_path,
         "--shares": shares or None,
     }  # fmt: skip
     for option, given in others.items():

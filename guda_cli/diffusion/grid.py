@@ -14,15 +14,17 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import UsageError
 
 STRATA, EVEN, ALL, STRIDE = "strata", "strata:even", "all", "stride"
+MIRRORED = "mirrored"  # of races: few timesteps a draw, each with a noise and its mirror
 HELP = "strata, strata:even, all or stride:N"
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """`timesteps` [draws, n] (1..T) and `widths` [n]: how many terms of the full sum each stands for.
+    """`timesteps` [draws, n] (1..T) and `widths` ([n], [draws, n]): how many terms of the sum each is for.
 
     `unbiased` is False for partial sums (a fixed stride), whose totals are not nats of the whole bound.
     `numbers` [draws, n] are those of the noises: no two cells of a grid have the same timestep and number.
+    Where `mirrored`, the second of each two neighbours [2 j + 1] has the first's noise with its sign changed.
     """
 
     timesteps: npt.NDArray[np.int64]
@@ -30,6 +32,7 @@ class Grid:
     unbiased: bool
     spec: Mapping[str, Any]
     numbers: npt.NDArray[np.int64]
+    mirrored: bool = False
 
     @property
     def rows(self) -> int:
@@ -40,6 +43,14 @@ class Grid:
     def draws(self) -> int:
         """Noises a timestep."""
         return len(self.timesteps)
+
+    def weighted(self, terms: Array, multiplier: Array) -> Array:
+        """Terms [..., draws, n] times their widths and the `multiplier` [T + 1] of their timesteps.
+
+        A noise and its mirror are one draw: of a mirrored grid [..., draws, n / 2], their sums.
+        """
+        out = terms * (multiplier[self.timesteps] * self.widths)
+        return out[..., ::2] + out[..., 1::2] if self.mirrored else out
 
 
 def needs_edges(kind: str) -> bool:
@@ -71,6 +82,11 @@ def spec(kind: str, timesteps: int, draws: int, seed: int, layout: Layout | None
     raise UsageError(f"unknown grid '{kind}'", why=f"it is one of {HELP}", fix="--grid strata")
 
 
+def mirrored_spec(layout: Layout, timesteps: int, draws: int, seed: int) -> dict[str, Any]:
+    """The description of a grid of `timesteps` a draw that are drawn as often as the strata of `layout`."""
+    return spec(STRATA, timesteps, draws, seed, layout) | {"kind": MIRRORED, "timesteps": timesteps}
+
+
 def name_of(grid_spec: Mapping[str, Any]) -> str:
     """How the grid of a description is typed."""
     kind = str(grid_spec["kind"])
@@ -100,6 +116,8 @@ def build(grid_spec: Mapping[str, Any], T: int) -> Grid:
         offsets = np.floor(rng.random((first + draws, len(widths)))[first:] * widths).astype(np.int64)
         numbers = (first + np.arange(draws))[:, None] * copies[1] + copies[0]
         return Grid(starts + 1 + offsets, widths / copies[1], True, dict(grid_spec), numbers)
+    if grid_spec["kind"] == MIRRORED:
+        return _mirrored(grid_spec, T, first, draws)
     if grid_spec["kind"] == ALL:
         steps, unbiased = np.arange(1, T + 1), True
     else:
@@ -114,7 +132,9 @@ def _check_room(grid_spec: Mapping[str, Any], draws: int, T: int) -> None:
     """UsageError where the places of the grid alone need more memory than there is."""
     kind = grid_spec["kind"]
     steps = T // int(grid_spec["stride"]) if kind == STRIDE else T
-    if kind == STRATA:
+    if kind == MIRRORED:
+        steps = 2 * int(grid_spec["timesteps"])
+    elif kind == STRATA:
         known = int(sum(grid_spec.get("repeats") or [1] * (len(grid_spec.get("edges", ())) - 1)))
         steps = known if "edges" in grid_spec else min(int(grid_spec["timesteps"]), T)
     what = f"{draws:,} draws at {steps:,} timesteps"
@@ -132,6 +152,26 @@ def every(steps: npt.NDArray[np.int64], draws: int, grid_spec: Mapping[str, Any]
 
 
 Whole = npt.NDArray[np.int64]
+
+
+def _mirrored(grid_spec: Mapping[str, Any], T: int, first: int, draws: int) -> Grid:
+    """Timesteps by importance: each stratum of the layout, as wide as its terms are small, is equally likely.
+
+    The n of a draw are one each from n equal parts of that probability, weighted back by it, so the sum is
+    unbiased (Owen 2013, Monte Carlo theory, methods and examples, chapters 8 and 9). Each is drawn with a
+    noise and with its mirror: what is odd in the noise cancels.
+    """
+    before, length, (_, copies) = _strata(grid_spec, T)
+    n, strata = int(grid_spec["timesteps"]), len(length)
+    rng = np.random.Generator(np.random.PCG64([0x6D1E, int(grid_spec["seed"])]))
+    place = (np.arange(n) + rng.random((first + draws, n))[first:]) * (strata / n)
+    which = np.minimum(place.astype(np.int64), strata - 1)
+    inside = np.minimum(((place - which) * length[which]).astype(np.int64), length[which] - 1)
+    timesteps = np.repeat(before[which] + 1 + inside, 2, axis=1)
+    widths = np.repeat((length / copies)[which] * (strata / (2.0 * n)), 2, axis=1)
+    numbers = np.repeat((first + np.arange(draws))[:, None] * n + np.arange(n), 2, axis=1)
+    numbers[:, 1::2] = -1 - numbers[:, 1::2]
+    return Grid(timesteps, widths, True, dict(grid_spec), numbers, mirrored=True)
 
 
 def _strata(grid_spec: Mapping[str, Any], T: int) -> tuple[Whole, Whole, tuple[Whole, Whole]]:

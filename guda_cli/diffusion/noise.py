@@ -33,8 +33,14 @@ class QueryNoise:
         self._generator = torch.Generator()
 
     def fill(self, out: torch.Tensor, cells: Sequence[tuple[str, int, int]]) -> torch.Tensor:
-        """Fill `out` [N, ...] (float32, CPU) with unit normal noise for N cells (digest, t, draw)."""
+        """Fill `out` [N, ...] (float32, CPU) with unit normal noise for N cells (digest, t, draw).
+
+        The draw -1 - n is the mirror of draw n: its noise with the sign changed.
+        """
         for row, (digest, t, draw) in zip(out, cells, strict=True):
-            self._generator.manual_seed(seed_of("guda.noise/1", digest, self.seed, t, draw))
+            number = draw if draw >= 0 else -1 - draw
+            self._generator.manual_seed(seed_of("guda.noise/1", digest, self.seed, t, number))
             row.normal_(generator=self._generator)
+            if draw < 0:
+                row.neg_()
         return out

@@ -47,6 +47,8 @@ def test_it_says_what_the_commands_say(cli: Cli, project: Path) -> None:
     scores = here.score("q", weighting="uniform")
     told = cli("score", "q", "--weighting", "uniform", "--json").documents
     assert json.loads(json.dumps(list(scores))) == told
+    raced = cli("score", "q", "--race", "80%", "--top", "2", "--draws", "4", "--json").documents
+    assert json.loads(json.dumps(list(here.score("q", race="80%", top=2, draws=4)))) == raced
     lines = cli("score", "q", "--weighting", "uniform", "--csv").stdout.splitlines()
     assert list(scores.rows[0]) == lines[0].split(",")
     assert len(scores.rows) == len(lines) - 1

@@ -102,3 +102,46 @@ def test_unknown_grids_are_refused(name: str) -> None:
 def test_stride_without_a_timestep_is_refused() -> None:
     with pytest.raises(UsageError, match="no timestep"):
         grid.build(grid.spec("stride:50", 5, 1, 0), 50)
+
+
+LAYOUT = ([0, 1, 5, 20, 40, 90, 100], [2, 1, 1, 1, 1, 1])
+"""Edges of six strata, the first of which is drawn from twice."""
+
+
+def test_mirrored_draws_estimate_a_known_sum_without_bias() -> None:
+    T = 100
+    f = np.exp(-np.arange(T + 1) / 9.0) + 0.1 * np.sin(np.arange(T + 1))
+    for n in (1, 2, 5):
+        found = grid.build(grid.mirrored_spec(LAYOUT, n, 4000, 7), T)
+        assert found.timesteps.shape == found.widths.shape == (4000, 2 * n)
+        sums = found.weighted(f[found.timesteps], np.ones(T + 1)).sum(axis=1)
+        error = sums.std(ddof=1) / np.sqrt(len(sums))
+        assert error > 0.001
+        assert abs(sums.mean() - f[1:].sum()) < 4 * error
+
+
+def test_timesteps_are_drawn_as_often_as_their_stratum_is_narrow() -> None:
+    found = grid.build(grid.mirrored_spec(LAYOUT, 1, 7000, 0), 100)
+    counts = np.bincount(found.timesteps[:, 0], minlength=101)
+    assert counts[0] == 0
+    for low, high, share in (
+        (0, 1, 2000),
+        (1, 5, 250),
+        (5, 20, 1000 / 15),
+        (40, 90, 20),
+    ):  # of 7
+        assert abs(counts[low + 1 : high + 1].mean() - share) < 5 * np.sqrt(share / (high - low))
+    assert set(found.widths[found.timesteps == 1]) == {7 / 4}  # 7 shares, 2 of them, a noise and its mirror
+    assert set(found.widths[found.timesteps == 2]) == {4 * 7 / 2}
+
+
+def test_a_noise_and_its_mirror_are_one_draw() -> None:
+    found = grid.build(grid.mirrored_spec(LAYOUT, 2, 3, 1), 100)
+    assert found.mirrored
+    assert np.array_equal(found.timesteps[:, ::2], found.timesteps[:, 1::2])
+    assert found.numbers.tolist() == [[0, -1, 1, -2], [2, -3, 3, -4], [4, -5, 5, -6]]
+    odd = np.array([[1.0, -1.0, 2.0, -2.0]] * 3)
+    assert np.array_equal(found.weighted(odd, np.ones(101)), np.zeros((3, 2)))
+    more = grid.build(grid.with_draws(found.spec, 2, first=1), 100)
+    for part in ("timesteps", "widths", "numbers"):
+        assert np.array_equal(getattr(more, part), getattr(found, part)[1:])

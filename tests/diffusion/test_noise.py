@@ -71,6 +71,12 @@ def test_noise_is_unit_normal() -> None:
     assert float((sample**4).mean()) == pytest.approx(3.0, abs=4 * (96 / n) ** 0.5)
 
 
+def test_a_mirror_is_the_noise_with_its_sign_changed() -> None:
+    first, mirror, other = draw([("d", 5, 3), ("d", 5, -4), ("d", 5, -5)])
+    assert torch.equal(mirror, -first)
+    assert torch.equal(other, -draw([("d", 5, 4)])[0])
+
+
 def test_every_model_sees_the_same_bits() -> None:
     """What two different models are shown, in batches of different sizes, is equal bit for bit."""
     schedule = make_schedule("linear", 30)

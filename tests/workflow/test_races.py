@@ -8,7 +8,7 @@ import pytest
 
 from tests.workflow.fixtures import GROUPS, MODELS, QUERIES, Cli
 
-STRATA, FIRST, MOST = 4, 2, 128
+FORWARDS, FIRST, MOST = 4, 2, 32
 
 
 def test_it_draws_as_far_as_it_needs(cli: Cli, project: Path) -> None:
@@ -22,7 +22,7 @@ def test_it_draws_as_far_as_it_needs(cli: Cli, project: Path) -> None:
         draws = {entry["group"]: entry["draws"] for entry in scores}
         assert set(draws) == set(GROUPS)
         assert min(draws.values()) >= FIRST
-        assert race["forwards"] == STRATA * (sum(draws.values()) + max(draws.values()))
+        assert race["forwards"] == FORWARDS * (sum(draws.values()) + max(draws.values()))
         assert race["decided"] or max(draws.values()) == MOST
         assert scores[0]["draws"] == max(draws.values())  # the first was in it to the end
         forwards += race["forwards"]
@@ -73,7 +73,7 @@ def test_it_is_not_remembered_for_reports(cli: Cli, project: Path) -> None:
         (["--race", "0%"], "no share of certainty"),
         (["--race", "100%"], "no share of certainty"),
         (["--race", "95%", "--until", "95%"], "--race and --until exclude each other"),
-        (["--race", "95%", "--draws", "2"], "--race and --draws exclude each other"),
+        (["--race", "95%", "--timesteps", "2"], "--race and --timesteps exclude each other"),
         (["--race", "95%", "--map", "m.png"], "--race and --map exclude each other"),
         (["--race", "95%", "--rank", "z"], "ranks by score"),
         (["--race", "95%", "--method", "similarity"], "is for guda and logo"),

@@ -65,6 +65,8 @@ class Settings:
     """How sure the first group's score has to be (`refining.until`)."""
     race: str = ""
     """How sure the first groups have to be, and no more (`race_run`)."""
+    race_draws: int = 0
+    """Draws of a group in a race at most; 0 for the usual number."""
 
     @staticmethod
     def of(spec: ScoreSpec, method: str, **others: Any) -> Settings:

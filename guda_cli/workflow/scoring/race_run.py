@@ -1,13 +1,16 @@
 """`guda score --race P%`: only as many forwards as it takes to tell which groups of an image are the first.
 
 All groups start with a few coarse draws; those that are surely among the first, or surely not, are left at
-what they have, and the others get twice as many, until the race is decided or is not worth going on.
+what they have, and the others get twice as many, until the race is decided or has come to its end. Timesteps
+are drawn by importance, each with a noise and its mirror (`grid.build`, "mirrored"): a good part of a
+difference between models is odd in the noise and cancels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,15 +27,17 @@ from guda_cli.phrases import plural
 from guda_cli.report.answers.content import QueryResult, RaceResult
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.project.project import Project
-from guda_cli.workflow.scoring import answers
+from guda_cli.workflow.scoring import answers, term_sizes
 from guda_cli.workflow.scoring.counterfactual_run import ScoreRun, Settings
 from guda_cli.workflow.scoring.looks import looks_like
 from guda_cli.workflow.scoring.ranking import AUTO, SCORE
 from guda_cli.workflow.scoring.refining import Scores
 
-STRATA = 4  # timesteps of a draw: few, so that what is clear at once costs little
+TIMESTEPS = 2  # of a draw: few, so that what is clear at once costs little
+FORWARDS = 2 * TIMESTEPS  # of a draw
+LAYOUT = 50  # strata that timesteps are drawn from, one as often as another
 FIRST = 2  # draws of every group: the fewest that have an error
-MOST = 128  # draws of a group that is still in the race
+MOST = 32  # draws of a group that is still in the race, where nothing else is asked for
 
 
 def certainty(text: str) -> float:
@@ -70,18 +75,25 @@ class RaceRun(ScoreRun):
                 fix="--rank score",
             )
         self.level = certainty(settings.race)
-        settings = replace(settings, timesteps=STRATA, draws=FIRST, rank=SCORE, until="", most_draws=0)
+        self.most = max(FIRST, settings.race_draws or MOST)
+        settings = replace(settings, timesteps=TIMESTEPS, draws=FIRST, rank=SCORE, until="", most_draws=0)
         super().__init__(project, settings, device, remember=False)
         self.places = min(places, max(1, len(self.found.groups) - 1))
         self.raced: list[RaceResult] = []
+
+    @cached_property
+    def grid_spec(self) -> dict[str, Any]:
+        """The first draws; the sizes of the terms, by which timesteps are drawn, are learnt first."""
+        layout = term_sizes.layout(self.project, self.found.full, LAYOUT, self.model_terms.jobs)
+        return grids.mirrored_spec(layout, TIMESTEPS, FIRST, self.settings.seed)
 
     def describe(self) -> str:
         """How the scores were computed, in one line."""
         s, first = self.settings, "first group" if self.places == 1 else f"first {self.places} groups"
         return (
             f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.unit}), a race until the {first} can"
-            f" be told at {100 * self.level:.4g} %: {STRATA} timesteps ({s.grid}) a draw, {FIRST} to {MOST}"
-            f" draws, seed {s.seed}."
+            f" be told at {100 * self.level:.4g} %: {FIRST} to {self.most} draws of {TIMESTEPS} timesteps by"
+            f" importance, each with a noise and its mirror, seed {s.seed}."
         )
 
     def summary(self) -> str:
@@ -100,12 +112,13 @@ class RaceRun(ScoreRun):
             _Entry(query, Race(len(self.found.groups), self.places, 1 - self.level)) for query in queries
         ]
         draws = FIRST
-        while draws <= MOST and any(not entry.race.decided for entry in entries):
-            self._draw([entry for entry in entries if not entry.race.decided], draws, bar)
-            for entry in entries:
-                if not entry.race.decided:
-                    entry.look()
-            draws *= 2
+        while going := [entry for entry in entries if not entry.race.decided]:
+            self._draw(going, draws, bar)
+            for entry in going:
+                entry.look()
+            if draws == self.most:
+                break
+            draws = min(2 * draws, self.most)
         self.images += len(queries)
         looks = looks_like(self.project, queries)
         found = [self._result(entry, look, bar) for entry, look in zip(entries, looks, strict=True)]
@@ -137,7 +150,7 @@ class RaceRun(ScoreRun):
     def _weighted(self, terms: Array, grid_spec: Mapping[str, Any]) -> Array:
         reading = self._reading(grid_spec)
         multiplier = reading.weighting.multiplier(reading.schedule)
-        return np.asarray(terms * (multiplier[reading.grid.timesteps] * reading.grid.widths))
+        return reading.grid.weighted(terms, multiplier)
 
     def _result(self, entry: _Entry, look: str | None, bar: Meter) -> QueryResult:
         """The answer of one image: the groups that lead, then the others, each with the draws it had."""
@@ -155,6 +168,6 @@ class RaceRun(ScoreRun):
         first = {groups[j].name for j in np.flatnonzero(race.leading).tolist()}
         ordered = sorted(found.scores, key=lambda score: score.group not in first)
         models = sum(count * len(self.found.groups[what]) for count, what in zip(counts, groups, strict=True))
-        forwards = (models + max(counts)) * mine.shape[1] * len(entry.query.conditions)
+        forwards = (models + max(counts)) * FORWARDS * len(entry.query.conditions)
         told = RaceResult(self.places, self.level, race.decided and len(first) == self.places, forwards)
         return replace(found, scores=tuple(ordered), confidence=None, race=told)
