@@ -131,6 +131,7 @@ def run_apart(name: str, device: str, small: bool, seconds: float) -> list[Row]:
                 rows.append(row)
                 shown = "" if row.value is None else f"{number(row.value)} {row.unit}"
                 print(f"{name}: {row.what}: {shown}{row.note}", file=sys.stderr, flush=True)
+        child.stdout.close()
         code = child.wait()
         late = not timer.is_alive()
         timer.cancel()

@@ -60,6 +60,8 @@ TINY = Shapes(
     {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
 )  # fmt: skip
 """The same blocks, thin: for trying the code."""
+HALF = TINY._replace(unet={**TINY.unet, "block_out_channels": (160, 320, 640, 640), "layers_per_block": 2})
+"""A network of half the width between a thin VAE and a thin text encoder: memory is that of one network."""
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 
 
