@@ -16,7 +16,16 @@ from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.networks import moved
 from guda_cli.diffusion.schedule import Schedule
 
-TOKENS, WIDTH = 77, 768  # of a prompt's states
+TOKENS = 77  # of a prompt
+SMALL_MODEL = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+}
+"""Entries of a recipe's section `model` for trying the code: a thin network with the same kinds of blocks."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "scoring": Section("Scoring, network of recipe cifar10, batches of 512", gpu_networks.scoring, 85),
+    "answers": Section("Scoring by one call, the same network", gpu_commands.answers, 50),
     "small": Section("Steps of a small network (fashion-mnist's)", gpu_networks.training_small, 30),
     "commands": Section("Whole commands, Stable Diffusion 1.5's shapes, 512 px", gpu_commands.commands, 115),
     "groups": Section("Ten groups at once, network of the digits", gpu_commands.ten_groups, 30),
@@ -98,13 +99,13 @@ def run_all(chosen: Sequence[str], device: str, small: bool, seconds: float) -> 
     for place, name in enumerate(chosen):
         later = sum(SECTIONS[other].seconds for other in chosen[place + 1 :])
         start, left = time.monotonic(), until - time.monotonic()
-        found = ratios(run_apart(name, device, small, max(left - REST * later, 1.0)))
+        rows += run_apart(name, device, small, max(left - REST * later, 1.0))
+        found = [row for row in ratios(rows) if row.section == name]
         title = SECTIONS[name].title + (", but small" if small else "")
         print(f"\n{title} ({time.monotonic() - start:.0f} s)")
         print("\n".join(table(found)), flush=True)
-        rows += found
     print(f"\nall in {seconds - (until - time.monotonic()):.0f} s")
-    return rows
+    return ratios(rows)
 
 
 def run_apart(name: str, device: str, small: bool, seconds: float) -> list[Row]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bare
 import sd15_shapes
 from gpu_rows import Out
 
@@ -137,6 +138,54 @@ def _command(
 def gigabytes(folder: Path) -> float:
     """What the weights in `folder` take."""
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 2**30
+
+
+# -- answers ----------------------------------------------------------------------------------------
+
+
+def answers(out: Out) -> None:
+    """Forwards a second of one call that scores many images, in whatever form the program chooses.
+
+    The network is `cifar10`'s; what is done once a model, such as choosing and compiling, was done by a call
+    before.
+    """
+    import guda as api
+
+    side, count = (8, 3) if out.small else (32, 64)
+    timesteps, draws = (4 if out.small else 50), 2
+    settings: dict[str, Any] = {
+        "data.root": "", "data.size": side, "train.steps": 1, "train.batch_size": 6, "unlearn.steps": 1,
+        "unlearn.batch_size": 6, "unlearn.neighbours": 2, "unlearn.null_groups": 0,
+        "score.timesteps": timesteps, "score.draws": draws, "score.most_draws": draws, "score.calibration": 0,
+    }  # fmt: skip
+    if out.small:
+        settings |= {f"model.{name}": value for name, value in bare.SMALL_MODEL.items()}
+    with work_folder() as folder:
+        sd15_shapes.paint(folder / "pictures", side)
+        settings["data.path"] = str(folder / "pictures")
+        project = api.open("cifar10", store=folder / "store", settings=settings, device=out.device)
+        models = len(project.train()) + len(project.unlearn())
+        for number, name in enumerate(("first", "second")):
+            noise_images(folder / name, count, side, number)
+        out.row("the first call", lambda: _wall(lambda: project.score(folder / "first")), "s")
+        forwards = count * models * timesteps * draws
+        out.row(
+            f"guda.score, {count} images, {models} models",
+            lambda: forwards / _wall(lambda: project.score(folder / "second")),
+            "forwards/s", group="forwards cifar10", target="0.9",
+        )  # fmt: skip
+
+
+def noise_images(folder: Path, count: int, side: int, seed: int) -> None:
+    """`count` pictures of noise."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for number in range(count):
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
 
 
 # -- small models -----------------------------------------------------------------------------------

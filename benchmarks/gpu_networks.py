@@ -15,14 +15,6 @@ from timing import Clock, step_seconds
 if TYPE_CHECKING:
     import torch
 
-SMALL_MODEL = {
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-}
 COMPILING = (
     45.0  # seconds that the compilation of a network may take; of a large one, or with its backward, twice
 )
@@ -33,14 +25,14 @@ GROUPS = 10  # equal ones, of which one is unlearned
 def wide(out: Out) -> bare.Case:
     """Recipe `cifar10`'s network: 49 million parameters."""
     if out.small:
-        return bare.pixels("cifar10", (3, 8, 8), 16, SMALL_MODEL)
+        return bare.pixels("cifar10", (3, 8, 8), 16, bare.SMALL_MODEL)
     return bare.pixels("cifar10", (3, 32, 32), 512)
 
 
 def narrow(out: Out) -> bare.Case:
     """Recipe `fashion-mnist`'s network, 0.6 million parameters: on a GPU launches are what takes time."""
     if out.small:
-        return bare.pixels("fashion-mnist", (1, 8, 8), 8, {**SMALL_MODEL, "add_attention": False})
+        return bare.pixels("fashion-mnist", (1, 8, 8), 8, {**bare.SMALL_MODEL, "add_attention": False})
     return bare.pixels("fashion-mnist", (1, 16, 16), 128)
 
 
@@ -111,7 +103,7 @@ def _score(out: Out, case: bare.Case, compiling: float = COMPILING) -> None:
         out.row(
             name,
             lambda dtype=dtype: rows / clock.median(scored(case, network, dtype, IMAGES), seconds=seconds),
-            unit, group="forwards", target="0.9",
+            unit, group=f"forwards {case.name}", target="0.9",
         )  # fmt: skip
         if dtype == torch.float32:
             work = scored(case, network, dtype, IMAGES)
@@ -135,7 +127,7 @@ def _bare(
 
     out.row(
         f"bare network, {form.name}", measure, "forwards/s",
-        group="forwards", bare=True, needs=compiling if form.compiled else 3.0,
+        group=f"forwards {case.name}", bare=True, needs=compiling if form.compiled else 3.0,
     )  # fmt: skip
 
 
@@ -201,7 +193,13 @@ def training(out: Out) -> None:
     average = True  # as the recipe says
     for precision in ("no", "bf16"):
         name = {"no": "float32"}.get(precision, precision)
-        _steps(out, f"guda train, {name}", trained(case, network, rows, precision), counts, f"train {name}")
+        _steps(
+            out,
+            f"guda train, {name}",
+            trained(case, network, rows, precision),
+            counts,
+            f"cifar10 train {name}",
+        )
     for group, settings in (
         ("retrack", {"operator": "retrack"}),
         ("neggrad", {"operator": "neggrad"}),
@@ -209,7 +207,7 @@ def training(out: Out) -> None:
         ("distill", {"operator": "retrack", "retain": "distill"}),
     ):
         run = unlearned(case, network, rows, "bf16", **settings)
-        _steps(out, f"guda unlearn, {group}, bf16", run, counts, _KINDS[group])
+        _steps(out, f"guda unlearn, {group}, bf16", run, counts, f"cifar10 {_KINDS[group]}")
     for group, steps in (
         ("train float32", bare.Steps(rows, average=average)),
         ("train bf16", bare.Steps(rows, bf16=True, average=average)),
@@ -217,10 +215,17 @@ def training(out: Out) -> None:
         ("two backwards", bare.Steps(rows, bf16=True, backwards=2)),
         ("teacher", bare.Steps(rows, bf16=True, teacher=True)),
     ):
-        _bare_steps(out, f"bare loop, {group}", case, network, steps, counts, group)
+        _bare_steps(out, f"bare loop, {group}", case, network, steps, counts, f"cifar10 {group}")
     compiled = bare.Steps(rows, bf16=True, average=average, compiled=True)
     _bare_steps(
-        out, "bare loop, train bf16, compiled", case, network, compiled, counts, "train bf16", 2 * COMPILING
+        out,
+        "bare loop, train bf16, compiled",
+        case,
+        network,
+        compiled,
+        counts,
+        "cifar10 train bf16",
+        2 * COMPILING,
     )
 
 
@@ -233,14 +238,16 @@ def training_small(out: Out) -> None:
     case = narrow(out)
     network, counts = case.network(out.device), (1, 21) if out.small else (5, 55)
     rows, few = case.batch, case.batch // 4
-    _steps(out, "guda train", trained(case, network, rows, "no"), counts, "train")
+    _steps(out, "guda train", trained(case, network, rows, "no"), counts, "small train")
     run = unlearned(case, network, few, "no", operator="retrack")
-    _steps(out, "guda unlearn, retrack", run, counts, "unlearn")
+    _steps(out, "guda unlearn, retrack", run, counts, "small unlearn")
     for group, steps in (("train", bare.Steps(rows, average=True)), ("unlearn", bare.Steps(few))):
-        _bare_steps(out, f"bare loop, {group}", case, network, steps, counts, group)
+        _bare_steps(out, f"bare loop, {group}", case, network, steps, counts, f"small {group}")
     for group, steps in (("train", bare.Steps(rows, average=True)), ("unlearn", bare.Steps(few))):
         if out.device == "cuda":
-            _graph_steps(out, f"bare loop, {group}, CUDA graph", case, network, steps, counts, group)
+            _graph_steps(
+                out, f"bare loop, {group}, CUDA graph", case, network, steps, counts, f"small {group}"
+            )
         else:
             out.say(f"bare loop, {group}, CUDA graph", "left out: it needs CUDA")
 

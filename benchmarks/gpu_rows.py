@@ -17,7 +17,7 @@ class Row:
     value: float | None = None
     unit: str = ""
     group: str = ""
-    """Which rows it is put beside: rates of the program beside the fastest bare one."""
+    """Which rows it is put beside, of any section: rates of the program beside the fastest bare one."""
     bare: bool = False
     ratio: float | None = None
     target: str = ""
@@ -91,14 +91,13 @@ def of_line(line: str) -> Row | None:
 
 def ratios(rows: Sequence[Row]) -> list[Row]:
     """`rows` with each rate of a group that has bare ones as a share of their fastest."""
-    best: dict[tuple[str, str], float] = {}
+    best: dict[str, float] = {}
     for row in rows:
         if row.bare and row.value:
-            place = row.section, row.group
-            best[place] = max(row.value, best.get(place, 0.0))
+            best[row.group] = max(row.value, best.get(row.group, 0.0))
     found = []
     for row in rows:
-        reference = best.get((row.section, row.group)) if row.group else None
+        reference = best.get(row.group) if row.group else None
         ratio = row.value / reference if reference and row.value is not None else None
         found.append(replace(row, ratio=ratio))
     return found
