@@ -4,7 +4,8 @@
     python benchmarks/run.py --only scoring
     python benchmarks/run.py --main-job      also the README's main job, start to end (minutes)
 
-Nothing here is part of a pass/fail test: each line says what was measured and the target it is held to.
+It is about the CPU; `gpu.py` is about a GPU. Nothing here is part of a pass/fail test: each line says what
+was measured and the target it is held to.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gpu_commands
+import sd15_shapes
+from timing import Clock
+
 REPEATS = 5
+CPU = Clock("cpu")
 
 
 def line(what: str, measured: str, target: str) -> None:
@@ -48,6 +54,30 @@ def startup() -> None:
                 for _ in range(9)
             ]
             line(f"guda {' '.join(args)}: median of 9", f"{statistics.median(times):.3f} s", f"{target} s")
+        score_start(Path(folder))
+
+
+def score_start(folder: Path) -> None:
+    """`guda score` of one new image, in seconds of all processors: other work moves them less."""
+    calls = 5
+    gpu_commands.guda(folder, "cpu", "sample", "-n", str(calls), "--out", "new", sets={"sample.steps": 2})
+    torch = [cpu_seconds([sys.executable, "-c", "import torch"]) for _ in range(calls)]
+    images = [f"new/{number:05d}.png" for number in range(calls)]
+    found = [gpu_commands.guda(folder, "cpu", "score", image).cpu for image in images]
+    scored, imported = statistics.median(found), statistics.median(torch)
+    line(f"import torch alone: median of {calls}", f"{imported:.2f} CPU s", "-")
+    line(f"guda score, one new image: median of {calls}", f"{scored:.2f} CPU s", "2.5 CPU s")
+    line("guda score, one new image / import torch", f"{scored / imported:.2f}", "-")
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """Of all processors, in a process of its own."""
+    child = subprocess.Popen(command)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit {child.returncode}")
+    return usage.ru_utime + usage.ru_stime
 
 
 def small_project(folder: Path, *sets: str) -> None:
@@ -100,6 +130,28 @@ def scoring() -> None:
         ratio = paired_ratio(score, network, repeats=REPEATS * (11 if images == 1 else 1))
         what = f"scoring {images} image(s), {models} models, {points.rows} forwards each / network alone"
         line(what, f"{ratio:.3f}", "1.15")
+    shares()
+
+
+def shares() -> None:
+    """How much of the bare network's speed scoring has: of this form, and of the fastest, compiled."""
+    import bare
+    import gpu_networks
+    import torch
+
+    case = bare.pixels("cifar10-small", (3, 16, 16), 128)
+    network = case.network("cpu")
+    score = gpu_networks.scored(case, network, torch.float32, gpu_networks.IMAGES)
+    forms = (
+        bare.Form("float32"),
+        bare.Form("float32, channels_last, compiled", channels_last=True, compiled=True),
+    )
+    for form in forms:
+        with bare.forward(form, case, network, "cpu") as forward:
+            alone = lambda forward=forward: [forward() for _ in range(gpu_networks.IMAGES)]  # noqa: E731
+            alone()  # compiled
+            share = CPU.paired(alone, score, repeats=REPEATS)
+        line(f"share of scoring, network of cifar10-small, {form.name}", f"{share:.3f}", "0.9")
 
 
 def paired_ratio(first: Callable[[], None], second: Callable[[], None], *, repeats: int) -> float:
@@ -144,6 +196,36 @@ def unlearning() -> None:
     line("retrack with neighbour search / same steps, plain target", f"{ratio:.3f}", "1.2")
 
 
+# -- steps ------------------------------------------------------------------------------------------
+
+
+def steps() -> None:
+    """Training and unlearning beside the shortest loops that do the same to the same network."""
+    import bare
+    import gpu_networks
+
+    case, count = bare.pixels("digits", (1, 8, 8), 128), 20
+    network, few = case.network("cpu"), case.batch // 4
+    for what, run, alone in (
+        (
+            "training",
+            gpu_networks.trained(case, network, case.batch, "no"),
+            bare.Steps(case.batch, average=True),
+        ),
+        ("retrack", gpu_networks.unlearned(case, network, few, "no", operator="retrack"), bare.Steps(few)),
+        ("neggrad", gpu_networks.unlearned(case, network, few, "no", operator="neggrad"), bare.Steps(few)),
+        (
+            "retain: distill",
+            gpu_networks.unlearned(case, network, few, "no", operator="retrack", retain="distill"),
+            bare.Steps(few, teacher=True),
+        ),
+    ):
+        with bare.flags():
+            loop = bare.Loop(case, network, alone, "cpu")
+        share = CPU.paired(lambda loop=loop: loop.run(count), lambda run=run: run(count), repeats=REPEATS)
+        line(f"bare loop / {what}, {count} steps of {alone.rows}", f"{share:.3f}", "0.85")
+
+
 # -- memory -----------------------------------------------------------------------------------------
 
 
@@ -174,6 +256,35 @@ def memory() -> None:
             ratio_text(peak(folder, "queries/02*.png", all_groups), base),
             "1.0",
         )
+
+
+def weights() -> None:
+    """By how much peak memory grows with a network's weights: once them is the least."""
+    commands = {
+        "train --from --as-is": ("train", "paintings", "--from", "pipeline", "--as-is"),
+        "unlearn, lora:4": ("unlearn", "--group", "van-gogh"),
+        "score": ("score", "paintings/monet/0.png", "--timesteps", "2"),
+    }
+    sets = {
+        "data.size": 64, "score.draws": 1, "score.calibration": 0, "unlearn.params": "lora:4",
+        "unlearn.steps": 1, "unlearn.batch_size": 1, "unlearn.null_groups": 0,
+    }  # fmt: skip
+    peaks: dict[str, list[float]] = {what: [] for what in commands}
+    sizes = []
+    for shapes in (sd15_shapes.TINY, sd15_shapes.HALF):
+        with gpu_commands.work_folder() as folder:
+            sd15_shapes.build(folder / "pipeline", shapes)
+            sd15_shapes.paint(folder / "paintings", 64)
+            sizes.append(gpu_commands.gigabytes(folder / "pipeline"))
+            for what, args in commands.items():
+                given = sets if args[0] == "train" else None
+                peaks[what].append(gpu_commands.guda(folder, "cpu", *args, sets=given).host)
+    more = sizes[1] - sizes[0]
+    for what, (thin, half) in peaks.items():
+        line(
+            f"peak memory of {what}: growth / {more * 2**30 / 1e9:.1f} GB of weights more",
+            f"{(half - thin) / more:.3f}", "1.3",
+        )  # fmt: skip
 
 
 def ratio_text(value: float, base: float) -> str:
@@ -213,6 +324,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = {"startup": startup, "scoring": scoring, "unlearning": unlearning, "memory": memory}
+    parts |= {"steps": steps, "weights": weights}
     parser.add_argument("--only", choices=parts)
     parser.add_argument("--main-job", action="store_true")
     given = parser.parse_args()

@@ -15,8 +15,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 STYLES = {
     "van-gogh": ("thick strokes", "swirls", "vivid yellow"),
@@ -41,10 +42,30 @@ VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
 TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+
+
+class Shapes(NamedTuple):
+    """Configurations of a pipeline's networks."""
+
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text: Mapping[str, Any]
+
+
+SD15 = Shapes(UNET, VAE, TEXT)
+TINY = Shapes(
+    {**UNET, "sample_size": 8, "block_out_channels": (32, 32, 64, 64), "layers_per_block": 1,
+     "cross_attention_dim": 32, "attention_head_dim": 4},
+    {**VAE, "sample_size": 64, "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
+    {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+)  # fmt: skip
+"""The same blocks, thin: for trying the code."""
+HALF = TINY._replace(unet={**TINY.unet, "block_out_channels": (160, 320, 640, 640), "layers_per_block": 2})
+"""A network of half the width between a thin VAE and a thin text encoder: memory is that of one network."""
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, shapes: Shapes = SD15) -> None:
     """The pipeline folder; its tokenizer knows the letters and the prompts' words."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -58,10 +79,13 @@ def build(folder: Path) -> None:
     torch.manual_seed(0)
     tokenizer = load_tokenizer(train_tokenizer([prompt(name) for name in STYLES], 600))
     marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    text = CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, projection_dim=768, **TEXT, **marks)
+    text = CLIPTextConfig(
+        vocab_size=49408 if shapes == SD15 else len(tokenizer),
+        max_position_embeddings=77, projection_dim=shapes.text["hidden_size"], **shapes.text, **marks,
+    )  # fmt: skip
     StableDiffusionPipeline(
-        unet=UNet2DConditionModel(**UNET),
-        vae=AutoencoderKL(**VAE),
+        unet=UNet2DConditionModel(**shapes.unet),
+        vae=AutoencoderKL(**shapes.vae),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHEDULER),
