@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -205,6 +206,7 @@ class _Run:
                     raise
             # here, as the error holds on to what the step had computed
             self.optimizer.zero_grad(set_to_none=True)
+            gc.collect()
             if self.parameters[0].device.type == "cuda":
                 torch.cuda.empty_cache()
         if self.parts is not None and self.parts.count != before:

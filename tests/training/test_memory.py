@@ -174,6 +174,7 @@ def test_allocations_that_really_fail() -> None:
         return json.loads(done.stdout)
 
     at_once, told = run(250)
-    assert at_once in (32, 16, 8)
-    assert told == [f"memory did not suffice for a batch of 64: {at_once} entries at a time now"]
+    assert 1 <= at_once <= 32
+    entries = "1 entry" if at_once == 1 else f"{at_once} entries"  # allocators may keep what is free
+    assert told == [f"memory did not suffice for a batch of 64: {entries} at a time now"]
     assert run(8192) == [None, []]
