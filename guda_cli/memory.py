@@ -9,6 +9,11 @@ from guda_cli.errors import UsageError
 from guda_cli.phrases import human_bytes
 
 BEYOND = 10**21  # bytes: what is larger is not written out
+NO_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+    "status_alloc_failed",
+)  # fmt: skip
+NO_SCRATCH = ("could not create a primitive", "could not execute a primitive")  # oneDNN's, and no more
 LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -30,6 +35,13 @@ def check(needed: int, what: str, *, fix: str) -> None:
             f"and this machine has {human_bytes(has)}",
             fix=fix,
         )
+
+
+def ran_out(err: BaseException) -> bool:
+    """Whether `err` says that memory, the machine's or a GPU's, did not suffice."""
+    text = str(err).lower() if isinstance(err, RuntimeError) else ""
+    told = any(words in text for words in NO_MEMORY) or text.endswith(NO_SCRATCH)
+    return told or isinstance(err, MemoryError)
 
 
 def _machine() -> int | None:

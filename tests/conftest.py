@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 
 # Before torch is loaded. Tiny networks gain nothing from threads, which spin where workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests are about the CPU on any machine: what they hold of bits and memory is promised there. Those marked
+# gpu, in tests/gpu, give their processes the devices back. (Workers of pytest-xdist inherit both.)
+os.environ.setdefault("GUDA_TEST_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Nothing may depend on how busy the machine is.
 settings.register_profile("guda", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("guda")

@@ -46,9 +46,8 @@ def at(values: Array, t: Tensor) -> Tensor:
 
 def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """signal_t and sigma_t shaped to multiply `like` [N, ...]; rounded from float64."""
-    shape = (-1,) + (1,) * (like.dim() - 1)
-    signal, sigma = (at(values, t).view(shape) for values in (schedule.signal, schedule.sigma))
-    return signal.to(like.dtype).to(like.device), sigma.to(like.dtype).to(like.device)
+    pair = _pair(schedule, t, like)
+    return pair.signal, pair.sigma
 
 
 def add_noise(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -70,11 +69,21 @@ class _Pair(NamedTuple):
 
 def _pair(schedule: Schedule, t: Tensor, like: Tensor) -> _Pair:
     """Each shaped to multiply `like` [N, ...]; rounded from float64."""
-    shape = (-1,) + (1,) * (like.dim() - 1)
-    signal, sigma = (at(values, t).view(shape) for values in (schedule.signal, schedule.sigma))
-    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in schedule.prediction.pair(signal, sigma))
-    values = (signal, sigma, a, b, a * sigma - b * signal)
-    return _Pair(*(value.to(like.dtype).to(like.device) for value in values))
+    found = _levels(schedule, like.dtype, like.device)[:, t.to(like.device)]
+    return _Pair(*found.view(len(found), -1, *(1,) * (like.dim() - 1)))
+
+
+@torch.inference_mode(False)  # training may read what was first asked for in scoring
+def _levels(schedule: Schedule, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The fields of `_Pair` at every t, [5, T + 1] on `device`: there once, so that no step waits for it."""
+    found: Tensor | None = schedule.on_devices.get((dtype, device))
+    if found is None:
+        signal, sigma = torch.from_numpy(schedule.signal), torch.from_numpy(schedule.sigma)
+        given = schedule.prediction.pair(signal, sigma)
+        a, b = (torch.as_tensor(value, dtype=torch.float64).expand_as(signal) for value in given)
+        values = torch.stack([signal, sigma, a, b, a * sigma - b * signal])
+        found = schedule.on_devices[dtype, device] = values.to(dtype).to(device)
+    return found
 
 
 def to_noise(schedule: Schedule, raw: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from guda_cli.diffusion.transfer import sent
+
 Rows = Mapping[str, Tensor]
 """Named tensors that prompts become, each [n, ...] with one row a prompt, on any device."""
 Encode = Callable[[Sequence[str]], Rows]
@@ -29,6 +31,14 @@ class PromptBank:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def __contains__(self, prompt: object) -> bool:
+        return prompt in self._places
+
+    @property
+    def row_bytes(self) -> int:
+        """What a prompt takes."""
+        return sum(table[:1].nbytes for table in self._tables.values())
 
     def preload(self, prompts: Sequence[str], rows: Rows) -> None:
         """Take over `rows` [n, ...] computed earlier, of those `prompts` that are not there yet."""
@@ -57,7 +67,8 @@ class PromptBank:
 
     def rows(self, indices: Tensor) -> dict[str, Tensor]:
         """Named rows, each [N, ...], of int64 `indices` [N], on the bank's device."""
-        return {name: table[indices.to(self.device)] for name, table in self._tables.items()}
+        where = sent(indices, self.device)
+        return {name: table[where] for name, table in self._tables.items()}
 
     def told(self, cond: Tensor | None, t: Tensor) -> dict[str, Tensor]:
         """`rows` of a batch's conditions `cond` [N], of the empty prompt for None; `t` [N] is its time.

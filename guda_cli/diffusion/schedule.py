@@ -83,6 +83,11 @@ class Schedule:
         return len(self.betas)
 
     @cached_property
+    def on_devices(self) -> dict[Any, Any]:
+        """What `denoiser` keeps of it where networks run, by type and device."""
+        return {}
+
+    @cached_property
     def length(self) -> Array:
         """sqrt(signal^2 + sigma^2), t = 0..T: exactly 1 where the process preserves the variance."""
         if self.stored == BETAS:

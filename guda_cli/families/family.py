@@ -128,8 +128,8 @@ class PromptEncoder(Protocol):
         """Vectors of length 1 [n, D] in which texts alike lie close."""
         ...
 
-    def cut(self, text: str) -> str | None:
-        """What of `text` is beyond what is read; None where all is."""
+    def cut(self, texts: Sequence[str]) -> Mapping[str, str]:
+        """What is beyond what is read, of those of `texts` of which not all is."""
         ...
 
 

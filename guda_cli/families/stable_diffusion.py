@@ -74,11 +74,11 @@ class ClipPrompts:
         """See `PromptEncoder`."""
         return self.encoder.unit_embeddings(texts)
 
-    def cut(self, text: str) -> str | None:
+    def cut(self, texts: Sequence[str]) -> dict[str, str]:
         """See `PromptEncoder`."""
         from guda_cli.latent.tokenizer import cut
 
-        return cut(self.encoder.tokenizer, text)
+        return cut(self.encoder.tokenizer, texts)
 
 
 # -- parts trained where no pipeline brings them ---------------------------------------------------------

@@ -69,7 +69,7 @@ def build_text_encoder(config: Mapping[str, Any], seed: int) -> torch.nn.Module:
 
 
 class TextEncoder:
-    """A `CLIPTextModel` with its tokenizer; forwards run in float32, results are on the CPU.
+    """A `CLIPTextModel` with its tokenizer; forwards run in float32.
 
     Names of `weights` are those of `plain_text_names`, with a "text_projection.weight" where there is one.
     """
@@ -99,17 +99,21 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """What cross-attention reads, float32 [n, 77, D]: the last hidden state, after the final norm.
+        """What cross-attention reads, float32 [n, 77, D] on the encoder's device: the last hidden state.
 
-        As `StableDiffusionPipeline.encode_prompt` has it; what a text has beyond 77 tokens is not read.
+        After the final norm, as `StableDiffusionPipeline.encode_prompt` has it; what a text has beyond 77
+        tokens is not read.
         """
         if not texts:
-            return torch.zeros((0, LENGTH, int(self.model.config.hidden_size)))  # type: ignore[union-attr,arg-type]
-        return torch.cat([self.model(ids).last_hidden_state.float().cpu() for ids in self._ids(texts)])
+            return torch.zeros((0, LENGTH, int(self.model.config.hidden_size)), device=self.device)  # type: ignore[union-attr,arg-type]
+        return torch.cat([self.model(ids).last_hidden_state.float() for ids in self._ids(texts)])
 
     @torch.inference_mode()
     def unit_embeddings(self, texts: Sequence[str]) -> Tensor:
-        """Vectors of length 1, float32 [n, D]: the state at the end token, through the projection if any."""
+        """Vectors of length 1, float32 [n, D] on the CPU.
+
+        The state at the end token, through the projection if there is one.
+        """
         pooled = torch.cat([self.model(ids).pooler_output for ids in self._ids(texts)])
         found = pooled @ self.projection.T if self.projection.numel() else pooled
         return torch.nn.functional.normalize(found.float(), dim=-1).cpu()

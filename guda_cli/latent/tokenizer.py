@@ -84,10 +84,12 @@ def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     return ids
 
 
-def cut(tokenizer: CLIPTokenizer, text: str) -> str | None:
-    """The end of `text` that does not fit into 77 tokens and is not read (in lower case), or None."""
-    ids = tokenizer([text], verbose=False).input_ids[0]
-    return str(tokenizer.decode(ids[LENGTH - 1 : -1])) if len(ids) > LENGTH else None
+def cut(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> dict[str, str]:
+    """Of each of `texts` that does not fit into 77 tokens the end that is not read, in lower case."""
+    if not texts:
+        return {}
+    found = zip(texts, tokenizer(list(texts), verbose=False).input_ids, strict=True)
+    return {text: str(tokenizer.decode(ids[LENGTH - 1 : -1])) for text, ids in found if len(ids) > LENGTH}
 
 
 def _learn(texts: Sequence[str], size: int) -> tuple[list[str], list[tuple[str, str]]]:

@@ -210,29 +210,32 @@ def start(step: int, device: torch.device) -> None:
         raise PeerLost(f"it would go on at another step than {step}: the processes see different stores")
 
 
-def sum_gradients(parameters: Sequence[Tensor], value: float) -> float:
-    """Sum gradients over all processes, in place, and return the sum of their `value`s.
+def sum_gradients(parameters: Sequence[Tensor], losses: list[Tensor]) -> list[Tensor]:
+    """Sum gradients over all processes, in place, and return the scalars whose sum is that of all `losses`.
 
     A parameter that has no gradient anywhere is left without.
     """
     if _active() is None:
-        return value
+        return losses
     import torch
     from torch import distributed
 
     with _peers():
         device = parameters[0].device
         used = [p.grad is not None for p in parameters]
+        value = 0.0
+        for loss in losses:  # `sum` rounds otherwise from Python 3.12 on
+            value += float(loss)
         told = torch.tensor([value, *used], dtype=torch.float64, device=device)
         distributed.all_reduce(told)
-        total, *counts = told.tolist()
+        _, *counts = told.tolist()
         for part in _buckets([p for p, n in zip(parameters, counts, strict=True) if n]):
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in part]
             flat = torch.cat([g.flatten() for g in grads])
             distributed.all_reduce(flat)
             for p, summed in zip(part, torch.split(flat, [p.numel() for p in part]), strict=True):
                 p.grad = summed.view_as(p).clone()
-    return float(total)
+    return [told[0]]
 
 
 def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:

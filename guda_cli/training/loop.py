@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -10,12 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guda_cli import memory
 from guda_cli.diffusion.noise import seed_of
 from guda_cli.errors import GudaError
-from guda_cli.training import distributed
+from guda_cli.phrases import plural
+from guda_cli.training import determinism, distributed
 from guda_cli.training.precision import SKIPS, Scaler
 from guda_cli.training.run_state import RunState, pack_optimizer, unpack_optimizer
+from guda_cli.training.scale import Parts
 from guda_cli.training.signals import held_back
+from guda_cli.training.step_losses import Reading, Readings
 
 SaveState = Callable[[RunState], None]
 LossAt = Callable[[int], Tensor | Iterable[Tensor]]
@@ -43,15 +48,21 @@ class LoopSpec:
 
 @dataclass
 class Hooks:
-    """What the caller does around steps: report progress, save state every `save_seconds`.
+    """What the caller does around steps: report progress, save state every `save_seconds`, tell.
 
-    `skipped` counts the steps that moved nothing, their float16 gradients having overflowed.
+    `on_step` is called once a step, on a GPU some steps later. `skipped` counts the steps that moved nothing,
+    their float16 gradients having overflowed. `at_once` is how many entries of a batch were computed together
+    in the end where memory did not suffice for more, and `repeatable` whether the same run ends in the same
+    bits on the same machine.
     """
 
     on_step: Callable[[float], None] = lambda loss: None
     save: SaveState | None = None
     save_seconds: float = 20.0
+    say: Callable[[str], None] = lambda text: None
     skipped: int = 0
+    at_once: int | None = None
+    repeatable: bool = True
 
 
 class Diverged(GudaError):  # noqa: N818
@@ -75,6 +86,7 @@ def run(
     loss_at: LossAt,
     spec: LoopSpec,
     *,
+    parts: Parts | None = None,
     resume: RunState | None = None,
     hooks: Hooks,
 ) -> dict[str, Tensor]:
@@ -83,36 +95,46 @@ def run(
     Parameters that require no gradient are neither trained nor saved nor returned.
     `loss_at(step)` must depend on the step alone, so that a run resumed from any saved state ends in
     the same bits. It may give the loss in summands, of which each is worked off before the next is asked
-    for. In a launch of several processes gradients are summed over them and the chief saves; see
-    `distributed`. Raises Diverged when the loss is not finite; on KeyboardInterrupt, and when another
-    process is lost, the state is saved first.
+    for; where it makes them of `parts`, a step that does not fit into memory is taken again in smaller ones.
+    In a launch of several processes gradients are summed over them and the chief saves; see `distributed`.
+    Raises Diverged when the loss is not finite; on KeyboardInterrupt, and when another process is lost, the
+    state is saved first.
     """
-    run = _Run(model, spec, resume)
+    run = _Run(model, spec, parts, resume, hooks)
     distributed.start(run.step, run.parameters[0].device)
     save = hooks.save if distributed.rank() == 0 else None
     saved_at, saved_step = time.monotonic(), run.step
-    try:
-        while run.step < spec.steps:
-            loss = run.advance(loss_at)
-            hooks.skipped = run.scaler.skipped
-            hooks.on_step(loss)
-            due = time.monotonic() - saved_at >= hooks.save_seconds
-            if save and run.step < spec.steps and due:
-                save(run.state())
-                saved_at, saved_step = time.monotonic(), run.step
-    except (KeyboardInterrupt, distributed.PeerLost):
-        if save and run.whole and saved_step < run.step < spec.steps:
-            with held_back():  # launchers pass on a Ctrl-C that has come already
-                save(run.state())
-        raise
+    with determinism.strict():
+        try:
+            while run.step < spec.steps:
+                run.advance(loss_at)
+                run.tell()
+                due = time.monotonic() - saved_at >= hooks.save_seconds
+                if save and run.step < spec.steps and due:
+                    save(run.state())
+                    saved_at, saved_step = time.monotonic(), run.step
+            run.look()
+            run.tell()
+        except (KeyboardInterrupt, distributed.PeerLost):
+            if save and run.whole and saved_step < run.step < spec.steps:
+                with held_back():  # launchers pass on a Ctrl-C that has come already
+                    save(run.state())
+            raise
     return run.final()
 
 
 class _Run:
     """Model, optimiser and average of one run, and how far it is."""
 
-    def __init__(self, model: torch.nn.Module, spec: LoopSpec, resume: RunState | None) -> None:
-        self.model, self.spec = model, spec
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        spec: LoopSpec,
+        parts: Parts | None,
+        resume: RunState | None,
+        hooks: Hooks,
+    ) -> None:
+        self.model, self.spec, self.parts, self.hooks = model, spec, parts, hooks
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trained]
         self.parameters = [p for _, p in trained]
@@ -120,6 +142,8 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=spec.lr, weight_decay=spec.weight_decay)
         self.average = [p.detach().clone() for p in self.parameters] if spec.ema else []
         self.scaler = Scaler(self.parameters[0].device, spec.scaled)
+        self.readings = Readings(self.parameters[0].device, at_once=spec.scaled)
+        self.looked_at: list[float] = []
         self.step, self.whole = 0, True
         self._earlier, self._started = 0.0, time.monotonic()
         if resume is not None:
@@ -132,18 +156,23 @@ class _Run:
         unpack_optimizer(self.optimizer, self.names, state.moments)
         if state.scaler is not None:
             self.scaler.restore(state.scaler)
+        if self.parts is not None and state.parts is not None:
+            self.parts.count = state.parts
+            self.hooks.at_once = self.parts.most
         if self.spec.ema:
             named = zip(self.names, self.parameters, strict=True)
             self.average = [state.ema[name].to(p.device) for name, p in named]
 
-    def advance(self, loss_at: LossAt) -> float:
-        """One step; returns its loss. The state is `whole` except while weights are being moved."""
+    def advance(self, loss_at: LossAt) -> None:
+        """One step. The state is `whole` except while weights are being moved."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, self.step)
-        value = self._backward(loss_at)
+        losses = self._gradients(loss_at)
         self.scaler.unscale(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.grad_clip))
-        self._check(value, norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.grad_clip)
+        self.readings.add(self.step, losses, norm)
+        if self.readings.due:
+            self.look()
         with held_back():
             self.whole = False
             self.scaler.step(self.optimizer, norm)
@@ -151,28 +180,75 @@ class _Run:
                 decay = ema_decay(self.step, self.spec.ema)
                 ema_update(self.average, [p.detach() for p in self.parameters], decay)
             self.step, self.whole = self.step + 1, True
-        return value
+        self.hooks.skipped = self.scaler.skipped
 
-    def _backward(self, loss_at: LossAt) -> float:
-        """The step's gradients, of all processes; returns its loss."""
+    def look(self) -> None:
+        """Check what has been noted of the steps since the last look: Diverged where it is not finite."""
+        for reading in self.readings.take():
+            self._check(reading)
+            self.looked_at.append(reading.loss)
+
+    def tell(self) -> None:
+        """Tell the losses of the steps that have been looked at."""
+        told, self.looked_at = self.looked_at, []
+        for loss in told:
+            self.hooks.on_step(loss)
+
+    def _gradients(self, loss_at: LossAt) -> list[Tensor]:
+        """The step's gradients; returns the summands of its loss. See `_retried` for what may go wrong."""
+        before = None if self.parts is None else self.parts.count
+        while True:
+            try:
+                losses = self._backward(loss_at)
+                break
+            except (RuntimeError, MemoryError) as err:
+                if not self._retried(err):
+                    raise
+            # here, as the error holds on to what the step had computed
+            self.optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            if self.parameters[0].device.type == "cuda":
+                torch.cuda.empty_cache()
+        if self.parts is not None and self.parts.count != before:
+            self.hooks.at_once = self.parts.most
+            entries = plural(self.parts.most, "entry", "entries")
+            self.hooks.say(
+                f"memory did not suffice for a batch of {self.parts.size}: {entries} at a time now"
+            )
+        return losses
+
+    def _retried(self, err: BaseException) -> bool:
+        """Whether the step can be taken again in another way: in smaller parts, or less strictly."""
+        if determinism.give_up(err):
+            self.hooks.repeatable = False
+            self.hooks.say(
+                "this network has an operation without a deterministic form on this device: the same "
+                "training again ends in other bits"
+            )
+            return True
+        return memory.ran_out(err) and self.parts is not None and self.parts.halve()
+
+    def _backward(self, loss_at: LossAt) -> list[Tensor]:
+        """The step's gradients, of all processes; returns the summands of its loss."""
         # dropout reads the global generator; processes draw masks of their own
         place = (distributed.rank(),) if distributed.rank() else ()
         torch.manual_seed(seed_of("guda.dropout/1", self.spec.seed, self.step, *place))
-        losses, value = loss_at(self.step), 0.0
+        losses, told = loss_at(self.step), []
         self.optimizer.zero_grad(set_to_none=True)
         for loss in (losses,) if isinstance(losses, Tensor) else losses:
             self.scaler.backward(loss)
-            value += float(loss.detach())
-        return distributed.sum_gradients(self.parameters, value)
+            told.append(loss.detach())
+        return distributed.sum_gradients(self.parameters, told)
 
-    def _check(self, value: float, norm: float) -> None:
+    def _check(self, reading: Reading) -> None:
         """Diverged when loss or gradients are not finite; scaled gradients may overflow now and then."""
-        if not math.isfinite(value):
-            what = f"the loss became {value} at step {self.step}"
+        step, loss, norm = reading
+        if not math.isfinite(loss):
+            what = f"the loss became {loss} at step {step}"
         elif self.scaler.in_row >= SKIPS:
-            what = f"the float16 gradients overflowed in {SKIPS} steps in a row, the last step {self.step}"
+            what = f"the float16 gradients overflowed in {SKIPS} steps in a row, the last step {step}"
         elif not (math.isfinite(norm) or self.spec.scaled):
-            what = f"the gradient became {norm} at step {self.step}"
+            what = f"the gradient became {norm} at step {step}"
         else:
             return
         fix = "lower train.lr or unlearn.lr"
@@ -188,11 +264,13 @@ class _Run:
         )
 
     def state(self) -> RunState:
-        """What a later process needs to go on from here."""
+        """What a later process needs to go on from here; Diverged where nobody should."""
+        self.look()
         ema = dict(zip(self.names, self.average, strict=True)) if self.average else {}
         seconds = self._earlier + time.monotonic() - self._started
         moments = pack_optimizer(self.optimizer, self.names)
-        return RunState(self.step, self._weights(), moments, ema, seconds, self.scaler.state())
+        parts = self.parts.count if self.parts is not None and self.parts.halved else None
+        return RunState(self.step, self._weights(), moments, ema, seconds, self.scaler.state(), parts)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: v for name, v in self.model.state_dict().items() if name not in self.frozen}

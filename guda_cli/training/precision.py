@@ -69,11 +69,11 @@ class Scaler:
         """Gradients as they would be without scaling."""
         self._scaler.unscale_(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
+    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
         """Move the weights unless the gradients' `norm` is not finite, and adapt the scale."""
         self._scaler.step(optimizer)
         self._scaler.update()
-        missed = self.enabled and not math.isfinite(norm)
+        missed = self.enabled and not math.isfinite(float(norm))
         self.skipped += missed
         self.in_row = self.in_row + 1 if missed else 0
 

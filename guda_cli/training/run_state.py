@@ -20,6 +20,8 @@ class RunState:
     seconds: float = 0.0
     scaler: Tensor | None = None
     """Of the gradient scaling (`precision.Scaler.state`); None where there is none."""
+    parts: int | None = None
+    """In how many parts a batch is computed, where memory did not suffice for those asked for."""
 
     def to_bytes(self) -> bytes:
         """Serialise as safetensors."""
@@ -31,6 +33,8 @@ class RunState:
         tensors["seconds"] = torch.tensor(self.seconds, dtype=torch.float64)
         if self.scaler is not None:
             tensors["scaler"] = self.scaler
+        if self.parts is not None:
+            tensors["parts"] = torch.tensor(self.parts)
         return bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
     @staticmethod
@@ -40,6 +44,8 @@ class RunState:
         tensors = load(data)
         state.seconds = float(tensors.pop("seconds"))
         state.scaler = tensors.pop("scaler", None)
+        parts = tensors.pop("parts", None)
+        state.parts = None if parts is None else int(parts)
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
             getattr(state, kind)[name] = value

@@ -37,6 +37,38 @@ class Scale:
         return list(own.chunk(self.accumulation)) if len(own) else []
 
 
+class Parts:
+    """The parts of a run's batches: more and smaller ones once memory has not sufficed."""
+
+    def __init__(self, scale: Scale, size: int, *, divisible: bool = True) -> None:
+        """`size` entries a batch; not `divisible` where a step's loss is no sum over them."""
+        self.size, self.divisible = size, divisible
+        self.count = self._asked = scale.accumulation
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Which entries are computed together; see `Scale.parts`."""
+        return iter(Scale(self.count).parts(self.size))
+
+    @property
+    def most(self) -> int:
+        """Entries that are computed together, at most."""
+        return max((len(rows) for rows in self), default=0)
+
+    @property
+    def halved(self) -> bool:
+        """Whether they are smaller than was asked for."""
+        return self.count > self._asked
+
+    def halve(self) -> bool:
+        """Go on with parts of half the size; False where there are none."""
+        before = self.most
+        if not self.divisible or before <= 1:
+            return False
+        while self.most > (before + 1) // 2:
+            self.count *= 2
+        return True
+
+
 @contextmanager
 def checkpointed(network: torch.nn.Module, on: bool) -> Iterator[None]:
     """Keep few activations of `network` for the backward and compute the rest anew (Chen et al. 2016).

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import to_x0
 from guda_cli.diffusion.noise import generator
+from guda_cli.diffusion.transfer import sent
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +86,16 @@ class Stream:
         return self._epoch[1]
 
 
-def clean(images: Tensor, batch: Batch, *, flip: bool) -> Tensor:
-    """The batch's x0 [B, C, H, W], float32, from uint8 `images` or latents (`to_x0`)."""
-    x = to_x0(images[batch.indices])
+def clean(images: Tensor, batch: Batch, *, flip: bool, device: torch.device | None = None) -> Tensor:
+    """The batch's x0 [B, C, H, W], float32, from uint8 `images` or latents (`to_x0`).
+
+    On `device`, where uint8 pixels are sent as they are.
+    """
+    x = images[batch.indices]
+    x = to_x0(x if device is None else sent(x, device))
     return oriented(x, batch.flip) if flip else x
 
 
 def oriented(images: Tensor, flip: Tensor) -> Tensor:
     """`images` [B, ..., W], mirrored left to right where `flip` [B] is True."""
-    return torch.where(flip.to(images.device).view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
+    return torch.where(sent(flip, images.device).view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)

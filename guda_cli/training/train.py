@@ -9,11 +9,12 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Network, add_noise, training_target
 from guda_cli.diffusion.networks import Weights
+from guda_cli.diffusion.transfer import sent
 from guda_cli.sections import TrainSpec, total_steps
 from guda_cli.training import loop
 from guda_cli.training.precision import mixed
 from guda_cli.training.run_state import RunState
-from guda_cli.training.scale import Scale, checkpointed
+from guda_cli.training.scale import Parts, Scale, checkpointed
 from guda_cli.training.stream import Stream, clean
 
 
@@ -36,7 +37,8 @@ def train(
     ValueError when there is none. `spec` also says in how many parts a batch is computed, and in which
     precision; RecipeError for what the network or the device cannot do.
     """
-    network, schedule, scale = denoiser.network, denoiser.schedule, Scale.of(spec)
+    network, schedule, device, scale = denoiser.network, denoiser.schedule, denoiser.device, Scale.of(spec)
+    parts = Parts(scale, spec.batch_size)
     model = mixed(denoiser, scale.precision)
     stream = Stream(len(images), spec.batch_size, schedule.T, tuple(images.shape[1:]), spec.seed, keep=keep)
     if labels is not None and dropout and denoiser.null is None:
@@ -47,19 +49,21 @@ def train(
         whole, cond = stream.at(step), None
         if labels is not None:
             dropped = stream.unlabelled(step, dropout)
-            cond = with_dropped(labels[whole.indices], dropped, denoiser.null).to(denoiser.device)
-        for rows in scale.parts(spec.batch_size):
+            cond = with_dropped(labels[whole.indices], dropped, denoiser.null)
+        for rows in parts:
             batch = whole.take(rows)
-            x0 = clean(images, batch, flip=spec.flip).to(denoiser.device)
-            noise, t = batch.noise.to(denoiser.device), batch.t.to(denoiser.device)
+            x0 = clean(images, batch, flip=spec.flip, device=device)
+            noise, t = sent(batch.noise, device), sent(batch.t, device)
             x_t = add_noise(schedule, x0, noise, t)
             target = training_target(schedule, x0, noise, t)
-            shown = None if cond is None else cond[rows.to(cond.device)]
+            shown = None if cond is None else sent(cond[rows], device)
             loss = torch.nn.functional.mse_loss(model.predict(x_t, t, shown), target)
             yield loss * (len(rows) / spec.batch_size)
 
     with checkpointed(network, scale.checkpointing):
-        return loop.run(network, losses_at, settings(spec, len(images)), resume=resume, hooks=hooks)
+        return loop.run(
+            network, losses_at, settings(spec, len(images)), parts=parts, resume=resume, hooks=hooks
+        )
 
 
 def settings(spec: TrainSpec, images: int) -> loop.LoopSpec:

@@ -326,9 +326,7 @@ def check(
 
 def check_parts(spec: UnlearnSpec, parts: int) -> None:
     """RecipeError where a step's loss is no sum over entries that `parts`, or processes, could share."""
-    why = row(spec.operator).needs.get("batch")
-    if spec.density_ratio and "density_ratio" in row(spec.operator).reads:
-        why = "unlearn.density_ratio is relative to the whole batch"
+    why = _whole_batch(spec)
     if parts == 1 or why is None:
         return
     raise RecipeError(
@@ -336,6 +334,18 @@ def check_parts(spec: UnlearnSpec, parts: int) -> None:
         why=why,
         fix="--operator retrack --set unlearn.density_ratio=false",
     )
+
+
+def divisible(spec: UnlearnSpec) -> bool:
+    """Whether a step's loss is a sum over entries, so that a batch may be computed in parts."""
+    return _whole_batch(spec) is None
+
+
+def _whole_batch(spec: UnlearnSpec) -> str | None:
+    """Why a batch has to be computed at once; None where it may be divided."""
+    if spec.density_ratio and "density_ratio" in row(spec.operator).reads:
+        return "unlearn.density_ratio is relative to the whole batch"
+    return row(spec.operator).needs.get("batch")
 
 
 def _check_conditions(mine: OperatorRow, model: Traits) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_x0, training_target
+from guda_cli.diffusion.denoiser import Denoiser, add_noise, squared_error, to_x0, training_target
 from guda_cli.diffusion.noise import generator
 from guda_cli.diffusion.schedule import Array
+from guda_cli.diffusion.transfer import sent
 from guda_cli.training.stream import oriented
 from guda_cli.unlearning import membership
 from guda_cli.unlearning.judgement import Losses, Sides
@@ -105,7 +106,7 @@ def losses(
         x0 = to_x0(images[rows[part]])
         x0 = oriented(x0, mirrored[part]) if flip else x0
         out.append(_errors(denoiser, x0, t[part], noise[part], None if cond is None else cond[rows[part]]))
-    return torch.cat(out).numpy()
+    return torch.cat(out).cpu().double().numpy()
 
 
 @torch.inference_mode()
@@ -118,7 +119,7 @@ def image_losses(
     own some would have the harder draws.
     """
     T = denoiser.schedule.T
-    total = torch.zeros(len(rows), dtype=torch.float64)
+    total, parts = torch.zeros(len(rows), dtype=torch.float64), []
     for level in range(LEVELS):
         t = torch.full((len(rows),), max(1, round((level + 0.5) * T / LEVELS)))
         noise = torch.randn(1, *images.shape[1:], generator=generator("guda.check/1", "told", level))
@@ -126,15 +127,16 @@ def image_losses(
             part = slice(start, start + batch_size)
             given = None if cond is None else cond[rows[part]]
             x0 = to_x0(images[rows[part]])
-            found = _errors(denoiser, x0, t[part], noise.expand_as(x0), given)
-            total[part] += found.log() / LEVELS
+            parts.append(_errors(denoiser, x0, t[part], noise.expand_as(x0), given))
+    for level in torch.cat(parts).view(LEVELS, -1).cpu().double():
+        total += level.log() / LEVELS
     return total.numpy()
 
 
 def _errors(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Tensor | None) -> Tensor:
-    """Squared errors per pixel [B], float64 on the CPU."""
-    x0, t, noise = (part.to(denoiser.device) for part in (x0, t, noise))
+    """Squared errors per pixel [B] on the denoiser's device, which need not be waited for."""
+    x0, t, noise = (sent(part, denoiser.device) for part in (x0, t, noise))
     x_t = add_noise(denoiser.schedule, x0, noise, t)
     target = training_target(denoiser.schedule, x0, noise, t)
-    given = None if cond is None else cond.to(denoiser.device)
-    return (denoiser.predict(x_t, t, given) - target).square().flatten(1).mean(1).cpu().double()
+    given = None if cond is None else sent(cond, denoiser.device)
+    return squared_error(denoiser.predict(x_t, t, given), target)

@@ -65,7 +65,10 @@ def factors(weights: Weights) -> Weights:
 
 
 def changes(base: Weights, stored: Weights) -> Weights:
-    """W + B A for each weight W of `base` that has `stored` factors; DataError where they do not fit."""
+    """W + B A for each weight W of `base` that has `stored` factors; DataError where they do not fit.
+
+    Worked out where W lies.
+    """
     out: Weights = {}
     for name, low in stored.items():
         if not name.endswith(A + ".weight"):
@@ -74,7 +77,8 @@ def changes(base: Weights, stored: Weights) -> Weights:
         high, weight = stored.get(f"{module}{B}.weight"), base.get(f"{module}.weight")
         if high is None or weight is None:
             raise DataError(f"the low-rank update of '{module}' does not belong to this model")
-        out[f"{module}.weight"] = weight + _product(high, low).to(weight.dtype)
+        product = _product(high.to(weight.device), low.to(weight.device))
+        out[f"{module}.weight"] = weight + product.to(weight.dtype)
     return out
 
 

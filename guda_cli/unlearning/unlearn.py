@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, squared_error, training_target
 from guda_cli.diffusion.networks import Weights
+from guda_cli.diffusion.transfer import sent
 from guda_cli.errors import DataError
 from guda_cli.training import distributed, loop
 from guda_cli.training.precision import mixed
 from guda_cli.training.run_state import RunState
-from guda_cli.training.scale import Scale, checkpointed
+from guda_cli.training.scale import Parts, Scale, checkpointed
 from guda_cli.training.stream import Stream, clean
 from guda_cli.unlearning import catalog, subsets
 from guda_cli.unlearning.guard import guard_weights
-from guda_cli.unlearning.operators.base import ForgetBatch, Operator, Problem
+from guda_cli.unlearning.operators.base import Foresighted, ForgetBatch, Operator, Problem
 from guda_cli.unlearning.operators.make import make
 
 
@@ -42,22 +44,24 @@ def step_loss(
     size = len(batch.t)
     only = torch.arange(size) if only is None else only
     batch = batch.take(only)
-    x0 = clean(problem.images, batch, flip=problem.flip).to(device)
-    noise, t = batch.noise.to(device), batch.t.to(device)
+    x0 = clean(problem.images, batch, flip=problem.flip, device=device)
+    noise, t = sent(batch.noise, device), sent(batch.t, device)
     x_t = add_noise(schedule, x0, noise, t)
     cond = _conditions(problem, stream, step)
-    cond = None if cond is None else cond[only].to(device)
+    cond = None if cond is None else sent(cond[only], device)
     target = training_target(schedule, x0, noise, t)
     if teacher is not None:
         with torch.no_grad():
             target = teacher.predict(x_t, t, cond)
-    rows = problem.forget[batch.indices].nonzero().flatten().to(device)
-    if not len(rows):
+    place = problem.forget[batch.indices].nonzero().flatten()
+    if not len(place):
         return squared_error(denoiser.predict(x_t, t, cond), target).sum() / size
+    rows, indices = sent(place, device), batch.indices[place]
     own = None if cond is None else cond[rows]
-    indices = batch.indices[rows.cpu()]
-    flip = batch.flip[rows.cpu()] if problem.flip else None
-    part = ForgetBatch(indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, size, only, flip)
+    flip = batch.flip[place] if problem.flip else None
+    part = ForgetBatch(
+        indices, x0[rows], noise[rows], x_t[rows], t[rows], own, rows, step, size, only, flip, place
+    )
     part = operator.shown(part)
     x_t = part.place(x_t, part.x_t)
     if cond is not None and part.cond is not None:
@@ -113,7 +117,7 @@ def unlearn(
     subsets.prepare(network, spec.params, spec.seed)
     trained = [p for p in network.parameters() if p.requires_grad]
     operator = make(problem, teacher, trained)
-    stream = _stream(problem)
+    stream, parts = _stream(problem), Parts(scale, spec.batch_size, divisible=catalog.divisible(spec))
     towards = teacher if spec.retain == "distill" else None
     network.train()
     # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
@@ -123,11 +127,12 @@ def unlearn(
     )  # fmt: skip
 
     def losses_at(step: int) -> Iterator[Tensor]:
-        for rows in scale.parts(spec.batch_size):
+        for rows in parts:
             yield step_loss(model, towards, operator, problem, stream, step, rows)
 
-    with checkpointed(network, scale.checkpointing):
-        return loop.run(network, losses_at, settings, resume=resume, hooks=hooks)
+    ahead = operator.foreseen(stream, spec.steps) if isinstance(operator, Foresighted) else nullcontext()
+    with checkpointed(network, scale.checkpointing), ahead:
+        return loop.run(network, losses_at, settings, parts=parts, resume=resume, hooks=hooks)
 
 
 class DosedStream(Stream):

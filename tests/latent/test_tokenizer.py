@@ -111,9 +111,9 @@ def test_tokens_are_padded_and_cut_to_77(files: dict[str, str]) -> None:
 
 def test_what_is_cut_is_said(files: dict[str, str]) -> None:
     tokenizer = load_tokenizer(files)
-    assert cut(tokenizer, "cat " * 75) is None
-    assert cut(tokenizer, "cat " * 75 + "Red dog") == "red dog"
-    assert cut(tokenizer, "") is None
+    fits, longer, longest = ("cat " * 75 + end for end in ("", "Red dog", "red dog red"))
+    assert cut(tokenizer, [longer, fits, "", longest]) == {longer: "red dog", longest: "red dog red"}
+    assert cut(tokenizer, []) == {}
 
 
 @pytest.mark.parametrize("name", ["../x.json", "a/b", "a\\b", "..", "", "C:x", "a\0"])

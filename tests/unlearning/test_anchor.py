@@ -67,7 +67,7 @@ def test_the_target_is_the_full_models_answer_to_what_is_asked(operator: str, pr
     schedule = make_schedule("linear", 60, prediction)
     p = problem(operator, schedule, forget_weight=0.5, t_min=0.3, t_max=0.9)
     made, part = anchor(p), entries(p)
-    x_t, prompts = made.asked(part)
+    x_t, prompts = made.latents(part), made.prompts(part)
     assert p.text is not None
     with torch.no_grad():
         text = p.text.bank.rows(p.text.bank.indices(prompts))[ROW]
@@ -128,7 +128,7 @@ def test_a_prompt_without_style_part_is_all_object_and_takes_its_groups_style() 
     expected = 0.7 * torch.softmax(score, dim=0) + 0.1
     torch.testing.assert_close(made.pi[:, [0, 2, 3]], expected.expand(6, -1))
     plain = anchor(dataclasses.replace(p, spec=dataclasses.replace(p.spec, operator="anchor:style-removed")))
-    x_t, prompts = plain.asked(part)
+    x_t, prompts = plain.latents(part), plain.prompts(part)
     assert torch.equal(x_t, part.x_t)
     assert prompts == [text.prompts[i] for i in part.indices.tolist()]  # there is nothing to take away
 
@@ -137,7 +137,7 @@ def test_style_removed_leaves_the_object() -> None:
     p = problem("anchor:style-removed")
     part = entries(p)
     assert p.text is not None
-    x_t, prompts = anchor(p).asked(part)
+    x_t, prompts = anchor(p).latents(part), anchor(p).prompts(part)
     assert torch.equal(x_t, part.x_t)
     assert prompts == [OBJECT[p.text.prompts[i]] for i in part.indices.tolist()]
 
@@ -152,7 +152,7 @@ def test_matched_sees_a_partner_of_the_same_content() -> None:
     styles: Counter[str] = Counter()
     for step in range(12):
         part = entries(p, step)
-        x_t, prompts = made.asked(part)
+        x_t, prompts = made.latents(part), made.prompts(part)
         for j, (i, t) in enumerate(zip(part.indices.tolist(), part.t, strict=True)):
             partner = p.text.prompts.index(prompts[j])
             assert partner != i
@@ -175,7 +175,7 @@ def test_matched_falls_back_where_there_is_no_partner() -> None:
     alone = []
     for step in range(4):
         part = entries(p, step)
-        x_t, prompts = made.asked(part)
+        x_t, prompts = made.latents(part), made.prompts(part)
         expected = other.prompts(part)
         for j, i in enumerate(part.indices.tolist()):
             fallen = torch.equal(x_t[j], part.x_t[j])

@@ -9,15 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from guda_cli.data.styles import render
 from guda_cli.diffusion.denoiser import Denoiser, add_noise, to_x0
+from guda_cli.diffusion.transfer import sent
+from guda_cli.training.stream import Stream
 from guda_cli.unlearning import catalog
-from guda_cli.unlearning.operators.base import ForgetBatch, Problem, TextProblem, uniform
+from guda_cli.unlearning.operators.anchor_prompts import AnchorPrompts
+from guda_cli.unlearning.operators.base import Drawn, Entries, ForgetBatch, Problem, TextProblem, uniform
 from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
 
 
@@ -34,21 +38,39 @@ class Anchor(Redirecting):
             raise ValueError(f"{problem.spec.operator} needs each image's prompt and the full model")
         self.schedule, self.problem, self.text = problem.schedule, problem, problem.text
         self.full, self.cond = full, problem.cond
+        self._ahead: AnchorPrompts | None = None
+
+    @contextmanager
+    def foreseen(self, stream: Stream, steps: int) -> Iterator[None]:
+        """See `Foresighted`: the prompts of many steps are encoded together."""
+        self._ahead = AnchorPrompts(self.text.bank, self.prompts, self.problem.forget, stream, steps)
+        try:
+            yield
+        finally:
+            self._ahead.close()
+            self._ahead = None
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """Every entry of the group with its own prompt: it is under this one that it is forgotten."""
-        return dataclasses.replace(batch, cond=self.cond[batch.indices].to(batch.x_t.device))
+        return dataclasses.replace(batch, cond=sent(self.cond[batch.indices], batch.x_t.device))
 
     @abstractmethod
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
-        """The noisy latents [F, C, H, W] and the F prompts that the teacher is asked about."""
+    def prompts(self, batch: Entries) -> list[str]:
+        """The F prompts that the teacher is asked about: each by its entry's place in the stream alone."""
+
+    def latents(self, batch: ForgetBatch) -> Tensor:
+        """The noisy latents [F, C, H, W] that it is shown, the entries' own."""
+        return batch.x_t
 
     @torch.no_grad()
     def redirect(self, batch: ForgetBatch) -> Redirect:
-        """The full model's raw prediction for what is `asked`."""
-        x_t, prompts = self.asked(batch)
-        with self.text.bank.borrow(prompts) as cond:  # drawn anew at every step: kept, they would pile up
-            target = self.full.predict(x_t, batch.t, cond.to(x_t.device))
+        """The full model's raw prediction for these latents and prompts."""
+        x_t = self.latents(batch)
+        if self._ahead is not None:
+            target = self.full.predict(x_t, batch.t, sent(self._ahead.of(batch), x_t.device))
+        else:
+            with self.text.bank.borrow(self.prompts(batch)) as cond:  # kept, they would pile up
+                target = self.full.predict(x_t, batch.t, sent(cond, x_t.device))
         weight = catalog.value(self.problem.spec, "forget_weight") * self.problem.share(batch)
         return Redirect(target, weight, raw=True)
 
@@ -56,9 +78,9 @@ class Anchor(Redirecting):
 class StyleRemoved(Anchor):
     """`anchor:style-removed`: c_a is c_f without its style part; a prompt that has none stays as it is."""
 
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
-        """The same latent, the prompt's object."""
-        return batch.x_t, [object_of(self.text, i) for i in batch.indices.tolist()]
+    def prompts(self, batch: Entries) -> list[str]:
+        """The prompts' objects."""
+        return [object_of(self.text, i) for i in batch.indices.tolist()]
 
 
 class OtherStyle(Anchor):
@@ -98,7 +120,7 @@ class OtherStyle(Anchor):
         spec = self.problem.spec
         return awss(e, p, self.retained, spec.beta, spec.eta)
 
-    def prompts(self, batch: ForgetBatch) -> list[str]:
+    def prompts(self, batch: Entries) -> list[str]:
         """The anchor prompt of each entry, drawn by the entry's place in the stream, whatever the group."""
         pi = self.pi[self.place[batch.indices]]
         style = draw_styles(pi, uniform("anchor.style", self.problem, batch, pi.shape[1:]))
@@ -111,10 +133,6 @@ class OtherStyle(Anchor):
             drawn = [words[j] for j in places if j >= 0]
             out.append(render(object_of(self.text, i), drawn, self.text.spec))
         return out
-
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
-        """The same latent, the anchor prompt."""
-        return batch.x_t, self.prompts(batch)
 
 
 class Matched(Anchor):
@@ -138,22 +156,32 @@ class Matched(Anchor):
         self.unmatched = int((problem.forget & (self.count == 0)).sum())
         self.fallback = OtherStyle(problem, full=full) if self.unmatched else None
 
-    def asked(self, batch: ForgetBatch) -> tuple[Tensor, list[str]]:
-        """A partner's latent and prompt, drawn anew at every step; where there is none, the fallback's."""
+    def prompts(self, batch: Entries) -> list[str]:
+        """The partners' prompts; where there is none, the fallback's."""
+        rows, alone = self._partners(batch)
+        prompts = [self.text.prompts[row] for row in rows.tolist()]
+        if self.fallback is None or not bool(alone.any()):
+            return prompts
+        rest = Drawn(batch.indices[alone], batch.entries[alone], batch.step, batch.size)
+        for i, text in zip(alone.nonzero().flatten().tolist(), self.fallback.prompts(rest), strict=True):
+            prompts[i] = text
+        return prompts
+
+    def latents(self, batch: ForgetBatch) -> Tensor:
+        """The partners' latents with the entries' noise; where there is no partner, the entry's own."""
+        rows, alone = self._partners(batch)
+        x0 = batch.turned(to_x0(sent(self.problem.images[rows], batch.x_t.device)))
+        x_t = add_noise(self.schedule, x0, batch.noise, batch.t)
+        if not bool(alone.any()):
+            return x_t
+        return torch.where(sent(alone, x_t.device).view(-1, 1, 1, 1), batch.x_t, x_t)
+
+    def _partners(self, batch: Entries) -> tuple[Tensor, Tensor]:
+        """Each entry's partner, an image int64 [F] drawn anew at every step; which have none, bool [F]."""
         count = self.count[batch.indices]
         offset = (uniform("anchor.partner", self.problem, batch) * count).long()
         rows = self.partners[(self.first[batch.indices] + offset).clamp(max=len(self.partners) - 1)]
-        x0 = batch.turned(to_x0(self.problem.images[rows]).to(batch.x_t.device))
-        x_t = add_noise(self.schedule, x0, batch.noise, batch.t)
-        prompts = [self.text.prompts[row] for row in rows.tolist()]
-        alone = count == 0
-        if self.fallback is None or not bool(alone.any()):
-            return x_t, prompts
-        assert batch.rows is not None
-        rest = dataclasses.replace(batch, indices=batch.indices[alone], rows=batch.rows.cpu()[alone])
-        for i, text in zip(alone.nonzero().flatten().tolist(), self.fallback.prompts(rest), strict=True):
-            prompts[i] = text
-        return torch.where(alone.view(-1, 1, 1, 1).to(x_t.device), batch.x_t, x_t), prompts
+        return rows, count == 0
 
 
 def object_of(text: TextProblem, image: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,9 +13,43 @@ from torch import Tensor
 from guda_cli.data.styles import ParsedPrompt
 from guda_cli.diffusion.prompt_bank import PromptBank
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.diffusion.transfer import sent
 from guda_cli.sections import TextSpec, UnlearnSpec
-from guda_cli.training.stream import oriented
+from guda_cli.training.stream import Stream, oriented
 from guda_cli.unlearning import catalog
+
+
+class Entries(Protocol):
+    """Entries of the group in a step, by what is known of them without their images."""
+
+    @property
+    def indices(self) -> Tensor:
+        """Which images they show, int64 [F]."""
+        ...
+
+    @property
+    def entries(self) -> Tensor:
+        """Which of the step's `size` entries they are, int64 [F] on the CPU."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """The step's number."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Entries of the whole batch."""
+        ...
+
+
+class Drawn(NamedTuple):
+    """`Entries` and no more."""
+
+    indices: Tensor
+    entries: Tensor
+    step: int
+    size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +58,7 @@ class ForgetBatch:
 
     `rows` [F] are their places among the entries that are computed together; these are `only` [n] (None: all)
     of the `size` entries of step number `step`. `flip` [F] are the entries shown mirrored (None: none is).
+    `at` is `rows` on the CPU, where it is known there: asking a GPU for it would wait for its work.
     """
 
     indices: Tensor
@@ -36,6 +72,14 @@ class ForgetBatch:
     size: int = 0
     only: Tensor | None = None
     flip: Tensor | None = None
+    at: Tensor | None = None
+
+    @property
+    def entries(self) -> Tensor:
+        """Which of the step's `size` entries they are, int64 [F] on the CPU."""
+        assert self.rows is not None
+        rows = self.rows.cpu() if self.at is None else self.at
+        return rows if self.only is None else self.only[rows]
 
     def turned(self, images: Tensor) -> Tensor:
         """`images` [F, ..., W], one or several for each entry, mirrored where the entry itself is."""
@@ -96,7 +140,7 @@ class Problem:
         T, spec = self.schedule.T, self.spec
         inside = (batch.t >= float(catalog.value(spec, "t_min")) * T) & (batch.t <= spec.t_max * T)
         weight = inside.float()
-        return weight if self.guard is None else weight * self.guard[batch.indices].to(weight.device)
+        return weight if self.guard is None else weight * sent(self.guard[batch.indices], weight.device)
 
 
 class Operator(Protocol):
@@ -114,15 +158,22 @@ class Operator(Protocol):
         ...
 
 
-def uniform(name: str, problem: Problem, batch: ForgetBatch, shape: Sequence[int] = ()) -> Tensor:
+@runtime_checkable
+class Foresighted(Protocol):
+    """An operator that makes use of knowing all steps beforehand."""
+
+    def foreseen(self, stream: Stream, steps: int) -> AbstractContextManager[object]:
+        """Inside, steps 0 to `steps` - 1 of `stream` are asked for, in order, from any of them on."""
+        ...
+
+
+def uniform(name: str, problem: Problem, batch: Entries, shape: Sequence[int] = ()) -> Tensor:
     """Uniform draws in [0, 1) for the group's entries, [F, *shape] in float64 on the CPU.
 
     Drawn for all entries of the step, so that the numbers of an entry do not depend on the group.
     """
     from guda_cli.diffusion.noise import generator
 
-    assert batch.rows is not None
     g = generator(f"guda.{name}/1", problem.spec.seed, batch.step)
     drawn = torch.rand(batch.size, *shape, generator=g, dtype=torch.float64)
-    rows = batch.rows.cpu()
-    return drawn[rows if batch.only is None else batch.only[rows]]
+    return drawn[batch.entries]

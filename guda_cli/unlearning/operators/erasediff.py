@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import squared_error
+from guda_cli.diffusion.transfer import sent
 from guda_cli.unlearning.operators.base import ForgetBatch, uniform
 from guda_cli.unlearning.operators.two_gradients import TwoGradients
 
@@ -29,7 +30,7 @@ class EraseDiff(TwoGradients):
         """(1/B) sum over retain entries, (1/B) sum over forget entries."""
         share = self.problem.share(batch)
         noise = uniform("erasediff", self.problem, batch, batch.x0.shape[1:])
-        goal = noise.to(batch.x0.dtype).to(batch.x0.device)
+        goal = sent(noise.to(batch.x0.dtype), batch.x0.device)
         losses = squared_error(prediction, batch.place(target, goal))
         kept = batch.place(losses, losses.new_zeros(len(share)))
         return kept.sum() / len(losses), (share * losses[batch.rows]).sum() / len(losses)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser
+from guda_cli.diffusion.transfer import sent
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
 from guda_cli.unlearning.operators.redirect import Redirect, Redirecting
@@ -34,7 +35,7 @@ class Esd(Redirecting):
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """Every entry of the group with its own condition: it is under this one that it is forgotten."""
-        return dataclasses.replace(batch, cond=self.cond[batch.indices].to(batch.x_t.device))
+        return dataclasses.replace(batch, cond=sent(self.cond[batch.indices], batch.x_t.device))
 
     @torch.no_grad()
     def redirect(self, batch: ForgetBatch) -> Redirect:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guda_cli.diffusion.denoiser import Denoiser, coefficients, to_x0
 from guda_cli.diffusion.schedule import Schedule
+from guda_cli.diffusion.transfer import sent
 from guda_cli.training.stream import oriented
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem
@@ -104,7 +105,7 @@ class Retrack(Redirecting):
 
     def redirect(self, batch: ForgetBatch) -> Redirect:
         """eps_bar for each entry; entries outside the window t_min * T .. t_max * T get weight 0."""
-        neighbours = self._neighbours(batch).to(batch.x_t.device)
+        neighbours = self._neighbours(batch)
         target = target_noise(self.schedule, batch.x_t, batch.t, neighbours, batch.noise, self.spec.cap)
         weight = catalog.value(self.spec, "forget_weight") * self.problem.share(batch)
         if self.group is not None:
@@ -113,7 +114,7 @@ class Retrack(Redirecting):
 
     def _neighbours(self, batch: ForgetBatch) -> Tensor:
         """The entries' neighbours [F, K, C, H, W]."""
-        found = to_x0(self.images[self.table[batch.indices]])
+        found = to_x0(sent(self.images[self.table[batch.indices]], batch.x_t.device))
         if batch.flip is None:
             return found
         turned = oriented(found.flatten(0, 1), self.mirrored[batch.indices].flatten()).view_as(found)

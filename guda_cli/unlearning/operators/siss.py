@@ -22,6 +22,7 @@ from guda_cli.diffusion.denoiser import (
     to_x0,
     training_target,
 )
+from guda_cli.diffusion.transfer import sent
 from guda_cli.unlearning import catalog
 from guda_cli.unlearning.operators.base import ForgetBatch, Problem, uniform
 from guda_cli.unlearning.operators.two_gradients import TwoGradients
@@ -33,7 +34,7 @@ def importance(log_ratio: Tensor, mixture: float) -> tuple[Tensor, Tensor]:
     q_mix = (1 - lambda) q(.|x) + lambda q(.|a), lambda = `mixture`; exponents of the size of an image never
     stand alone.
     """
-    share = torch.tensor(mixture, dtype=torch.float64)
+    share = torch.tensor(mixture, dtype=torch.float64, device=log_ratio.device)
     whole = torch.logaddexp(torch.log1p(-share), share.log() + log_ratio)
     return torch.exp(-whole), torch.exp(log_ratio - whole)
 
@@ -55,13 +56,13 @@ class Siss(TwoGradients):
         """The retain image x [F, C, H, W] that each entry of the group is paired with, turned alike."""
         drawn = uniform("siss.partner", self.problem, batch)
         rows = self.retain[(drawn * len(self.retain)).long()]
-        return batch.turned(to_x0(self.problem.images[rows]).to(batch.x0.device))
+        return batch.turned(to_x0(sent(self.problem.images[rows], batch.x0.device)))
 
     def shown(self, batch: ForgetBatch) -> ForgetBatch:
         """Latents m_t of the mixture: with probability lambda the group's own, else x with the same noise."""
         own = uniform("siss.coin", self.problem, batch) < self.problem.spec.mixture
         other = add_noise(self.problem.schedule, self._partner(batch), batch.noise, batch.t)
-        x_t = torch.where(own.view(-1, 1, 1, 1).to(other.device), batch.x_t, other)
+        x_t = torch.where(sent(own, other.device).view(-1, 1, 1, 1), batch.x_t, other)
         return dataclasses.replace(batch, x_t=x_t)
 
     def _noise(self, batch: ForgetBatch, x0: Tensor) -> Tensor:
@@ -89,5 +90,6 @@ class Siss(TwoGradients):
 
 
 def _length(noise: Tensor) -> Tensor:
-    """Squared length [F] in float64, on the CPU (some devices have no float64)."""
-    return noise.cpu().double().square().flatten(1).sum(1)
+    """Squared length [F] in float64, on the CPU where the device has none."""
+    wide = noise.cpu() if noise.device.type == "mps" else noise
+    return wide.double().square().flatten(1).sum(1)

@@ -47,7 +47,7 @@ class TwoGradients(ABC):
         kept, forgotten = self.terms(prediction, target, batch)
         pull = self._gradient(kept, keep_graph=True)
         push = self._gradient(forgotten)
-        dot, length, other = _inner(pull, push), _inner(pull, pull), _inner(push, push)
+        dot, length, other = _inner((pull, push), (pull, pull), (push, push))
         w = self.weight(dot, length, other) if other > 0.0 else 0.0
         joined = [a + w * b for a, b in zip(pull, push, strict=True)]
         value: Tensor = _Given.apply((kept + w * forgotten).detach(), joined, *self.parameters)  # type: ignore[no-untyped-call]
@@ -59,6 +59,10 @@ class TwoGradients(ABC):
         )
 
 
-def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Inner product of two gradients: each tensor's part as it is summed, their sum in float64."""
-    return float(sum(float((x * y).sum()) for x, y in zip(a, b, strict=True)))
+def _inner(*pairs: tuple[Sequence[Tensor], Sequence[Tensor]]) -> list[float]:
+    """Inner products of pairs of gradients: each tensor's part as it is summed, their sum in float64.
+
+    Read together: on a GPU a reading waits for all work that it has.
+    """
+    parts = [torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]) for a, b in pairs]
+    return [float(sum(row)) for row in torch.stack(parts).tolist()]

@@ -175,11 +175,8 @@ class Builder:
         spec, space, flip = self.project.recipe.unlearn, self.space, self.project.recipe.train.flip
         training = Shown(space.training_images, forget, space.training_conditions, flip)
         looked = Check(training, self._held_out(removal, flip), spec.steps, spec.batch_size)
-        full, unlearned = (
-            looked.look(models.swapped(changes), models.batch_size)
-            for changes in ({}, subsets.changes(models.base, kept))
-        )
-        return judgement.judge(full, unlearned)
+        full = looked.look(models.swapped({}), models.batch_size)
+        return judgement.judge(full, looked.look(models.unlearned(kept), models.batch_size))
 
     def _held_out(self, removal: Removal, flip: bool) -> Shown | None:
         """Images that no training saw, some of the group; a random set of images has none of its own."""
@@ -195,4 +192,8 @@ class Builder:
             facts |= {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step}
         if distributed.world() > 1:  # another number rounds otherwise
             facts["processes"] = distributed.world()
+        if hooks.at_once is not None:  # smaller parts of a batch round otherwise
+            facts["entries_at_once"] = hooks.at_once
+        if not hooks.repeatable:
+            facts["repeatable"] = False
         return facts | ({"skipped_steps": hooks.skipped} if hooks.skipped else {})

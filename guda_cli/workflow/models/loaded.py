@@ -86,7 +86,11 @@ class Models:
         model = self.project.model(record)
         loaded = self.project.parsed(record, "weights", networks.from_bytes)
         networks.check_finite(loaded, model.what)
-        return subsets.changes(self.base, loaded) if model.unlearned else loaded
+        return subsets.changes(self._placed, loaded) if model.unlearned else loaded
+
+    def unlearned(self, kept: Weights) -> Network:
+        """The network with what an unlearning `kept` in place; valid until the next call."""
+        return self.swapped(subsets.changes(self._placed, kept))
 
     def use(self, record: ActionRecord, dtype: torch.dtype = torch.float32) -> Network:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""

@@ -162,9 +162,10 @@ class Parts:
 
     def _tell_cut(self, texts: Sequence[str]) -> None:
         """Say what of `texts` is not read: of each once, of the first SHOWN in full."""
-        for text in texts:
-            lost = self.encoder.cut(text) if len(self._cut) <= SHOWN else None
-            if not lost or text in self._cut:
+        if len(self._cut) > SHOWN:
+            return
+        for text, lost in self.encoder.cut(texts).items():
+            if text in self._cut or len(self._cut) > SHOWN:
                 continue
             self._cut.add(text)
             told = f"the prompt '{text[:40]}...' is longer than the text encoder reads: '{lost}' was cut"

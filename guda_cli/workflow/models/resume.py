@@ -25,6 +25,7 @@ def run_hooks(project: Project, action: Action) -> Iterator[tuple[RunState | Non
         hooks = loop.Hooks(
             on_step=lambda loss: bar.advance(1, loss=loss),
             save=lambda state: store.save_state(action.key, state.step, state.to_bytes()),
+            say=project.console.warn,
             save_seconds=environment.seconds("GUDA_CHECKPOINT_SECONDS", 20.0),
         )
         yield resume, hooks

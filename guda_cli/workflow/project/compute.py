@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def setup(device: str = "auto", dtype: str = "float32") -> Compute:
         torch.set_num_threads(threads)
     # `use_deterministic_algorithms(True, warn_only=True)` without its import of torch's compiler (1 s)
     torch.set_deterministic_debug_mode("warn")
+    # Nobody is to read that: loops are strict, and no bits are promised elsewhere (docs/methods.md).
+    warnings.filterwarnings("ignore", r"(?s).*(non-deterministic|deterministic implementation)", UserWarning)
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     chosen = found if device == "auto" else device
     if chosen == "cuda":
