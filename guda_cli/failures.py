@@ -9,7 +9,7 @@ import sys
 import traceback
 from types import FrameType
 
-from guda_cli import plain_text
+from guda_cli import memory, plain_text
 from guda_cli.console import Console
 from guda_cli.errors import (
     BusyError,
@@ -22,9 +22,6 @@ from guda_cli.standard_streams import OutputError, silence
 
 BROKEN_PIPE = 128 + 13  # what a program killed by SIGPIPE ends with
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = (
-    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
-)  # fmt: skip
 _STORE_CODES: dict[str, type[GudaError]] = {
     "StoreMissing": MissingError,
     "CorruptBlob": CorruptError,
@@ -90,7 +87,7 @@ def explain(err: BaseException, *, resumable: bool = False) -> GudaError:
     stored = _store_error(err)
     if stored:
         return stored
-    if isinstance(err, MemoryError) or _mentions_memory(err):
+    if memory.ran_out(err):
         return DataError(
             "not enough memory",
             why=str(err).splitlines()[0] if str(err) else "",
@@ -123,11 +120,6 @@ def _os_error(err: OSError) -> GudaError:
             fix="guda store gc",
         )
     return DataError(f"cannot use{where or ' a file'}: {err.strerror or err}")
-
-
-def _mentions_memory(err: BaseException) -> bool:
-    text = str(err).lower() if isinstance(err, RuntimeError) else ""
-    return any(words in text for words in _NO_MEMORY)
 
 
 def _quiet_end() -> int:

@@ -8,11 +8,21 @@ from pathlib import Path
 from guda_cli.errors import UsageError
 from guda_cli.phrases import human_bytes
 
+_RAN_OUT = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+    "alloc_failed",
+)  # fmt: skip
 BEYOND = 10**21  # bytes: what is larger is not written out
 LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+
+
+def ran_out(err: BaseException) -> bool:
+    """Whether `err` says that memory gave out: Python's own error, or what torch says on any device."""
+    text = str(err).lower() if isinstance(err, RuntimeError) else ""
+    return isinstance(err, MemoryError) or any(words in text for words in _RAN_OUT)
 
 
 def total() -> int | None:

@@ -45,7 +45,7 @@ LEAVES: dict[str, set[str]] = {
         "errors", "jsonable", "phrases", "plain_text", "standard_streams", "tables", "time_left",
         "typed_number",
     },
-    "failures": {"console", "errors", "plain_text", "standard_streams"},
+    "failures": {"console", "errors", "memory", "plain_text", "standard_streams"},
     "typed_command": {"plain_text"},
     "help_pages": {"console", "errors", "plain_text", "typed_command"},
     # Of attribution and unlearning the tables of names alone.

@@ -181,6 +181,7 @@ class ScoreRun:
 
     def blocks(self, paths: Sequence[str]) -> Iterator[BlockResult]:
         """Score the images of `paths` in blocks; a bad file does not stop the others, nor costs anything."""
+        self._expect(len(paths))
         with ExitStack() as stack:
             bar: Meter | None = None
             for start in range(0, len(paths), BLOCK):
@@ -195,9 +196,17 @@ class ScoreRun:
 
     def score(self, queries: Sequence[Query]) -> list[QueryResult]:
         """Results of images that are in memory already."""
+        self._expect(len(queries))
         parts = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
         with self._bar(len(queries)) as bar:
             return [result for part in parts for result in self._score(part, bar)]
+
+    def _expect(self, images: int) -> None:
+        """Tell how many forwards are coming, about: before the grid is known, which itself takes some."""
+        s = self.settings
+        rows = self.schedule.T if s.grid == grids.ALL else s.timesteps
+        images += calibrating.size(self.project) if self.judges else 0
+        self.model_terms.planned = float(images * rows * s.draws * len(self.found.records()))
 
     @property
     def _rows(self) -> int:
