@@ -110,6 +110,12 @@ def action(project: Project, full: ActionRecord, device: str, *, compiled: bool)
     return Action(PRECISION, {"device": device, "compiled": compiled}, inputs, "precision of scoring")
 
 
+def key(project: Project, full: ActionRecord, decision: Decision) -> str:
+    """The key of the record that holds a decision."""
+    compiled = any(one.compiled for one in decision.measured)
+    return action(project, full, decision.device, compiled=compiled).key
+
+
 def known(project: Project, full: ActionRecord, device: str) -> Decision | None:
     """What was decided, compiled forms among it where they were measured."""
     for compiled in (True, False):

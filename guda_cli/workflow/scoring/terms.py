@@ -15,8 +15,8 @@ from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.models.recast import PLAIN, arithmetic
 from guda_cli.workflow.models.loaded import Models
+from guda_cli.workflow.models.recast import PLAIN, arithmetic
 from guda_cli.workflow.project.compute import Compute, Form, looked_at_in
 
 KEPT = {"cpu": 128 << 20, "cuda": 1 << 30}
