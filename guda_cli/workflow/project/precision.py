@@ -8,11 +8,15 @@ from typing import Any
 
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import PRECISION, Action, model_blobs
-from guda_cli.workflow.project.compute import COMPUTE, Form
+from guda_cli.workflow.project.compute import AUTO, COMPUTE, Form
+from guda_cli.workflow.project.plan import TO_DO, Step
 from guda_cli.workflow.project.project import Project
 
 OUTPUT = "precision"
 ASKED = "precision"  # the store's document that `auto` was asked for before there were tables in float32
+TRIED = {"cuda": ("ieee", "float32", "tf32", "float16", "bfloat16")}
+"""Precisions from the most exact on, by the kind of device."""
+ELSEWHERE = ("float32", "float16", "bfloat16")
 IMAGES = 8  # training images that are scored in every form
 TIMES = 2  # under each of two models: once all is loaded for the first time, the second is timed
 WORTH = 4.0  # times the forwards of measuring that a run must make, or it is scored in float32
@@ -91,6 +95,38 @@ def sample_forwards(project: Project, forms: int) -> float:
     """Forwards of measuring so many forms."""
     spec = project.recipe.score
     return float(2 * TIMES * forms * IMAGES * spec.timesteps * spec.draws)
+
+
+def scored_before(project: Project, full: ActionRecord, device: str) -> bool:
+    """Whether the full model's terms were stored in float32 before `auto` was asked for."""
+    if project.store.get_document(ASKED):
+        return False
+    as_ever = {"device": device, "threads": 0, **Form().key}
+    for table in project.store.tables():
+        spec = table["spec"] or {}
+        own = spec.get("inputs", {}).get("weights") == full.outputs["weights"]
+        if own and spec["operation"] == "elbo-table" and spec["params"]["compute"] == as_ever:
+            return True
+    return False
+
+
+def steps(project: Project, full: ActionRecord, forwards: float, command: str) -> list[Step]:
+    """What a run of so many forwards would measure or compile first, if the store knows on which device."""
+    device = (project.store.get_document(COMPUTE) or {}).get("device")
+    if device in (None, "cpu") or project.recipe.score.dtype != AUTO:
+        return []
+    found, tried = known(project, full, device), TRIED.get(device, ELSEWHERE)
+    if found is not None:
+        own = action(project, full, device, compiled=True)
+        why = f"saves more than it takes of {forwards:,.0f} forwards"
+        compiled = Step("compiling the network", TO_DO, why, own.key, 0.0, COMPILING, command)
+        return [compiled] if compiling_pays(found, forwards) else []
+    cost = sample_forwards(project, len(tried))
+    if forwards <= WORTH * cost or scored_before(project, full, device):
+        return []
+    own = action(project, full, device, compiled=False)
+    why = f"{len(tried)} precisions on {IMAGES} training images"
+    return [Step("measuring how exact forwards must be", TO_DO, why, own.key, cost, command=command)]
 
 
 def compiling_pays(known: Decision, forwards: float) -> bool:

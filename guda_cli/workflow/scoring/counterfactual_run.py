@@ -21,6 +21,7 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.phrases import few, plural
 from guda_cli.report.answers.content import QueryResult
 from guda_cli.sections import ScoreSpec
+from guda_cli.workflow.project import precision
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.plan import Step, forward_seconds, timed
 from guda_cli.workflow.project.project import SHORT_KEY, Project
@@ -127,8 +128,15 @@ class ScoreRun:
         )
         return (
             f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {draws}, "
-            f"seed {s.seed}{ranked}."
+            f"seed {s.seed}{ranked}{self._how()}."
         )
+
+    def _how(self) -> str:
+        """In which precision, where that is not float32."""
+        how = self.model_terms.tables(self.grid_spec).compute
+        dtype = str(how.get("dtype", "float32"))
+        compiled = ", compiled" if how.get("compiled") else ""
+        return f", in {precision.WORDS[dtype]}{compiled}" if dtype != "float32" or compiled else ""
 
     def _seeds(self) -> str:
         seeds = self.found.seeds
@@ -229,7 +237,9 @@ class ScoreRun:
         layout = score_plan.layout(self.project, full, s.grid, s.timesteps)
         open_tables = self.model_terms.tables
         tables = open_tables(grids.spec(s.grid, s.timesteps, s.draws, s.seed, layout))
-        steps = score_plan.steps(self.project, full, s.grid, tables, queries)
+        self._expect(len(paths))
+        steps = precision.steps(self.project, full, self.model_terms.planned, score_plan.COMMAND)
+        steps += score_plan.steps(self.project, full, s.grid, tables, queries)
         if self.judges:
             steps += score_plan.calibration(self.project, tables, open_tables, self.strangers, queries)
         return timed(steps, forward_seconds(self.project, full))

@@ -38,10 +38,6 @@ from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.terms import Engine
 from guda_cli.workflow.scoring.training_queries import training_queries
 
-TRIED = {"cuda": ("ieee", "float32", "tf32", "float16", "bfloat16")}
-"""Precisions from the most exact on, by the kind of device."""
-ELSEWHERE = ("float32", "float16", "bfloat16")
-
 
 def form(project: Project, found: Counterfactuals, compute: Compute, forwards: float, jobs: LazyJobs) -> Form:
     """How the models of `found` are scored on this device in a run of so many `forwards`.
@@ -55,8 +51,12 @@ def form(project: Project, found: Counterfactuals, compute: Compute, forwards: f
         return Form()
     known = precision.known(project, full, kind)
     other = next((model.record for model in found.models()), None)
-    if project.store.read_only or other is None or (known is None and _has_tables(project, full, kind)):
+    if project.store.read_only or other is None:
         return taken(known)
+    if known is None:
+        if precision.scored_before(project, full, kind):
+            return taken(known)
+        project.store.set_document(precision.ASKED, {"auto": True})
     sample = Sample(project, full, other, compute)
     if known is None and forwards > precision.WORTH * sample.forwards:
         known = decide(sample, [Form(dtype) for dtype in offered(compute.device)])
@@ -74,24 +74,10 @@ def taken(known: Decision | None) -> Form:
 
 def offered(device: torch.device) -> tuple[str, ...]:
     """The precisions of a device, from the most exact on."""
-    tried = TRIED.get(device.type, ELSEWHERE)
+    tried = precision.TRIED.get(device.type, precision.ELSEWHERE)
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return tuple(dtype for dtype in tried if dtype != "bfloat16")
     return tried
-
-
-def _has_tables(project: Project, full: ActionRecord, device: str) -> bool:
-    """Whether the full model's terms were stored in float32 before `auto` was asked for, which is noted."""
-    if project.store.get_document(precision.ASKED):
-        return False
-    as_ever = {"device": device, "threads": 0, **Form().key}
-    for table in project.store.tables():
-        spec = table["spec"] or {}
-        own = spec.get("inputs", {}).get("weights") == full.outputs["weights"]
-        if own and spec["operation"] == "elbo-table" and spec["params"]["compute"] == as_ever:
-            return True
-    project.store.set_document(precision.ASKED, {"auto": True})
-    return False
 
 
 def decide(sample: Sample, forms: list[Form], before: Decision | None = None) -> Decision:
