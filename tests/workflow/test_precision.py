@@ -149,6 +149,24 @@ class TestOnADevice:
         assert self.form(made, found, 1e12) == Form()
         assert not list(made.store.records("precision"))
 
+    def test_plans_say_what_is_measured_or_compiled_first(self, cli: Cli, project: Path) -> None:
+        made, found = opened()
+        full, how = found.full, {"device": "cuda", "threads": 0, "dtype": "float32"}
+        assert precision.steps(made, full, 1e9, "guda score") == [], "the store knows a CPU"
+        made.store.set_document(COMPUTE, how)
+        [step] = precision.steps(made, full, 1e6, "guda score")
+        assert step.what == "measuring how exact forwards must be"
+        assert step.forwards == 2 * 2 * 5 * 8 * 8 * 2  # models, times, precisions, images, timesteps, draws
+        assert precision.steps(made, full, 4 * step.forwards, "guda score") == []
+        slow = replace(EXACT, seconds=0.001)
+        decided(made, full, "cuda", Decision(Form(), "cuda", (slow,)))
+        [step] = precision.steps(made, full, 1e6, "guda score")
+        assert (step.what, step.seconds) == ("compiling the network", precision.COMPILING)
+        assert "1,000,000 forwards" in step.why
+        assert precision.steps(made, full, 1e4, "guda score") == []
+        explicit, _ = opened("score.dtype=float32")
+        assert precision.steps(explicit, full, 1e9, "guda score") == []
+
     def test_status_says_so(self, cli: Cli, project: Path) -> None:
         made, found = opened()
         assert "precision" not in cli("status").stdout

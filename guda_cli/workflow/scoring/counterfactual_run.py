@@ -133,7 +133,7 @@ class ScoreRun:
 
     def _how(self) -> str:
         """In which precision, where that is not float32."""
-        how = self.model_terms.tables(self.grid_spec).compute
+        how = self.model_terms.known_compute()
         dtype = str(how.get("dtype", "float32"))
         compiled = ", compiled" if how.get("compiled") else ""
         return f", in {precision.WORDS[dtype]}{compiled}" if dtype != "float32" or compiled else ""

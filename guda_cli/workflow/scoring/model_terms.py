@@ -44,7 +44,7 @@ class ModelTerms:
     ) -> Tables:
         """The tables of all models, or of `records`, on a grid; computed as they were last, unless told."""
         models = self.found.records() if records is None else records
-        how = self._known_compute() if compute is None else compute
+        how = self.known_compute() if compute is None else compute
         return Tables(self.project, models, grid_spec, how, self.project.model(self.found.full).schedule.T)
 
     def of(
@@ -125,7 +125,8 @@ class ModelTerms:
 
         return deciding.form(self.project, self.found, compute, self.planned, self.jobs)
 
-    def _known_compute(self) -> Mapping[str, Any]:
+    def known_compute(self) -> Mapping[str, Any]:
+        """How tables are computed here, as far as is known without torch; empty where it is not."""
         return known_compute(self.project, self.device, self._known_form)
 
     def _known_form(self, kind: str) -> Form:
