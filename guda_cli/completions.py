@@ -32,7 +32,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "train.mixed_precision": ("no", "bf16", "fp16"),
     "score.grid": GRIDS,
     "score.weighting": WEIGHTINGS,
-    "score.dtype": ("float32", "bfloat16", "float16"),
+    "score.dtype": ("auto", "float32", "bfloat16", "float16"),
     "sample.sampler": SAMPLERS,
     "attribution.aggregate": AGGREGATES,
     "attribution.encoder": ("pixels",),

@@ -215,7 +215,7 @@ class ScoreSpec:
     weighting: str = "min-snr:5"
     most_draws: int = 16  # at most, for a group of which it is not clear whether it stands out
     calibration: int = 200  # images that verdicts are calibrated on, held out or trained on (0: no verdicts)
-    dtype: str = "float32"  # float32 | bfloat16 | float16: of the forwards; sums are always float64
+    dtype: str = "auto"  # auto (float32 on a CPU) | float32 | bfloat16 | float16: forwards; sums are float64
     seed: int = 0
 
 

@@ -16,7 +16,8 @@ def status(
     logo: Annotated[bool, typer.Option("--logo", help="Also list leave-one-group-out models.")] = False,
 ) -> None:
     """Show what the current recipe has and lacks, and what each missing step would cost."""
-    from guda_cli.workflow.project.plan import Planner
+    from guda_cli.workflow.project import precision
+    from guda_cli.workflow.project.plan import CACHED, Planner, Step
     from guda_cli.workflow.project.project import Project
     from guda_cli.workflow.scoring.counterfactuals import oracle_seeds
 
@@ -29,6 +30,10 @@ def status(
     project.seen_data()
     planner, full = Planner(project), project.known_full()
     steps = planner.unlearning()
+    decided = precision.current(project, full) if full else None
+    if full and decided:
+        key = precision.key(project, full, decided)
+        steps.append(Step("precision of scoring", CACHED, decided.words, key))
     if logo:
         seeds = oracle_seeds(project, full, planner.groups()) if full else (None,)
         steps += [step for seed in seeds for step in planner.models("logo", planner.groups(), seed)]

@@ -33,6 +33,7 @@ WORDS = {
     "sample": "drawn images",
     "score": "images that were scored",
     "elbo-table": "terms of scored images, a table a model",
+    "precision": "how exact forwards must be on a GPU",
     "term-sizes": "how large terms are, by timestep",
     "calibration": "images that verdicts are calibrated on",
     "familiar": "how the training images look to a model",

@@ -6,6 +6,7 @@ never on the batch it is computed in, on the other images or on the device.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from guda_cli import memory
+from guda_cli.diffusion.ahead import ahead
 from guda_cli.diffusion.denoiser import add_noise, to_x0, training_target
 from guda_cli.diffusion.noise import QueryNoise
 from guda_cli.diffusion.schedule import Schedule
@@ -56,6 +58,11 @@ class Samples:
         labels = None if self.labels is None else self.labels[where]
         return Samples(self.images[where], tuple(self.digests[int(i)] for i in where), labels)
 
+    def to(self, device: torch.device) -> Samples:
+        """The same with images and conditions on `device`."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Samples(self.images.to(device), self.digests, labels)
+
 
 @dataclass(frozen=True, eq=False)
 class Noised:
@@ -75,6 +82,12 @@ class Noised:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those on the place's device."""
+        found = [self.x0, self.noise, self.x_t, self.t]
+        return found if self.cond is None else [*found, self.cond]
 
     @cached_property
     def target(self) -> Tensor:
@@ -107,6 +120,32 @@ def cells(
     return [Cell(i, digest, t, d) for i, digest in enumerate(digests) for t, d in inner]
 
 
+class Kept:
+    """Noise of the batches that were asked for last, on the place's device: all models see the same.
+
+    One for each engine, of one device and network. Batches used longest ago go first where there are more
+    than `most` bytes.
+    """
+
+    def __init__(self, most: int = 128 << 20) -> None:
+        self.most, self._bytes = most, 0
+        self._noise: OrderedDict[object, Tensor] = OrderedDict()
+
+    def get(self, key: object) -> Tensor | None:
+        """What was put there, if it is there still."""
+        found = self._noise.get(key)
+        if found is not None:
+            self._noise.move_to_end(key)
+        return found
+
+    def put(self, key: object, noise: Tensor) -> None:
+        """Keep the noise of a batch."""
+        self._noise[key] = noise
+        self._bytes += noise.nbytes
+        while self._bytes > self.most:
+            self._bytes -= self._noise.popitem(last=False)[1].nbytes
+
+
 def noised(
     place: Place,
     images: Tensor,
@@ -121,21 +160,45 @@ def noised(
     All on the place's device, but `rows`.
     """
     at = torch.as_tensor(rows, dtype=torch.int64)
-    x0 = to_x0(images[at]).to(place.device)
+    x0 = to_x0(images[at.to(images.device)]).to(place.device)
     t, noise = t.to(place.device), noise.to(place.device)
     x_t = add_noise(place.schedule, x0, noise, t)
-    given = None if cond is None else cond[at].to(place.device)
+    given = None if cond is None else cond[at.to(cond.device)].to(place.device)
     return Noised(place.schedule, at, x0, noise, x_t, t, given, where)
 
 
 def batches(
-    place: Place, samples: Samples, jobs: Sequence[Cell], *, seed: int, batch_size: int
+    place: Place,
+    samples: Samples,
+    jobs: Sequence[Cell],
+    *,
+    seed: int,
+    batch_size: int,
+    kept: Kept | None = None,
 ) -> Iterator[Noised]:
-    """The cells `jobs` of `samples` in their order, `batch_size` at a time."""
-    noises, shape = QueryNoise(seed), samples.images.shape[1:]
+    """The cells `jobs` of `samples` in their order, `batch_size` at a time; their noise is left with `kept`.
+
+    Beside a device the next batch is made while it works. On a CPU that would take the network's own core.
+    """
+    made = _made(place, samples, jobs, seed, batch_size, kept)
+    return made if place.device.type == "cpu" else ahead(made, place.device)
+
+
+def _made(
+    place: Place, samples: Samples, jobs: Sequence[Cell], seed: int, batch_size: int, kept: Kept | None
+) -> Iterator[Noised]:
+    noises, shape = QueryNoise(seed), tuple(samples.images.shape[1:])
+    pinned = place.device.type == "cuda"  # what lies in pinned memory is copied beside the network's work
     for start in range(0, len(jobs), batch_size):
         part = jobs[start : start + batch_size]
-        noise = noises.fill(torch.empty(len(part), *shape), [(c.digest, c.t, c.draw) for c in part])
+        drawn = tuple((cell.digest, cell.t, cell.draw) for cell in part)
+        key = seed, shape, drawn
+        noise = kept.get(key) if kept is not None else None
+        if noise is None:
+            empty = torch.empty(len(part), *shape, pin_memory=pinned)
+            noise = noises.fill(empty, drawn).to(place.device, non_blocking=pinned)
+            if kept is not None:
+                kept.put(key, noise)
         t = torch.tensor([cell.t for cell in part])
         rows, where = [cell.row for cell in part], slice(start, start + len(part))
         yield noised(place, samples.images, samples.labels, rows, t, noise, where)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from guda_cli.diffusion.schedule import Array, Schedule
+
+NO_FLOAT64 = ("mps",)
+"""Devices that have no float64: what is summed in it is summed on the CPU there."""
 
 
 class Denoiser(Protocol):
@@ -34,14 +38,35 @@ class Network(Denoiser, Protocol):
     """The null condition's value; None where there is none."""
 
 
+def exact(values: Tensor) -> Tensor:
+    """`values` in float64, on their device where it has that, else on the CPU."""
+    return (values.cpu() if values.device.type in NO_FLOAT64 else values).double()
+
+
 def to_x0(values: Tensor) -> Tensor:
     """x0 of stored images [N, C, H, W]: uint8 pixels come to lie in [-1, 1], latents are left as they are."""
     return values.float() / 127.5 - 1.0 if values.dtype == torch.uint8 else values
 
 
 def at(values: Array, t: Tensor) -> Tensor:
-    """`values` [T + 1] at each of t [N], float64 on the CPU (some devices have no float64)."""
+    """`values` [T + 1] at each of t [N], float64 on the CPU."""
     return torch.from_numpy(values)[t.cpu()]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what scoring asked for first, training may use in a graph
+def _on(schedule: Schedule, name: str, device: torch.device) -> Tensor:
+    return torch.from_numpy(getattr(schedule, name)).to(device)
+
+
+def level(schedule: Schedule, name: str, t: Tensor) -> Tensor:
+    """The schedule's array `name` [T + 1] at each of t [N], float64 on t's device, which waits for nothing.
+
+    On the CPU where the device has no float64.
+    """
+    if t.device.type in NO_FLOAT64:
+        t = t.cpu()
+    return _on(schedule, name, t.device)[t]
 
 
 def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

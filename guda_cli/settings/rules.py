@@ -97,7 +97,7 @@ def validate(r: Recipe) -> None:
     _validate_unlearn(u)
     methods.check_settings(r.attribution)
     _choice("sample.sampler", r.sample.sampler, ("ddim", "ddpm"))
-    _choice("score.dtype", r.score.dtype, ("float32", "bfloat16", "float16"))
+    _choice("score.dtype", r.score.dtype, ("auto", "float32", "bfloat16", "float16"))
     _choice("train.mixed_precision", t.mixed_precision, ("no", "bf16", "fp16"))
     subset_of(t.params, "train.params")
     _validate_latents(r, family_of(r))

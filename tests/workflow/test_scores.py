@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.devices import packing
 from tests.workflow.fixtures import (
     GROUPS,
     SIGN,
@@ -47,7 +48,7 @@ def test_companions_and_order_and_batches_do_not_matter(
     alone = terms(here())
     assert alone
     for key, values in alone.items():
-        np.testing.assert_allclose(values, together[key], rtol=1e-5)
+        np.testing.assert_allclose(values, together[key], rtol=packing())
 
 
 def test_a_copy_elsewhere_costs_nothing(cli: Cli, project: Path) -> None:

@@ -17,6 +17,7 @@ TRAIN, REGISTER, UNLEARN, PIPELINE = "train", "register", "unlearn", "pipeline"
 TERM_SIZES, CALIBRATION, FAMILIAR, DISTANCES = "term-sizes", "calibration", "familiar", "distances"
 TRAINING_CHECK = "training-check"
 LOOK_ACCURACY = "look-accuracy"
+PRECISION = "precision"
 MODELS = (TRAIN, UNLEARN)
 """Those whose result is known by what was removed."""
 HELD_OUT = "held_out"
@@ -44,6 +45,7 @@ VERSIONS = {
     "embeddings": 1,
     "small-copies": 1,
     LOOK_ACCURACY: 1,
+    PRECISION: 1,
 }
 
 

@@ -115,6 +115,10 @@ class LazyJobs:
             self._models = Models(self.project, full, self.compute, self.space)
         return self._models
 
+    def adopt(self, models: Models) -> None:
+        """Go on with networks that are loaded already, on the same device."""
+        self._models, self.space = models, models.space
+
     def _known(self, action: Action, make: Callable[[], Made]) -> Job:
         job = Job(action, make)
         self.project.knows(job)

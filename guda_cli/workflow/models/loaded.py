@@ -8,16 +8,18 @@ from functools import cached_property
 import torch
 
 from guda_cli.diffusion import networks
+from guda_cli.diffusion.batch_size import BatchSize
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import subsets
+from guda_cli.workflow.models.recast import PLAIN, Recast
 from guda_cli.workflow.models.spaces import Space
-from guda_cli.workflow.project.compute import Compute
+from guda_cli.workflow.project.compute import Compute, Form
 from guda_cli.workflow.project.project import Project
 
-MEMORY = 2 << 30  # bytes for the activations of a forward
+MEMORY = 2 << 30  # bytes for the activations of a forward on a CPU
 MAPS = 40
 
 
@@ -35,22 +37,35 @@ class Models:
         self.network = self.frozen()
         self._owners = networks.owners(self.network)
         self._swapped: set[str] = set()
-        self._dtype = torch.float32
+        self._recast: Recast | None = None
 
     @property
     def learned_variance(self) -> bool:
         """Whether the network also predicts a variance, which scoring does not use."""
         return self.family.learned_variance(self.stored.network)
 
-    @property
-    def batch_size(self) -> int:
-        """Rows of one forward: `Compute.batch_size`, or fewer where their activations would not fit.
+    @cached_property
+    def rows(self) -> BatchSize:
+        """Rows of one forward: first `Compute.batch_size`, or fewer where their activations would not fit.
 
         An estimate: MAPS feature maps of the first block's width a row.
         """
         _, height, width = self.space.shape
         channels = self.family.width(self.stored.network)
-        return max(1, min(self.compute.batch_size, MEMORY // (4 * MAPS * height * width * channels)))
+        room = self._room // (4 * MAPS * height * width * channels)
+        return BatchSize(max(1, min(self.compute.batch_size, room)), self.project.console.say)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward, as far as is known now."""
+        return self.rows.rows
+
+    @property
+    def _room(self) -> int:
+        """Bytes for the activations of a forward."""
+        if self.compute.device.type != "cuda":
+            return MEMORY
+        return max(MEMORY, int(torch.cuda.mem_get_info(self.compute.device)[0]) // 2)
 
     def untrained(self, seed: int) -> torch.nn.Module:
         """A network of the same shape that knows nothing, its weights drawn from `seed`."""
@@ -92,18 +107,31 @@ class Models:
         """The network with what an unlearning `kept` in place; valid until the next call."""
         return self.swapped(subsets.changes(self._placed, kept))
 
-    def use(self, record: ActionRecord, dtype: torch.dtype = torch.float32) -> Network:
+    def use(self, record: ActionRecord) -> Network:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""
-        return self.swapped(self.changes(record), dtype)
+        return self.swapped(self.changes(record))
 
-    def swapped(self, changes: Weights, dtype: torch.dtype = torch.float32) -> Network:
+    def swapped(self, changes: Weights) -> Network:
         """The one network with `changes` in place of the full model's weights; valid until the next call."""
+        self._check_known(changes)
+        wanted = {name: self._placed[name] for name in self._swapped} | changes
+        moved = {name: value.to(self.compute.device) for name, value in wanted.items()}
+        networks.place(self._owners, moved)
+        self._swapped = set(changes)
+        return self.denoiser(self.network)
+
+    def recast(self, record: ActionRecord, form: Form) -> Network:
+        """As `use`, the network in another form (`recast.py`); valid until the next call."""
+        if form.dtype in PLAIN and not form.compiled:
+            return self.use(record)
+        changes = self.changes(record)
+        self._check_known(changes)
+        if self._recast is None or self._recast.form != form:
+            self._recast = None  # its memory is free before that of the next is taken
+            self._recast = Recast(self, form)
+        return self._recast.swapped(changes)
+
+    def _check_known(self, changes: Weights) -> None:
         unknown = sorted(changes.keys() - self.base.keys())
         if unknown:
             raise DataError(f"the model has weights that the full model lacks, such as {unknown[0]}")
-        old = self.base.keys() if dtype != self._dtype else self._swapped
-        wanted = {name: self._placed[name] for name in old} | changes
-        moved = {name: value.to(self.compute.device, dtype) for name, value in wanted.items()}
-        networks.place(self._owners, moved)
-        self._swapped, self._dtype = set(changes), dtype
-        return self.denoiser(self.network)

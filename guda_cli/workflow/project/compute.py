@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guda_cli import environment
 from guda_cli.errors import UsageError
 from guda_cli.phrases import plural
+from guda_cli.sections import Recipe
 from guda_cli.training import distributed
 from guda_cli.workflow.project.project import Project
 
 if TYPE_CHECKING:
     import torch
 
+AUTO = "auto"
+DTYPES = ("ieee", "float32", "tf32", "float16", "bfloat16")
+"""Precisions of a forward, from the most exact. `ieee` is float32 without TF32; `float32` is as torch has it,
+which on CUDA lets convolutions take TF32; with `tf32` all products do."""
 COMPUTE = "compute"  # the store's document on how its tables were last computed
+
+
+class Form(NamedTuple):
+    """How a network that scores computes."""
+
+    dtype: str = "float32"
+    """One of DTYPES."""
+    compiled: str = ""
+    """How it is compiled, if it is (`diffusion.compiled`)."""
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What enters the key of an ELBO table."""
+        return {"dtype": self.dtype, "compiled": self.compiled} if self.compiled else {"dtype": self.dtype}
+
+
+AS_EVER = Form()
 
 
 @dataclass(frozen=True)
@@ -26,14 +48,14 @@ class Compute:
 
     device: torch.device
     threads: int
-    dtype: str = "float32"
-    """Of the forwards that score; a torch type's name."""
+    form: Form = AS_EVER
+    """Of the forwards that score."""
 
     @property
     def key(self) -> dict[str, Any]:
         """What enters the key of an ELBO table."""
         kind = self.device.type
-        return {"device": kind, "threads": self.threads if kind == "cpu" else 0, "dtype": self.dtype}
+        return {"device": kind, "threads": self.threads if kind == "cpu" else 0, **self.form.key}
 
     @property
     def batch_size(self) -> int:
@@ -41,7 +63,12 @@ class Compute:
         return environment.images_a_batch() or (256 if self.device.type == "cpu" else 512)
 
 
-def setup(device: str = "auto", dtype: str = "float32") -> Compute:
+def looked_at_in(recipe: Recipe) -> str:
+    """The precision in which images are looked at (`strangers`), which takes few forwards."""
+    return "float32" if recipe.score.dtype == AUTO else recipe.score.dtype
+
+
+def setup(device: str = "auto") -> Compute:
     """Prepare torch and choose the device; each process of a launch gets its own GPU.
 
     UsageError when the device is not there. Must run before the first parallel operation: flushing denormals,
@@ -66,7 +93,7 @@ def setup(device: str = "auto", dtype: str = "float32") -> Compute:
         raise UsageError(
             f"--device {chosen}: torch sees no such device", why=f"it offers {found}", fix=f"--device {found}"
         )
-    return Compute(_place(torch.device(chosen)), torch.get_num_threads(), dtype)
+    return Compute(_place(torch.device(chosen)), torch.get_num_threads())
 
 
 def _place(device: torch.device) -> torch.device:
@@ -87,21 +114,32 @@ def _place(device: torch.device) -> torch.device:
     return torch.device("cuda", local)
 
 
-def remember_compute(project: Project, device: str, dtype: str = "float32") -> Compute:
-    """Set up the device, and note in the store how its tables are computed from now on."""
-    from guda_cli.workflow.project.compute import setup
+def remember_compute(project: Project, device: str, form: Callable[[Compute], Form] | None = None) -> Compute:
+    """Set up the device, and note in the store how its tables are computed from now on.
 
-    compute = setup(device, dtype)
+    `form` says it of the forwards that score, by the device.
+    """
+    compute = setup(device)
+    if form is not None:
+        compute = replace(compute, form=form(compute))
     where, threads = compute.device, plural(compute.threads, "thread", "threads")
-    project.console.detail(
-        f"networks run on {where} in {dtype}" + (f", {threads}" if where.type == "cpu" else "")
-    )
+    how = compute.form.dtype + (", compiled" if compute.form.compiled else "")
+    how += f", {threads}" if where.type == "cpu" else ""
+    project.console.detail(f"networks run on {where} in {how}")
     if not project.store.read_only and project.store.get_document(COMPUTE) != compute.key:
         project.store.set_document(COMPUTE, compute.key)
     return compute
 
 
-def known_compute(project: Project, device: str, dtype: str = "float32") -> Mapping[str, Any]:
-    """How tables were last computed here: enough to read them without importing torch."""
+def known_compute(
+    project: Project, device: str, form: Callable[[str], Form] | None = None
+) -> Mapping[str, Any]:
+    """How tables were last computed here: enough to read them without importing torch.
+
+    `form` says it of the forwards that score, by the kind of device. Empty where nothing is known.
+    """
     known = project.store.get_document(COMPUTE) or {}
-    return {**known, "dtype": dtype} if known and device in ("auto", known.get("device")) else {}
+    if not known or device not in ("auto", known.get("device")):
+        return {}
+    own = AS_EVER if form is None else form(known["device"])
+    return {"device": known["device"], "threads": known["threads"], **own.key}

@@ -17,7 +17,7 @@ from guda_cli.phrases import plural
 from guda_cli.report.answers.content import Check, CostRow, QueryResult, Regeneration, ReportModel, summarise
 from guda_cli.settings.reading import dump
 from guda_cli.store import ActionRecord
-from guda_cli.workflow.project import losses, training_check
+from guda_cli.workflow.project import losses, precision, training_check
 from guda_cli.workflow.project.counterfactual_kinds import GUDA, KINDS, LOGO
 from guda_cli.workflow.project.project import Project, now, provenance
 from guda_cli.workflow.reporting import retrained, training_images
@@ -236,10 +236,18 @@ def _provenance(project: Project, found: Counterfactuals, last: Mapping[str, Any
             "packages": found.full.provenance.get("packages"),
         },
         "compute": dict(last["compute"]),
+        "precision": _precision(project, found, last["compute"]),
         "grid": dict(last["grid"]),
         "operator": next(found.models()).action.params.get("unlearn"),
         "oracle_seeds": list(found.seeds),
     }
+
+
+def _precision(project: Project, found: Counterfactuals, compute: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was measured of the precision that the scores are in; nothing where it was chosen by hand."""
+    known = precision.known(project, found.full, str(compute["device"]))
+    own = known is not None and known.taken.key.items() <= compute.items()
+    return known.to_dict() if known is not None and own else None
 
 
 def _lost(project: Project, found: Counterfactuals) -> list[str]:

@@ -21,6 +21,7 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.phrases import few, plural
 from guda_cli.report.answers.content import QueryResult
 from guda_cli.sections import ScoreSpec
+from guda_cli.workflow.project import precision
 from guda_cli.workflow.project.counterfactual_kinds import SUBSETS
 from guda_cli.workflow.project.plan import Step, forward_seconds, timed
 from guda_cli.workflow.project.project import SHORT_KEY, Project
@@ -129,8 +130,15 @@ class ScoreRun:
         )
         return (
             f"{s.method}{self._seeds()}, weighting {s.weighting} ({self.reading.unit}), {draws}, "
-            f"seed {s.seed}{ranked}."
+            f"seed {s.seed}{ranked}{self._how()}."
         )
+
+    def _how(self) -> str:
+        """In which precision, where that is not float32."""
+        how = self.model_terms.known_compute()
+        dtype = str(how.get("dtype", "float32"))
+        compiled = ", compiled" if how.get("compiled") else ""
+        return f", in {precision.WORDS[dtype]}{compiled}" if dtype != "float32" or compiled else ""
 
     def _seeds(self) -> str:
         seeds = self.found.seeds
@@ -183,6 +191,7 @@ class ScoreRun:
 
     def blocks(self, paths: Sequence[str]) -> Iterator[BlockResult]:
         """Score the images of `paths` in blocks; a bad file does not stop the others, nor costs anything."""
+        self._expect(len(paths))
         with ExitStack() as stack:
             bar: Meter | None = None
             for start in range(0, len(paths), BLOCK):
@@ -197,9 +206,17 @@ class ScoreRun:
 
     def score(self, queries: Sequence[Query]) -> list[QueryResult]:
         """Results of images that are in memory already."""
+        self._expect(len(queries))
         parts = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
         with self._bar(len(queries)) as bar:
             return [result for part in parts for result in self._score(part, bar)]
+
+    def _expect(self, images: int) -> None:
+        """Tell how many forwards are coming, about: before the grid is known, which itself takes some."""
+        s = self.settings
+        rows = self.schedule.T if s.grid == grids.ALL else s.timesteps
+        images += calibrating.size(self.project) if self.judges else 0
+        self.model_terms.planned = float(images * rows * s.draws * len(self.found.records()))
 
     @property
     def _rows(self) -> int:
@@ -222,7 +239,9 @@ class ScoreRun:
         layout = score_plan.layout(self.project, full, s.grid, s.timesteps)
         open_tables = self.model_terms.tables
         tables = open_tables(grids.spec(s.grid, s.timesteps, s.draws, s.seed, layout))
-        steps = score_plan.steps(self.project, full, s.grid, tables, queries)
+        self._expect(len(paths))
+        steps = precision.steps(self.project, full, self.model_terms.planned, score_plan.COMMAND)
+        steps += score_plan.steps(self.project, full, s.grid, tables, queries)
         if self.judges:
             steps += score_plan.calibration(self.project, tables, open_tables, self.strangers, queries)
         return timed(steps, forward_seconds(self.project, full))

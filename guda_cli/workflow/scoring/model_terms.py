@@ -14,7 +14,8 @@ from guda_cli.diffusion.schedule import Array
 from guda_cli.phrases import plural
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
-from guda_cli.workflow.project.compute import known_compute, remember_compute
+from guda_cli.workflow.project import precision
+from guda_cli.workflow.project.compute import AUTO, Form, known_compute, remember_compute
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring.counterfactuals import Counterfactuals
 from guda_cli.workflow.scoring.elbo_tables import Tables
@@ -32,6 +33,8 @@ class ModelTerms:
         self.jobs = LazyJobs(project, self._setup)
         self._register_rebuilds()  # before the first read of a model's parts
         self.forwards = self.cached = 0
+        self.planned = 0.0
+        """Forwards that are going to be asked for, about: whether the fastest way is worth looking for."""
 
     def tables(
         self,
@@ -41,7 +44,7 @@ class ModelTerms:
     ) -> Tables:
         """The tables of all models, or of `records`, on a grid; computed as they were last, unless told."""
         models = self.found.records() if records is None else records
-        how = self._known_compute() if compute is None else compute
+        how = self.known_compute() if compute is None else compute
         return Tables(self.project, models, grid_spec, how, self.project.model(self.found.full).schedule.T)
 
     def of(
@@ -112,7 +115,23 @@ class ModelTerms:
             self.jobs.job(task, full, model.action)
 
     def _setup(self) -> Compute:
-        return remember_compute(self.project, self.device, self.project.recipe.score.dtype)
+        return remember_compute(self.project, self.device, self._form)
 
-    def _known_compute(self) -> Mapping[str, Any]:
-        return known_compute(self.project, self.device, self.project.recipe.score.dtype)
+    def _form(self, compute: Compute) -> Form:
+        dtype = self.project.recipe.score.dtype
+        if dtype != AUTO:
+            return Form(dtype)
+        from guda_cli.workflow.scoring import deciding
+
+        return deciding.form(self.project, self.found, compute, self.planned, self.jobs)
+
+    def known_compute(self) -> Mapping[str, Any]:
+        """How tables are computed here, as far as is known without torch; empty where it is not."""
+        return known_compute(self.project, self.device, self._known_form)
+
+    def _known_form(self, kind: str) -> Form:
+        dtype = self.project.recipe.score.dtype
+        if dtype != AUTO or kind == "cpu":
+            return Form("float32" if dtype == AUTO else dtype)
+        known = precision.known(self.project, self.found.full, kind)
+        return Form() if known is None else known.taken

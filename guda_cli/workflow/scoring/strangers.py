@@ -23,6 +23,7 @@ from guda_cli.jsonable import canonical
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import DISTANCES, FAMILIAR, Action, model_blobs, table_spec
 from guda_cli.workflow.models.jobs import LazyJobs
+from guda_cli.workflow.project.compute import looked_at_in
 from guda_cli.workflow.project.project import Job, Made, Project
 from guda_cli.workflow.scoring import calibrating
 from guda_cli.workflow.scoring.run import BLOCK
@@ -60,7 +61,7 @@ class Strangers:
         project, wanted = self.project, self.project.recipe.score.calibration
         told = project.family.told(project.recipe)
         params = {"calibration": wanted, "images": TIMES * wanted, "told": told, "seed": 0}
-        params["dtype"] = project.recipe.score.dtype
+        params["dtype"] = looked_at_in(project.recipe)
         inputs = {"dataset": project.data.blob, **model_blobs(self.full)}
         inputs |= project.data.held_out if calibrating.held_out(project) else {}
         forwards = float(FORWARDS * min(TIMES * wanted, project.data.images))

@@ -55,6 +55,13 @@ def layout(project: Project, full: ActionRecord, timesteps: int, jobs: LazyJobs)
     return _layout(project, full, data, timesteps)
 
 
+def layout_for_now(project: Project, full: ActionRecord, timesteps: int, jobs: LazyJobs) -> Layout:
+    """The same without a trace in the store: for who is asked while the sizes are being learnt."""
+    return known_layout(project, full, timesteps) or _layout(
+        project, full, _made(project, full, jobs).outputs["sizes"], timesteps
+    )
+
+
 def _layout(project: Project, full: ActionRecord, data: bytes, timesteps: int) -> Layout:
     schedule, found = project.model(full).schedule, json.loads(data)
     errors = strata.between(schedule, np.array(found["timesteps"]), np.array(found["errors"]))

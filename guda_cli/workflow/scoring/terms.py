@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from guda_cli.data.queries import Query
 from guda_cli.diffusion import elbo, features
+from guda_cli.diffusion.cells import Kept
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.grid import Grid
 from guda_cli.diffusion.schedule import Array
 from guda_cli.errors import DataError
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.models.loaded import Models
-from guda_cli.workflow.project.compute import Compute
+from guda_cli.workflow.models.recast import PLAIN, arithmetic
+from guda_cli.workflow.project.compute import Compute, Form, looked_at_in
+
+KEPT = {"cpu": 128 << 20, "cuda": 1 << 30}
+"""Bytes of noise that one model leaves for the next, by the kind of device."""
 
 
 class Engine:
-    """Computes ELBO terms and maps of queries under any model, one model at a time."""
+    """Computes ELBO terms and maps of queries under any model, one model at a time.
+
+    Batches that do not fit in memory are halved (`Models.rows`).
+    """
 
     def __init__(self, models: Models, seed: int, compute: Compute) -> None:
         self.models, self.seed, self.compute = models, seed, compute
+        self._kept = Kept(KEPT.get(compute.device.type, KEPT["cpu"]))
 
     def terms(self, record: ActionRecord, queries: Sequence[Query], grid: Grid) -> Array:
         """-ELBO terms in nats [queries, draws, n] of `grid`, a layer of the whole, under a record's model."""
@@ -31,35 +39,42 @@ class Engine:
         x0 = self._x0(queries)
         rows = _rows(queries)
         told = [condition for query in queries for condition in query.conditions]
-        found = elbo.image_terms(
-            denoiser,
-            x0 if len(rows) == len(queries) else x0[rows],
-            [queries[i].pixels_digest for i in rows],
-            grid,
-            seed=self.seed,
-            batch_size=self.models.batch_size,
-            cond=self.models.conditions(told),
-        )
-        _check_finite(found, self.compute.dtype)
+        with arithmetic(self.compute.form.dtype, self.compute.device):
+            found = self.models.rows.fit(
+                lambda batch_size: elbo.image_terms(
+                    denoiser,
+                    x0 if len(rows) == len(queries) else x0[rows],
+                    [queries[i].pixels_digest for i in rows],
+                    grid,
+                    seed=self.seed,
+                    batch_size=batch_size,
+                    cond=self.models.conditions(told),
+                    kept=self._kept,
+                )
+            )
+        _check_finite(found, self.compute.form.dtype)
         return found if len(rows) == len(queries) else _means(found, rows)
 
     def features(self, record: ActionRecord, queries: Sequence[Query], draws: int) -> Array:
         """What a record's model makes of queries [queries, F], mean over `draws` and their conditions."""
-        denoiser, x0, rows = self._use(record), self._x0(queries), _rows(queries)
-        found = features.features(
-            denoiser,
-            x0 if len(rows) == len(queries) else x0[rows],
-            [queries[i].pixels_digest for i in rows],
-            draws=draws,
-            seed=self.seed,
-            batch_size=self.models.batch_size,
-            cond=self.models.conditions([told for query in queries for told in query.conditions]),
+        dtype = looked_at_in(self.models.project.recipe)
+        denoiser, x0, rows = self.models.recast(record, Form(dtype)), self._x0(queries), _rows(queries)
+        found = self.models.rows.fit(
+            lambda batch_size: features.features(
+                denoiser,
+                x0 if len(rows) == len(queries) else x0[rows],
+                [queries[i].pixels_digest for i in rows],
+                draws=draws,
+                seed=self.seed,
+                batch_size=batch_size,
+                cond=self.models.conditions([told for query in queries for told in query.conditions]),
+            )
         )
-        _check_finite(found, self.compute.dtype)
+        _check_finite(found, dtype)
         return found if len(rows) == len(queries) else _means(found, rows)
 
     def _use(self, record: ActionRecord) -> Network:
-        return self.models.use(record, getattr(torch, self.compute.dtype))
+        return self.models.recast(record, self.compute.form)
 
     def _x0(self, queries: Sequence[Query]) -> Tensor:
         digests = [query.pixels_digest for query in queries]
@@ -83,16 +98,21 @@ class Engine:
     def _map_under(
         self, query: Query, told: str | None, record: ActionRecord, grid: Grid, multiplier: Array
     ) -> Array:
-        return elbo.weighted_map(
-            self._use(record),
-            self._x0([query])[0],
-            query.pixels_digest,
-            grid,
-            multiplier,
-            seed=self.seed,
-            batch_size=self.models.batch_size,
-            cond=self.models.conditions([told]),
-        )
+        denoiser = self._use(record)
+        with arithmetic(self.compute.form.dtype, self.compute.device):
+            return self.models.rows.fit(
+                lambda batch_size: elbo.weighted_map(
+                    denoiser,
+                    self._x0([query])[0],
+                    query.pixels_digest,
+                    grid,
+                    multiplier,
+                    seed=self.seed,
+                    batch_size=batch_size,
+                    cond=self.models.conditions([told]),
+                    kept=self._kept,
+                )
+            )
 
 
 def _check_finite(terms: Array, dtype: str) -> None:
@@ -100,7 +120,7 @@ def _check_finite(terms: Array, dtype: str) -> None:
         raise DataError(
             "what the network makes of an image is NaN or infinite",
             why=f"the network's forwards in {dtype} overflow"
-            if dtype != "float32"
+            if dtype not in PLAIN
             else "the weights are damaged",
             fix="--set score.dtype=bfloat16" if dtype == "float16" else "",
         )
