@@ -62,7 +62,9 @@ class LatentCodec:
     """Images to scaled latents and back with a trained `AutoencoderKL`, in float32 throughout.
 
     A scaled latent is `(z - shift_factor) * scaling_factor` (shift 0 where the configuration has none), as
-    Stable Diffusion's network is trained on (Rombach et al. 2022, section G): x0 of the diffusion.
+    Stable Diffusion's network is trained on (Rombach et al. 2022, section G): x0 of the diffusion. With
+    `latents_mean` and `latents_std`, as some of Stable Diffusion XL's VAEs have them, it is
+    `(z - mean) * scaling_factor / std`, channel by channel.
     """
 
     def __init__(
@@ -78,8 +80,13 @@ class LatentCodec:
         moved(self.vae, device).eval().requires_grad_(False)
         self.config: Mapping[str, Any] = dict(self.vae.config)  # type: ignore[arg-type]  # with defaults
         self.device = torch.device(device)
-        self.scaling = float(self.config["scaling_factor"])
-        self.shift = float(self.config["shift_factor"] or 0.0)
+        self.scaling = self._channels("latents_std", 1.0).reciprocal() * float(self.config["scaling_factor"])
+        self.shift = self._channels("latents_mean", float(self.config["shift_factor"] or 0.0))
+
+    def _channels(self, name: str, otherwise: float) -> Tensor:
+        """A value a channel [1, c, 1, 1], or one for all [1, 1, 1, 1], on the CPU."""
+        values = self.config.get(name) or [otherwise]
+        return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
 
     @torch.inference_mode()
     def encode(
@@ -101,7 +108,7 @@ class LatentCodec:
             if posterior == "sample":
                 assert digests is not None
                 z = z + found.std * _noise(digests[rows], z.shape[1:]).to(self.device)
-            parts.append(((z - self.shift) * self.scaling).cpu())
+            parts.append((z.cpu() - self.shift) * self.scaling)
         x0 = torch.cat(parts) if parts else torch.zeros((0, int(self.config["latent_channels"]), 0, 0))
         _check_latents(x0, "the VAE encodes the images to NaN or infinite latents")
         return x0
@@ -116,8 +123,8 @@ class LatentCodec:
         pixels = x0.shape[-2] * x0.shape[-1] * self.factor**2
         parts = []
         for rows in _batches(len(x0), pixels):
-            z = x0[rows].to(self.device).float() / self.scaling + self.shift
-            out = self.vae.decode(z).sample.cpu()  # type: ignore[operator]
+            z = x0[rows].float() / self.scaling + self.shift
+            out = self.vae.decode(z.to(self.device)).sample.cpu()  # type: ignore[operator]
             _check_latents(out, "the VAE decodes the latents to NaN or infinite pixels")
             parts.append(((out / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
         if not parts:
