@@ -6,9 +6,12 @@ Weights stay in float32 under their classes' own names. No torch at import.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,42 +110,79 @@ def read_network(folder: Path, part: Part) -> tuple[bytes, dict[str, Any]]:
     if part.library == TRANSFORMERS:
         config = {key: "float32" if key in ("dtype", "torch_dtype") else config[key] for key in config}
     weights, _ = read_weights(folder, _STEMS[part.library], f"the {part.name}")
+    where = f"{folder}: the {part.name}"
+    if part.library == TRANSFORMERS:
+        data = networks.to_bytes(weights)
+        open_transformer(part, config, data, where)
+        return data, config
     made = _empty(part, config, str(folder))
-    fitted = fitting(made, weights, f"{folder}: the {part.name}")
-    return networks.to_bytes(fitted), config
+    return networks.to_bytes(fitting(made, weights, where)), config
 
 
 def fitting(
     network: torch.nn.Module, weights: Mapping[str, torch.Tensor], where: str
 ) -> dict[str, torch.Tensor]:
-    """`weights` under the names that `network` has them by; DataError where they are not all of them.
-
-    transformers' classes have had a prefix before their names in some versions, and not in others.
-    """
-    wanted = network.state_dict()
-    found = dict(weights)
-    if wanted.keys() - found.keys():
-        found = _renamed(found, wanted)
-    extra = [name for name in found if name not in wanted and not name.endswith("position_ids")]
+    """`weights` of `network`; DataError where they are not all of them."""
+    wanted, found = network.state_dict(), weights
+    extra = [name for name in found if name not in wanted]
     missing = [name for name in wanted if name not in found]
     wrong = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    _refuse_misfits(where, missing, extra, wrong)
+    return {name: found[name] for name in wanted}
+
+
+def _refuse_misfits(where: str, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str]) -> None:
     told = {"is missing": missing, "is not of this network": extra, "has another shape": wrong}
-    for what, names in told.items():
+    for what, found in told.items():
+        names = sorted(found)
         if names:
             raise DataError(
                 f"{where} does not fit its configuration",
                 why=f"the tensor '{names[0]}' {what}" + (f", and {len(names) - 1} more" if names[1:] else ""),
                 fix="take weights and config.json of one model",
             )
-    return {name: found[name] for name in wanted}
 
 
-def _renamed(found: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """With the one prefix put before, or taken off, all names that then are more of the wanted ones."""
-    prefixes = ("text_model.", "model.", "encoder.")
-    ways = [{f"{p}{name}": value for name, value in found.items()} for p in prefixes]
-    ways += [{name.removeprefix(p): value for name, value in found.items()} for p in prefixes]
-    return max([found, *ways], key=lambda way: len(way.keys() & wanted.keys()))
+def open_transformer(part: Part, config: Mapping[str, Any], weights: bytes, where: str) -> Any:
+    """A network of transformers with these weights, under whatever names its class has known them by.
+
+    Frozen, in float32. DataError where weights are missing or left over.
+    """
+    made_of = getattr(import_module(part.library), _class_of(part, config))
+    with tempfile.TemporaryDirectory() as folder:
+        write_network(Path(folder), part, weights, config)
+        try:
+            with quiet_libraries():
+                network, told = made_of.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+                )
+        except Exception as err:  # noqa: BLE001 - its readers end in many kinds of error
+            why = " ".join(str(err).split())[:300] or type(err).__name__
+            raise DataError(f"{where} cannot be opened as {made_of.__name__}", why=why) from None
+    extra = [name for name in told["unexpected_keys"] if not name.endswith("position_ids")]
+    _refuse_misfits(where, told["missing_keys"], extra, [str(one) for one in told["mismatched_keys"]])
+    return network.float().eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Meanwhile diffusers and transformers say errors only."""
+    import transformers
+    from diffusers.utils import logging
+
+    loggers: tuple[Any, ...] = (logging, transformers.logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    shown = transformers.logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.set_verbosity(level)
+            if shown:
+                logger.enable_progress_bar()
 
 
 def load_part(part: Part, parts: Mapping[str, bytes]) -> Any:
@@ -153,7 +193,10 @@ def load_part(part: Part, parts: Mapping[str, bytes]) -> Any:
         return load_tokenizer(part, parts)
     from guda_cli.diffusion import networks
 
-    config, weights = json_part(parts, f"{part.name}_config"), networks.from_bytes(parts[part.name])
+    config = json_part(parts, f"{part.name}_config")
+    if part.library == TRANSFORMERS:
+        return open_transformer(part, config, parts[part.name], f"the stored {part.name}")
+    weights = networks.from_bytes(parts[part.name])
     networks.check_finite(weights, f"the {part.name}")
     made = _empty(part, config, "the store", meta=False)
     made.load_state_dict(fitting(made, weights, f"the stored {part.name}"))
@@ -162,8 +205,6 @@ def load_part(part: Part, parts: Mapping[str, bytes]) -> Any:
 
 def load_tokenizer(part: Part, parts: Mapping[str, bytes]) -> Any:
     """The tokenizer of stored files, by transformers itself; DataError where it cannot be opened."""
-    import tempfile
-
     import transformers
 
     with tempfile.TemporaryDirectory() as folder:
@@ -185,6 +226,7 @@ def write_part(folder: Path, part: Part, parts: Mapping[str, bytes]) -> list[str
         write_text(own, json_part(parts, part.name))
     else:
         write_network(own, part, parts[part.name], json_part(parts, f"{part.name}_config"))
+        return [part.library, _class_of(part, json_part(parts, f"{part.name}_config"))]
     return [part.library, part.classes[0]]
 
 
@@ -197,9 +239,9 @@ def write_network(folder: Path, part: Part, weights: bytes, config: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     named = dict(config)
     if part.library == DIFFUSERS:
-        named["_class_name"] = part.classes[0]
+        named["_class_name"] = _class_of(part, config)
     else:
-        named["architectures"] = [part.classes[0]]
+        named["architectures"] = [_class_of(part, config)]
     text = json.dumps(named, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     file = folder / f"{_STEMS[part.library]}.safetensors"
@@ -228,21 +270,21 @@ def _text_files(folder: Path) -> dict[str, str]:
     return files
 
 
+def _class_of(part: Part, config: Mapping[str, Any]) -> str:
+    """Which of the part's classes a configuration is of: what it says, or the first."""
+    said = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
+    return str(said) if said in part.classes else part.classes[0]
+
+
 def _empty(part: Part, config: Mapping[str, Any], where: str, *, meta: bool = True) -> torch.nn.Module:
     """A network of the part's class and `config`, on the meta device where it is not to be filled."""
-    import contextlib
-
     import torch
 
-    module = __import__(part.library)
-    made_of = getattr(module, part.classes[0])
+    made_of = getattr(import_module(part.library), _class_of(part, config))
     place = torch.device("meta") if meta else contextlib.nullcontext()
     try:
         with place:
-            if part.library == DIFFUSERS:
-                network = made_of.from_config(dict(config))
-            else:
-                network = made_of(made_of.config_class.from_dict(dict(config)))
+            network = made_of.from_config(dict(config))
     except Exception as err:  # noqa: BLE001 - both libraries' validators have errors of their own
         why = " ".join(str(err).split())[:300] or type(err).__name__
         raise DataError(f"{where}: no {part.classes[0]} can be built", why=why) from None

@@ -18,7 +18,7 @@ from guda_cli.checkpoints import pipeline_parts
 from guda_cli.checkpoints.components import json_part, scale_factor
 from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, Part, blobs_of
 from guda_cli.errors import DataError, RecipeError
-from guda_cli.families.family import PROMPT, Family, Taken, Traits, Wanted
+from guda_cli.families.family import PROMPT, Codec, Family, Taken, Traits, Wanted
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from guda_cli.diffusion.prompt_bank import PromptBank, Rows
     from guda_cli.diffusion.schedule import Schedule
     from guda_cli.latent.pipeline_prompts import PipelinePrompts
-    from guda_cli.latent.vae import LatentCodec
 
 SETTINGS = "pipeline"
 """Name of the stored output with the entries of the index that `settings` names."""
@@ -65,8 +64,17 @@ class PipelineFamily(Family):
     # -- what each family says -----------------------------------------------------------------------
 
     @abstractmethod
-    def embed(self, pipeline: Any, texts: Sequence[str], device: torch.device) -> Rows:
-        """Named rows of `texts` by a pipeline that has its encoders: "text" [n, ...], "pooled", "mask"."""
+    def embed(
+        self, pipeline: Any, texts: Sequence[str], device: torch.device, said: Mapping[str, Any]
+    ) -> Rows:
+        """Named rows of `texts` by a pipeline that has its encoders: see `pipeline_prompts.Embed`.
+
+        `said` is what `encoding` kept.
+        """
+
+    def encoding(self, index: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides how prompts are encoded beside the encoders: of the index, and of the network's."""
+        return {key: index[key] for key in self.settings if key in index}
 
     @abstractmethod
     def denoiser(self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None) -> Any:
@@ -129,20 +137,27 @@ class PipelineFamily(Family):
         network.beside = dict(config.get(BESIDE, {}))  # type: ignore[assignment]
         return network
 
-    def codec(self, parts: Mapping[str, bytes], device: torch.device) -> LatentCodec:
+    def codec(self, parts: Mapping[str, bytes], device: torch.device) -> Codec:
         """See `Family`."""
         from guda_cli.latent.vae import LatentCodec
 
         return LatentCodec(parts["vae"], json_part(parts, "vae_config"), device)
 
+    def scale(self, vae: Mapping[str, Any]) -> int:
+        """Pixels a side of an image per place of x0, by the VAE's configuration."""
+        return scale_factor(vae)
+
     def encoder(self, parts: Mapping[str, bytes], device: torch.device) -> PipelinePrompts:
         """See `Family`."""
         from guda_cli.latent.pipeline_prompts import PipelinePrompts
 
-        settings = json_part(parts, SETTINGS)
-        return PipelinePrompts(
-            self.pipeline_class, self.texts, parts, device, self.embed, self.limits, settings
-        )
+        said = json_part(parts, SETTINGS)
+        settings = {key: said[key] for key in self.settings if key in said}
+
+        def embed(pipeline: Any, texts: Sequence[str], device: torch.device) -> Rows:
+            return self.embed(pipeline, texts, device, said)
+
+        return PipelinePrompts(self.pipeline_class, self.texts, parts, device, embed, self.limits, settings)
 
     def spread(self, values: Any, size: int) -> Any:
         """See `Family`."""
@@ -171,7 +186,7 @@ class PipelineFamily(Family):
         parts = {
             name: data for part in around for name, data in pipeline_parts.read_part(folder, part).items()
         }
-        parts[SETTINGS] = canonical({key: index[key] for key in self.settings if key in index})
+        parts[SETTINGS] = canonical(self.encoding(index, config))
         vae = json_part(parts, "vae_config")
         warnings += self._check_fits(vae, wanted)
         own = self.beside(index, config, vae)
@@ -196,13 +211,13 @@ class PipelineFamily(Family):
     def _check_fits(self, vae: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
         """Warnings; DataError where the recipe's images are not such as the pipeline takes."""
         channels, size, _ = wanted.shape
-        takes = int(vae.get("in_channels", 3))
+        takes = int(vae.get("in_channels", vae.get("input_channels", 3)))
         if takes != channels:
             raise DataError(
                 f"the pipeline's VAE takes {takes} channels, the recipe gives {channels}",
                 fix=f"--set data.channels={takes}",
             )
-        multiple = scale_factor(vae) * self.patch
+        multiple = self.scale(vae) * self.patch
         if size % multiple:
             raise DataError(
                 f"data.size = {size} is no multiple of {multiple}, as this pipeline needs",
@@ -222,7 +237,7 @@ class PipelineFamily(Family):
         scheduler = dict(config["scheduler"])
         index: dict[str, Any] = {
             "_class_name": self.pipelines[0],
-            **json_part(parts, SETTINGS),
+            **{key: value for key, value in json_part(parts, SETTINGS).items() if key in self.settings},
         }
         pipeline_parts.write_network(folder / self.network, self.network_part, weights, own)
         index[self.network] = [DIFFUSERS, self.network_part.classes[0]]

@@ -8,13 +8,26 @@ from typing import Any
 
 from guda_cli.errors import GudaError, RecipeError, unknown
 from guda_cli.families.family import Family
+from guda_cli.families.flux import Flux
 from guda_cli.families.pixels import Pixels
+from guda_cli.families.qwen_image import QwenImage
+from guda_cli.families.sd3 import StableDiffusion3
 from guda_cli.families.sdxl import StableDiffusionXL
 from guda_cli.families.stable_diffusion import StableDiffusion
+from guda_cli.families.z_image import ZImage
 from guda_cli.sections import Recipe
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Pixels(), StableDiffusion(), StableDiffusionXL())
+    family.name: family
+    for family in (
+        Pixels(),
+        StableDiffusion(),
+        StableDiffusionXL(),
+        StableDiffusion3(),
+        Flux(),
+        ZImage(),
+        QwenImage(),
+    )
 }
 UNNAMED = (Pixels.name, StableDiffusion.name)
 """Those of 0.1.0, whose stored configurations do not name them: they are told apart by their parts."""
@@ -46,7 +59,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
 
 
 def family_at(places: Iterable[str]) -> Family | None:
-    """The kind of the pipeline in the first of `places` (folders, files, hub ids) whose index names a known one.
+    """The kind of the pipeline in the first of `places` (folders, files, hub ids) that names a known one.
 
     Of a hub's model only the index is fetched. None where no place says it.
     """

@@ -83,7 +83,9 @@ class StableDiffusionXL(PipelineFamily):
         """See `Family`: the keys and values of cross-attention (Wang et al. 2024)."""
         return ".attn2.to_k." in name or ".attn2.to_v." in name
 
-    def embed(self, pipeline: Any, texts: Sequence[str], device: torch.device) -> Rows:
+    def embed(
+        self, pipeline: Any, texts: Sequence[str], device: torch.device, said: Mapping[str, Any]
+    ) -> Rows:
         """See `PipelineFamily`: zeros for the empty prompt where the pipeline has it so."""
         import torch
 

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guda_cli.checkpoints.pipeline_parts import Part, load_part
-from guda_cli.diffusion.prompt_bank import Rows
+from guda_cli.checkpoints.pipeline_parts import Part, load_part, quiet_libraries
+from guda_cli.diffusion.prompt_bank import Rows, lengthened
 from guda_cli.light_imports import light_import
 
 BATCH = 16  # texts encoded at once
 
 Embed = Callable[[Any, Sequence[str], torch.device], Rows]
-"""What a pipeline with its encoders makes of texts: named rows [n, ...]."""
+"""What a pipeline with its encoders makes of texts: named rows [n, ...]; where "mask" [n, L] is among them,
+"text" [n, L, D] counts where it is true, and L is as long as the longest text."""
 
 
 def pipeline_with(where: str, given: Mapping[str, Any]) -> Any:
@@ -26,6 +27,16 @@ def pipeline_with(where: str, given: Mapping[str, Any]) -> Any:
     wanted = inspect.signature(made_of.__init__).parameters.values()
     needed = {one.name: None for one in wanted if one.name != "self" and one.default is one.empty}
     return made_of(**{**needed, **given})
+
+
+def joined(parts: Sequence[Rows]) -> dict[str, Tensor]:
+    """Rows one after the other, on the CPU; texts of a mask are filled up to the longest."""
+    if "mask" not in parts[0]:
+        return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    longest = max(part["mask"].shape[1] for part in parts)
+    return {
+        name: torch.cat([lengthened(part[name], longest, name) for part in parts]).cpu() for name in parts[0]
+    }
 
 
 class PipelinePrompts:
@@ -49,10 +60,12 @@ class PipelinePrompts:
         for part in made_of:
             if not part.is_text and found[part.name] is not None:
                 found[part.name].to(device)
-        self.pipeline = pipeline_with(where, {**found, **settings})
+        with quiet_libraries():
+            self.pipeline = pipeline_with(where, {**found, **settings})
         self.device, self._embed, self._limits = device, embed, limits
         self._tokenizers = {part.name: found[part.name] for part in made_of if part.is_text}
 
+    @quiet_libraries()  # what of a prompt is not read is told by `cut`
     @torch.inference_mode()
     def rows(self, texts: Sequence[str]) -> Rows:
         """See `PromptEncoder`."""
@@ -62,7 +75,7 @@ class PipelinePrompts:
             self._embed(self.pipeline, list(texts[start : start + BATCH]), self.device)
             for start in range(0, len(texts), BATCH)
         ]
-        return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+        return joined(parts)
 
     def unit_embeddings(self, texts: Sequence[str]) -> Tensor:
         """See `PromptEncoder`: the pooled text, or the mean over the tokens that are not padding."""
