@@ -25,6 +25,7 @@ from guda_cli.sections import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from guda_cli.checkpoints.pipeline_sources import Found
     from guda_cli.diffusion.prompt_bank import PromptBank, Rows
     from guda_cli.diffusion.schedule import Schedule
     from guda_cli.latent.pipeline_prompts import PipelinePrompts
@@ -174,14 +175,21 @@ class PipelineFamily(Family):
 
     def take(self, source: str, beside: str | None, wanted: Wanted) -> Taken:
         """See `Family`."""
-        from guda_cli.checkpoints.pipeline_folder import locate
+        from guda_cli.checkpoints.pipeline_sources import found_at
 
-        folder = locate(source)
+        with found_at(source, beside, self.pipeline_class) as found:
+            return self._take(found, wanted)
+
+    def _take(self, found: Found, wanted: Wanted) -> Taken:
+        folder = found.pipeline
         index = pipeline_parts.read_index(folder)
         around = (self.vae, *self.texts)
         pipeline_parts.check_index(index, (self.network_part, *around), str(folder))
-        weights, config = pipeline_parts.read_network(folder / self.network, self.network_part)
-        warnings = self.check_network(config, str(folder))
+        own = found.network or folder / self.network
+        weights, config = pipeline_parts.read_network(own, self.network_part)
+        warnings = self.check_network(config, str(own))
+        if found.adapter:
+            weights = self._with_adapter(weights, config, found.adapter)
         scheduler_config, notes = self._scheduler(folder)
         parts = {
             name: data for part in around for name, data in pipeline_parts.read_part(folder, part).items()
@@ -189,8 +197,8 @@ class PipelineFamily(Family):
         parts[SETTINGS] = canonical(self.encoding(index, config))
         vae = json_part(parts, "vae_config")
         warnings += self._check_fits(vae, wanted)
-        own = self.beside(index, config, vae)
-        config = {**config, "_class_name": self.network_part.classes[0], **({BESIDE: own} if own else {})}
+        more = self.beside(index, config, vae)
+        config = {**config, "_class_name": self.network_part.classes[0], **({BESIDE: more} if more else {})}
         stored = {
             self.network: config,
             "scheduler": scheduler_config,
@@ -198,6 +206,16 @@ class PipelineFamily(Family):
             "posterior": wanted.recipe.latent.posterior,
         }
         return Taken(weights, stored, self.schedule(scheduler_config), parts, notes=notes, warnings=warnings)
+
+    def _with_adapter(self, weights: bytes, config: Mapping[str, Any], adapter: Path) -> bytes:
+        from guda_cli.checkpoints.pipeline_sources import with_adapter
+        from guda_cli.diffusion import networks
+        from guda_cli.latent.pipeline_prompts import pipeline_with
+
+        network = self.build(config, 0)
+        network.load_state_dict(networks.from_bytes(weights))
+        pipeline = pipeline_with(self.pipeline_class, {self.network: network})
+        return networks.to_bytes(with_adapter(pipeline, self.network, adapter))
 
     def _scheduler(self, folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         from guda_cli.checkpoints import supported

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from guda_cli.diffusion.prompt_bank import PromptBank
@@ -253,7 +254,6 @@ def spoil(folder: Path, what: str) -> None:
             if False
             else [next((folder / "vae").glob("*.safetensors"))]
         )
-        from safetensors.torch import load_file, save_file
 
         weights = load_file(path)
         weights.pop(sorted(weights)[0])
@@ -314,3 +314,76 @@ def test_every_command_works_with_it(
     assert {entry["group"] for entry in documents[0]["scores"]} == {"ink", "oil"}
     assert "every term was in the store" in cli("score", "q").stderr
     cli("score", "q/00000.png", "--map", "map.png")
+
+
+def adapter(found: Opened, file: Path, style: str) -> Path:
+    """A random LoRA of two layers of the family's network, under the names that `style` has."""
+    part, generator = found.family.network, torch.Generator().manual_seed(5)
+    network = getattr(found.official, part)
+    layers = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.endswith((".to_q", ".to_v"))
+    ][:2]
+    weights = {}
+    for name, module in layers:
+        down = torch.randn(2, module.in_features, generator=generator)
+        up = torch.randn(module.out_features, 2, generator=generator)
+        if style == "peft":
+            weights |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up}
+        elif style == "bare":
+            weights |= {f"diffusion_model.{name}.lora_A.weight": down}
+            weights |= {f"diffusion_model.{name}.lora_B.weight": up}
+        else:  # kohya: 0.5 of the product
+            own = f"lora_{part}_{name.replace('.', '_')}"
+            weights |= {f"{own}.lora_down.weight": down, f"{own}.lora_up.weight": up}
+            weights[f"{own}.alpha"] = torch.tensor(1.0)
+    save_file(weights, file)
+    return file
+
+
+def taken(name: str, source: Path, base: Path | None) -> Taken:
+    wanted = Wanted(recipe(), (3, SIDE, SIDE), {}, lambda: None, lambda: torch.zeros(1, 3, SIDE, SIDE))
+    return known.FAMILIES[name].take(str(source), None if base is None else str(base), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [
+        *((name, "peft") for name in KINDS),
+        ("sdxl", "kohya"), ("z-image", "bare"), ("qwen-image", "bare"),
+    ],
+)  # fmt: skip
+def test_an_adapter_is_merged_as_diffusers_merges_it(
+    name: str, style: str, pipelines: Callable[[str], Opened], tmp_path: Path
+) -> None:
+    from guda_cli.diffusion.networks import from_bytes
+
+    found = pipelines(name)
+    file = adapter(found, tmp_path / "lora.safetensors", style)
+    mine = from_bytes(taken(name, file, found.folder).weights)
+    official = type(found.official).from_pretrained(found.folder)
+    official.load_lora_weights(str(file))
+    official.fuse_lora(components=[found.family.network])
+    official.unload_lora_weights()
+    theirs = getattr(official, found.family.network).state_dict()
+    before = from_bytes(found.taken.weights)
+    assert sum(not torch.equal(mine[key], before[key]) for key in mine) == 2
+    for key, value in theirs.items():
+        torch.testing.assert_close(mine[key], value, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_of_another_family_is_refused(pipelines: Callable[[str], Opened], tmp_path: Path) -> None:
+    file = adapter(pipelines("sd3"), tmp_path / "lora.safetensors", "peft")
+    with pytest.raises(DataError, match="the adapter"):
+        taken("sdxl", file, pipelines("sdxl").folder)
+    with pytest.raises(DataError, match="does not belong to this transformer"):
+        taken("flux", file, pipelines("flux").folder)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+def test_a_network_over_its_base(name: str, pipelines: Callable[[str], Opened]) -> None:
+    found = pipelines(name)
+    alone = taken(name, found.folder / found.family.network, found.folder)
+    assert alone.weights == found.taken.weights
+    assert alone.parts == found.taken.parts
