@@ -14,6 +14,8 @@ from guda_cli.data.sources.hub_cache import snapshot_in
 from guda_cli.errors import DataError, MissingError, UsageError
 from guda_cli.plain_text import quoted
 
+INDEX = "model_index.json"
+"""What a pipeline's folder says of its components."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PICKLE_REASON = "a pickle can run any code when it is loaded, so it is never opened"
 LARGEST_JSON = 32 * 2**20

@@ -139,6 +139,7 @@ def train(
     chosen: list[int | None] = [*parse_seeds(seeds)] if seeds else [None]
     found, origin = session.recipe_and_source(recipe, default_digits=True)
     if given:
+        found = given.recipe_for(found)
         given.check(family_of(found))
     if sheet is not None:
         keep_out_of_data(found.data, sheet, "--sheet")

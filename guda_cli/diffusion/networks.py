@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,10 +47,33 @@ def sharing(make: Callable[[], torch.nn.Module], weights: Weights) -> torch.nn.M
         network.load_state_dict(weights, assign=True)
     except RuntimeError as err:
         raise ValueError(str(err)) from None
-    if any(buffer.is_meta for buffer in network.buffers()):  # one that is not stored: it must be computed
-        network = make()
+    if _unstored_on_meta(network):  # those must be computed
+        with _parameters_on_meta():
+            network = make()
         network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _unstored_on_meta(network: torch.nn.Module) -> bool:
+    """Whether a network built on the meta device has buffers or other tensors that no weights fill."""
+    others = (value for module in network.modules() for value in vars(module).values())
+    return any(isinstance(one, Tensor) and one.is_meta for one in (*network.buffers(), *others))
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Parameters of modules that are built meanwhile are on the meta device, everything else is real."""
+    register = torch.nn.Module.register_parameter
+
+    def on_meta(module: torch.nn.Module, name: str, value: torch.nn.Parameter | None) -> None:
+        empty = None if value is None else torch.nn.Parameter(value.to("meta"), value.requires_grad)
+        register(module, name, empty)
+
+    torch.nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def moved(network: torch.nn.Module, device: torch.device | str) -> torch.nn.Module:

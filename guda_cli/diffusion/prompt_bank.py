@@ -16,6 +16,18 @@ Encode = Callable[[Sequence[str]], Rows]
 """Texts to rows, independent of each other."""
 
 
+MASK, TEXT = "mask", "text"
+"""Names of rows as long as the longest text: where it counts [n, L], and what it is [n, L, D]."""
+
+
+def lengthened(values: Tensor, length: int, name: str) -> Tensor:
+    """Rows of that name filled up with zeros to `length`; others as they are."""
+    if name not in (MASK, TEXT) or values.shape[1] >= length:
+        return values
+    more = (0, length - values.shape[1]) if values.dim() == 2 else (0, 0, 0, length - values.shape[1])
+    return torch.nn.functional.pad(values, more)
+
+
 class PromptBank:
     """What distinct prompts become, as named rows; index 0 is the empty prompt, the null condition.
 
@@ -83,6 +95,8 @@ class PromptBank:
 
     def _add(self, prompts: Sequence[str], rows: Rows) -> None:
         known, needed = len(self), len(self) + len(prompts)
+        if MASK in rows:
+            rows = self._as_long(rows)
         for name, given in rows.items():
             values = given.to(self.device, torch.float32 if given.is_floating_point() else given.dtype)
             if name not in self._tables:
@@ -97,6 +111,17 @@ class PromptBank:
             table[known:needed] = values
         for text in prompts:
             self._places[text] = len(self._places)
+
+    def _as_long(self, rows: Rows) -> Rows:
+        """`rows` and those that are there, all filled up to the longest."""
+        here = self._tables[MASK].shape[1] if MASK in self._tables else 0
+        longest = max(here, rows[MASK].shape[1])
+        if here and here < longest:
+            with torch.inference_mode(False):
+                self._tables = {
+                    name: lengthened(table, longest, name) for name, table in self._tables.items()
+                }
+        return {name: lengthened(values, longest, name) for name, values in rows.items()}
 
     @torch.inference_mode(False)  # a batch of training may read what was first asked for in scoring
     def _room(self, rows: int, like: Tensor) -> Tensor:

@@ -231,6 +231,8 @@ class Family(ABC):
 
     # -- files of others ---------------------------------------------------------------------------
 
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    """Classes of pipelines, in `model_index.json`, that a model of this kind is told by."""
     starts: ClassVar[bool] = False
     """Whether a training may start from a model that `guda train --from` names."""
 

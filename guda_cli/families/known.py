@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from guda_cli.errors import RecipeError, unknown
+from guda_cli.errors import GudaError, RecipeError, unknown
 from guda_cli.families.family import Family
+from guda_cli.families.flux import Flux
 from guda_cli.families.pixels import Pixels
+from guda_cli.families.qwen_image import QwenImage
+from guda_cli.families.sd3 import StableDiffusion3
+from guda_cli.families.sdxl import StableDiffusionXL
 from guda_cli.families.stable_diffusion import StableDiffusion
+from guda_cli.families.z_image import ZImage
 from guda_cli.sections import Recipe
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Pixels(), StableDiffusion())}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Pixels(),
+        StableDiffusion(),
+        StableDiffusionXL(),
+        StableDiffusion3(),
+        Flux(),
+        ZImage(),
+        QwenImage(),
+    )
+}
 UNNAMED = (Pixels.name, StableDiffusion.name)
 """Those of 0.1.0, whose stored configurations do not name them: they are told apart by their parts."""
 
@@ -39,6 +56,34 @@ def family_of_config(config: Mapping[str, Any]) -> Family:
             fix="pip install --upgrade guda",
         )
     return FAMILIES[name]
+
+
+def family_at(places: Iterable[str]) -> Family | None:
+    """The kind of the pipeline in the first of `places` (folders, files, hub ids) that names a known one.
+
+    Of a hub's model only the index is fetched. None where no place says it.
+    """
+    for place in places:
+        name = _pipeline_class(place)
+        for family in FAMILIES.values():
+            if name in family.pipelines:
+                return family
+    return None
+
+
+def _pipeline_class(place: str) -> str | None:
+    from guda_cli.checkpoints.files import INDEX, download, is_hub_id, model_folder, read_json
+
+    folder = Path(place).expanduser()
+    try:
+        if folder.is_dir():
+            folder = model_folder(folder)
+        elif not folder.exists() and is_hub_id(place):
+            folder = download(place, (INDEX,), "")
+        found = read_json(folder / INDEX).get("_class_name")
+    except GudaError:  # told where the model is read
+        return None
+    return found if isinstance(found, str) else None
 
 
 def named(family: Family, config: dict[str, Any]) -> dict[str, Any]:

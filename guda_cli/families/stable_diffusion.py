@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor
-from guda_cli.checkpoints.supported import side
+from guda_cli.checkpoints.supported import PIPELINES, side
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import PROMPT, Family, Maker, Materials, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
@@ -138,6 +138,7 @@ class StableDiffusion(Family):
     codec_parts = VAE
     prompt_parts = TEXT
     package, extra = "transformers", "text"
+    pipelines = PIPELINES
     starts = True
     makers = (
         Maker("vae", "VAE", VAE, (), _vae_params, lambda r: (r.latent.steps, r.latent.batch_size), _make_vae),

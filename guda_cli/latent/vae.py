@@ -62,7 +62,9 @@ class LatentCodec:
     """Images to scaled latents and back with a trained `AutoencoderKL`, in float32 throughout.
 
     A scaled latent is `(z - shift_factor) * scaling_factor` (shift 0 where the configuration has none), as
-    Stable Diffusion's network is trained on (Rombach et al. 2022, section G): x0 of the diffusion.
+    Stable Diffusion's network is trained on (Rombach et al. 2022, section G): x0 of the diffusion. With
+    `latents_mean` and `latents_std`, as some of Stable Diffusion XL's VAEs have them, it is
+    `(z - mean) * scaling_factor / std`, channel by channel.
     """
 
     def __init__(
@@ -78,8 +80,13 @@ class LatentCodec:
         moved(self.vae, device).eval().requires_grad_(False)
         self.config: Mapping[str, Any] = dict(self.vae.config)  # type: ignore[arg-type]  # with defaults
         self.device = torch.device(device)
-        self.scaling = float(self.config["scaling_factor"])
-        self.shift = float(self.config["shift_factor"] or 0.0)
+        self.scaling = self._channels("latents_std", 1.0).reciprocal() * float(self.config["scaling_factor"])
+        self.shift = self._channels("latents_mean", float(self.config["shift_factor"] or 0.0))
+
+    def _channels(self, name: str, otherwise: float) -> Tensor:
+        """A value a channel [1, c, 1, 1], or one for all [1, 1, 1, 1], on the CPU."""
+        values = self.config.get(name) or [otherwise]
+        return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
 
     @torch.inference_mode()
     def encode(
@@ -92,18 +99,16 @@ class LatentCodec:
         channels or sides than the VAE takes, and for latents that are not finite.
         """
         self._check(images)
-        if posterior == "sample" and digests is None:
-            digests = [pixels_digest(images[i].numpy()) for i in range(len(images))]
         parts = []
-        for rows in _batches(len(images), images.shape[-2] * images.shape[-1]):
+        for rows in batches(len(images), images.shape[-2] * images.shape[-1]):
             found = self.vae.encode(images[rows].to(self.device).float() / 127.5 - 1.0).latent_dist  # type: ignore[operator]
             z = found.mean
             if posterior == "sample":
-                assert digests is not None
-                z = z + found.std * _noise(digests[rows], z.shape[1:]).to(self.device)
-            parts.append(((z - self.shift) * self.scaling).cpu())
+                own = None if digests is None else digests[rows]
+                z = drawn_posterior(z, found.std, images[rows], own)
+            parts.append((z.cpu() - self.shift) * self.scaling)
         x0 = torch.cat(parts) if parts else torch.zeros((0, int(self.config["latent_channels"]), 0, 0))
-        _check_latents(x0, "the VAE encodes the images to NaN or infinite latents")
+        check_latents(x0, "the VAE encodes the images to NaN or infinite latents")
         return x0
 
     @torch.inference_mode()
@@ -112,13 +117,13 @@ class LatentCodec:
 
         DataError for latents that are not finite, before or after decoding.
         """
-        _check_latents(x0, "the latents to decode are NaN or infinite")
+        check_latents(x0, "the latents to decode are NaN or infinite")
         pixels = x0.shape[-2] * x0.shape[-1] * self.factor**2
         parts = []
-        for rows in _batches(len(x0), pixels):
-            z = x0[rows].to(self.device).float() / self.scaling + self.shift
-            out = self.vae.decode(z).sample.cpu()  # type: ignore[operator]
-            _check_latents(out, "the VAE decodes the latents to NaN or infinite pixels")
+        for rows in batches(len(x0), pixels):
+            z = x0[rows].float() / self.scaling + self.shift
+            out = self.vae.decode(z.to(self.device)).sample.cpu()  # type: ignore[operator]
+            check_latents(out, "the VAE decodes the latents to NaN or infinite pixels")
             parts.append(((out / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
         if not parts:
             return torch.zeros((0, int(self.config["out_channels"]), 0, 0), dtype=torch.uint8)
@@ -193,7 +198,14 @@ def _spreading(side: int, size: int) -> npt.NDArray[np.float64]:
     return shares
 
 
-def _batches(count: int, pixels: int) -> list[slice]:
+def drawn_posterior(mean: Tensor, std: Tensor, images: Tensor, digests: Sequence[str] | None) -> Tensor:
+    """One draw from each posterior [N, c, h, w], seeded by its image's pixels (`digests` where known)."""
+    known = digests if digests is not None else [pixels_digest(image.numpy()) for image in images]
+    return mean + std * _noise(known, mean.shape[1:]).to(mean.device)
+
+
+def batches(count: int, pixels: int) -> list[slice]:
+    """Slices of `count` images of so many `pixels` that are encoded or decoded at once."""
     step = max(1, PIXELS_A_BATCH // pixels)
     return [slice(start, start + step) for start in range(0, count, step)]
 
@@ -203,7 +215,8 @@ def _noise(digests: Sequence[str], shape: torch.Size) -> Tensor:
     return torch.stack([torch.randn(shape, generator=generator("guda.posterior/1", d)) for d in digests])
 
 
-def _check_latents(values: Tensor, message: str) -> None:
+def check_latents(values: Tensor, message: str) -> None:
+    """DataError with `message` where values are not finite."""
     if not bool(torch.isfinite(values).all()):
         raise DataError(
             message,

@@ -10,7 +10,7 @@ from guda_cli.checkpoints.files import is_hub_id
 from guda_cli.data.styles import check_captions
 from guda_cli.errors import DataError, UsageError
 from guda_cli.families.family import Family, Taken, Wanted
-from guda_cli.families.known import named
+from guda_cli.families.known import family_at, family_of, named
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
@@ -35,6 +35,15 @@ class Source:
     """Folder or file of its noise schedule."""
     as_is: bool = False
     """Whether it was trained on these images, and so is the full model."""
+
+    def recipe_for(self, recipe: Recipe) -> Recipe:
+        """`recipe` with the family of the pipeline, where it reads prompts and names none."""
+        if recipe.model.family or not recipe.model.text_conditional:
+            return recipe
+        found = family_at([place for place in (self.model, self.base) if place])
+        if found is None or not found.prompts or found is family_of(recipe):
+            return recipe
+        return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, family=found.name))
 
     def registers(self, family: Family) -> bool:
         """Whether it becomes the full model, and not the start of a training."""
