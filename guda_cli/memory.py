@@ -8,10 +8,6 @@ from pathlib import Path
 from guda_cli.errors import UsageError
 from guda_cli.phrases import human_bytes
 
-_RAN_OUT = (
-    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
-    "alloc_failed",
-)  # fmt: skip
 BEYOND = 10**21  # bytes: what is larger is not written out
 NO_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",

@@ -109,7 +109,7 @@ def _check_adapter(state: Mapping[str, Any], network: torch.nn.Module, part: str
         raise DataError(
             f"{path}: the adapter changes the {', '.join(other)[:80]}, too",
             why=f"of such models only adapters of the {part} are taken over",
-            fix="merge it with diffusers (load_lora_weights, fuse_lora, save_pretrained) and give that folder",
+            fix="merge it with diffusers (fuse_lora, save_pretrained) and give that folder",
         )
     if not any(".lora_A" in name for name in state):
         from diffusers.utils import convert_unet_state_dict_to_peft

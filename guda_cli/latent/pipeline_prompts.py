@@ -89,8 +89,11 @@ class PipelinePrompts:
             found = rows["text"].mean(1)
         return torch.nn.functional.normalize(found.float(), dim=-1)
 
-    def cut(self, text: str) -> str | None:
+    def cut(self, texts: Sequence[str]) -> dict[str, str]:
         """See `PromptEncoder`: what the tokenizer that reads the most does not read."""
+        return {text: lost for text in texts if (lost := self._lost(text))}
+
+    def _lost(self, text: str) -> str | None:
         lost: list[str] = []
         for name, tokenizer in self._tokenizers.items():
             if tokenizer is None or name not in self._limits:
