@@ -190,7 +190,7 @@ class Builder:
         return Shown(self.space.taken_in(data), members, self.space.told_with(data), flip)
 
     def _facts(self, resume: RunState | None, hooks: Hooks) -> dict[str, object]:
-        facts: dict[str, object] = {"device": self.compute.device.type, "threads": self.compute.threads}
+        facts: dict[str, object] = {"device": self.compute.device.type, "threads": torch.get_num_threads()}
         if resume:
             facts |= {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step}
         if distributed.world() > 1:  # another number rounds otherwise

@@ -16,7 +16,8 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project import needs
+from guda_cli.workflow.models.pool import Pool, Wanted
+from guda_cli.workflow.project import needs, sharing
 from guda_cli.workflow.project.project import Job, Made, Project
 
 if TYPE_CHECKING:
@@ -101,11 +102,13 @@ class LazyJobs:
             assert full is not None
             assert what is not None
             known = action or steps.unlearn(recipe, data, full, what, task.seed)
-            return self._known(known, lambda: self.builder.unlearn(known, what, self.models(full), task.seed))
+            return self._known(
+                known, what, lambda: self.builder.unlearn(known, what, self.models(full), task.seed)
+            )
         if task == FULL:
             action = self.project.full_action(data)
         known = action or steps.train(recipe, data, what, full, task.seed)
-        return self._known(known, lambda: self.builder.train(known, what, full, task.seed))
+        return self._known(known, what, lambda: self.builder.train(known, what, full, task.seed))
 
     def models(self, full: ActionRecord) -> Models:
         """The networks, loaded once."""
@@ -115,25 +118,64 @@ class LazyJobs:
             self._models = Models(self.project, full, self.compute, self.space)
         return self._models
 
-    def _known(self, action: Action, make: Callable[[], Made]) -> Job:
-        job = Job(action, make)
+    def _known(self, action: Action, what: Removal | None, make: Callable[[], Made]) -> Job:
+        job = Job(action, lambda: self._in_its_threads(action, what, make))
         self.project.knows(job)
         return job
 
+    def _in_its_threads(self, action: Action, what: Removal | None, make: Callable[[], Made]) -> Made:
+        """Make it with the number of threads that it always has here, whatever is made beside it."""
+        from guda_cli.workflow.project.compute import with_threads
+
+        most = self.compute.threads
+        count = sharing.threads(self.project, action.operation, most) if what else most
+        with with_threads(self.compute, count):
+            return make()
+
 
 def run_all(
-    jobs: LazyJobs,
-    tasks: Sequence[Task],
-    full: ActionRecord | None,
-    bar: Meter | None = None,
+    jobs: LazyJobs, tasks: Sequence[Task], full: ActionRecord | None, device: str, *, verb: str
 ) -> list[ActionRecord]:
-    """The records of `tasks`, in order, each run once or found in the store; `bar` counts them."""
-    records = []
-    for task in tasks:
-        record = jobs.project.ensure(jobs.job(task, full))
-        records.append(record)
-        if bar is not None and record.key in jobs.project.ran:
+    """The records of `tasks`, in order, each run once or found in the store; a bar, `verb`, counts them.
+
+    Several are made at once, in processes of their own, where that keeps the cores busier (`sharing`); what
+    they make is the same.
+    """
+    project, wanted = jobs.project, [jobs.job(task, full) for task in tasks]
+    records: dict[str, ActionRecord] = {}
+
+    def make_here(job: Job, bar: Meter) -> None:
+        record = records[job.action.key] = project.ensure(job)
+        if record.key in project.ran:
             bar.advance()
-        elif bar is not None:
+        else:
             bar.found()
-    return records
+
+    with project.console.progress(verb, len(tasks), unit="model") as bar:
+        missing = [
+            Wanted(job.action, task.to_dict(project.recipe))
+            for job, task in zip(wanted, tasks, strict=True)
+            if project.store.lookup(job.action.key) is None
+        ]
+        if len(missing) > 1 and sharing.unknown(project):  # the first tells how long the others take
+            first = missing.pop(0)
+            make_here(next(job for job in wanted if job.action is first.action), bar)
+        made = _make_at_once(jobs, missing, full, device, bar)
+        for job in wanted:
+            if job.action.key not in records and job.action.key not in made:
+                make_here(job, bar)
+    return [records.get(job.action.key) or project.ensure(job) for job in wanted]
+
+
+def _make_at_once(
+    jobs: LazyJobs, missing: Sequence[Wanted], full: ActionRecord | None, device: str, bar: Meter
+) -> set[str]:
+    """The keys of those `missing` models that workers made: none where one process is as fast."""
+    count = sharing.workers(jobs.project, [each.action for each in missing], full)
+    on_cpu = sharing.on_cpu(device) if count > 1 else False
+    if on_cpu is None:
+        on_cpu = jobs.compute.device.type == "cpu"
+    if not on_cpu:  # a device is as busy as one process makes it
+        return set()
+    jobs.project.console.detail(f"{count} models are made at once, each by a process of its own")
+    return Pool(jobs.project, full, device, bar).make(missing, count)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,22 @@ def setup(device: str = "auto", dtype: str = "float32") -> Compute:
             f"--device {chosen}: torch sees no such device", why=f"it offers {found}", fix=f"--device {found}"
         )
     return Compute(_place(torch.device(chosen)), torch.get_num_threads(), dtype)
+
+
+@contextmanager
+def with_threads(compute: Compute, count: int) -> Iterator[None]:
+    """Compute with `count` threads on the CPU; other devices are left as they are."""
+    import torch
+
+    if compute.device.type != "cpu" or count == compute.threads == torch.get_num_threads():
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _place(device: torch.device) -> torch.device:

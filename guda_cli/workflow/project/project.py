@@ -76,8 +76,11 @@ class Job:
 class Project:
     """A recipe, its store and the console; runs jobs once and finds what they made."""
 
-    def __init__(self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True) -> None:
+    def __init__(
+        self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True, jobs: int | None = None
+    ) -> None:
         self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
+        self.jobs = jobs  # models made at once, where the user says how many
         store.want({"recipe": to_dict(recipe)})  # garbage collection leaves it what it may need
         self.ran: set[str] = set()  # action keys that this process ran
         self.lost: dict[
@@ -91,6 +94,10 @@ class Project:
         self._said_gone = False
         self._full: tuple[DataRef, Action] | None = None
         self._models: dict[str, StoredModel] = {}
+
+    def of_recipe(self, recipe: Recipe) -> Project:
+        """The same with another recipe."""
+        return Project(recipe, self.store, self.console, wait=self.wait, jobs=self.jobs)
 
     @cached_property
     def family(self) -> Family:
@@ -238,6 +245,10 @@ class Project:
             self._data = self._known_source() or self._store_dataset(self._read_source())
         self._data = self._with_parts(self._data)
         return self._data
+
+    def read_already(self, data: DataRef) -> None:
+        """Take `data` as the dataset, without a look at its source: another process has just had one."""
+        self._data = data
 
     def known_data(self) -> DataRef | None:
         """The dataset if it is in the store and its source looks unchanged, without decoding anything."""
