@@ -49,6 +49,8 @@ def unlearn_together(
     all None. `stacked.Parted` where each must go on alone.
     """
     spec, network = problems[0].spec, denoiser.network
+    if not stacked.dropout_free(network) or len({state.step if state else 0 for state in resume}) > 1:
+        raise stacked.Parted
     if spec.guard:
         problems = [dataclasses.replace(p, guard=guard_weights(denoiser, p)) for p in problems]
     subsets.prepare(network, spec.params, spec.seed)

@@ -26,7 +26,8 @@ from guda_cli.workflow.keys import removal
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models import drawing
-from guda_cli.workflow.models.jobs import LazyJobs, Task, run_all
+from guda_cli.workflow.models.jobs import LazyJobs, Task
+from guda_cli.workflow.models.making import run_all
 from guda_cli.workflow.project.counterfactual_kinds import GUDA, LOGO
 from guda_cli.workflow.project.plan import Planner, Step
 from guda_cli.workflow.project.project import Project

@@ -1,12 +1,12 @@
 """Models to be made: known by their keys at once, their networks imported only when one must be run.
 
-A `Task` is data, so that it can be told to another process or machine; `run_all` is the one place where many
-are worked off.
+A `Task` is data, so that it can be told to another process or machine; `making.run_all` is the one place
+where many are worked off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,10 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.models.pool import Pool, Wanted
 from guda_cli.workflow.project import needs, sharing
 from guda_cli.workflow.project.project import Job, Made, Project
 
 if TYPE_CHECKING:
-    from guda_cli.console import Meter
     from guda_cli.workflow.models.build import Builder
     from guda_cli.workflow.models.loaded import Models
     from guda_cli.workflow.models.spaces import Space
@@ -131,51 +129,3 @@ class LazyJobs:
         count = sharing.threads(self.project, action.operation, most) if what else most
         with with_threads(self.compute, count):
             return make()
-
-
-def run_all(
-    jobs: LazyJobs, tasks: Sequence[Task], full: ActionRecord | None, device: str, *, verb: str
-) -> list[ActionRecord]:
-    """The records of `tasks`, in order, each run once or found in the store; a bar, `verb`, counts them.
-
-    Several are made at once, in processes of their own, where that keeps the cores busier (`sharing`); what
-    they make is the same.
-    """
-    project, wanted = jobs.project, [jobs.job(task, full) for task in tasks]
-    records: dict[str, ActionRecord] = {}
-
-    def make_here(job: Job, bar: Meter) -> None:
-        record = records[job.action.key] = project.ensure(job)
-        if record.key in project.ran:
-            bar.advance()
-        else:
-            bar.found()
-
-    with project.console.progress(verb, len(tasks), unit="model") as bar:
-        missing = [
-            Wanted(job.action, task.to_dict(project.recipe))
-            for job, task in zip(wanted, tasks, strict=True)
-            if project.store.lookup(job.action.key) is None
-        ]
-        if len(missing) > 1 and sharing.unknown(project):  # the first tells how long the others take
-            first = missing.pop(0)
-            make_here(next(job for job in wanted if job.action is first.action), bar)
-        made = _make_at_once(jobs, missing, full, device, bar)
-        for job in wanted:
-            if job.action.key not in records and job.action.key not in made:
-                make_here(job, bar)
-    return [records.get(job.action.key) or project.ensure(job) for job in wanted]
-
-
-def _make_at_once(
-    jobs: LazyJobs, missing: Sequence[Wanted], full: ActionRecord | None, device: str, bar: Meter
-) -> set[str]:
-    """The keys of those `missing` models that workers made: none where one process is as fast."""
-    count = sharing.workers(jobs.project, [each.action for each in missing], full)
-    on_cpu = sharing.on_cpu(device) if count > 1 else False
-    if on_cpu is None:
-        on_cpu = jobs.compute.device.type == "cpu"
-    if not on_cpu:  # a device is as busy as one process makes it
-        return set()
-    jobs.project.console.detail(f"{count} models are made at once, each by a process of its own")
-    return Pool(jobs.project, full, device, bar).make(missing, count)

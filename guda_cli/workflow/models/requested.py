@@ -13,7 +13,8 @@ from guda_cli.workflow.keys.halves import random_halves
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models.check_training import check_training
-from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task, run_all
+from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
+from guda_cli.workflow.models.making import run_all
 from guda_cli.workflow.models.text_problem import styles
 from guda_cli.workflow.project import needs
 from guda_cli.workflow.project.compute import setup

@@ -20,6 +20,8 @@ from guda_cli.workflow.project.project import Project
 PER_THREAD = 1 << 17
 """Numbers in the first feature map of a batch that keep one thread busy: with half as many in each of two,
 what they spend on waiting for each other is more than they save (docs/methods.md)."""
+SMALL = 1 << 21
+"""Numbers in the same map up to which a GPU takes as long to be told what to do as to do it."""
 WORTH = 15.0  # seconds of work that each process must have: to start it takes five
 PROCESS = 600 << 20  # bytes of a process that has loaded its packages
 COPIES = 8  # of a network's weights: two networks, gradients, moments, what is read and what is stored
@@ -58,6 +60,14 @@ def workers(project: Project, missing: Sequence[Action], full: ActionRecord | No
     together = processors.usable() // threads(project, operation, most)
     seconds = rate * sum(action.forwards for action in missing)
     return max(1, min(together, len(missing), int(seconds / WORTH), _in_memory(project, operation, full)))
+
+
+def stackable(project: Project, device: str) -> bool:
+    """Whether a device may be kept busier by several groups in one step, as far as is known without torch."""
+    numbers = _first_map(project, UNLEARN)
+    small = numbers is not None and numbers <= SMALL
+    alone = distributed.world() == 1 and not project.store.read_only
+    return small and alone and on_cpu(device) is not True
 
 
 def _asked(project: Project) -> int | None:
