@@ -173,6 +173,21 @@ def test_how_many_at_once(tmp_path: Path, machine: None, monkeypatch) -> None:
     assert sharing.workers(of(store, jobs=4), actions(3, 1.0), None) == 3
 
 
+def test_a_plan_counts_them(tmp_path: Path, machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from guda_cli.workflow.starting import whole
+    from guda_cli.workflow.starting.proposal import Speed
+
+    monkeypatch.setattr(sharing, "on_cpu", lambda device: True)
+    project = of(Store.open(tmp_path))
+    _ = project.data
+    alone = {
+        s.name: s.seconds for s in whole.plan(of(project.store, jobs=1), "guda", 1, Speed(1.0, 1.0)).stages
+    }
+    many = {s.name: s.seconds for s in whole.plan(project, "guda", 1, Speed(1.0, 1.0)).stages}
+    assert many["models"] == pytest.approx(alone["models"] / 8)
+    assert many["train"] == alone["train"]
+
+
 def test_memory_that_a_container_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "LIMITS", (limit,))

@@ -49,17 +49,24 @@ def workers(project: Project, missing: Sequence[Action], full: ActionRecord | No
 
     As `Project.jobs` or GUDA_JOBS says, else by cores, by memory, and by what it costs to start them.
     """
-    if distributed.world() > 1 or project.store.read_only or len(missing) < 2:
+    if not missing:
+        return 1
+    seconds = (Planner(project).rate or 0.0) * sum(action.forwards for action in missing)
+    return at_once(project, missing[0].operation, len(missing), seconds, full)
+
+
+def at_once(
+    project: Project, operation: str, count: int, seconds: float, full: ActionRecord | None = None
+) -> int:
+    """The same of `count` models that one process would make in about `seconds`."""
+    if distributed.world() > 1 or project.store.read_only or count < 2:
         return 1
     asked = _asked(project)
     if asked:
-        return min(asked, len(missing))
-    rate = Planner(project).rate or 0.0
-    operation = missing[0].operation
+        return min(asked, count)
     most = environment.threads() or processors.usable()
     together = processors.usable() // threads(project, operation, most)
-    seconds = rate * sum(action.forwards for action in missing)
-    return max(1, min(together, len(missing), int(seconds / WORTH), _in_memory(project, operation, full)))
+    return max(1, min(together, count, int(seconds / WORTH), _in_memory(project, operation, full)))
 
 
 def stackable(project: Project, device: str) -> bool:
