@@ -366,7 +366,7 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool, jobs: bool
             _option("device", Device, Device.AUTO, option("--device", help="Where networks run [auto]."))
         )
     if jobs:
-        text = "Models made at once, each by a process [GUDA_JOBS, else by cores and memory]."
+        text = "Models made at once; 1: one by one [GUDA_JOBS, else by cores and memory]."
         info = option("--jobs", "-j", min=1, max=MOST_THREADS, metavar="N", help=text)
         made.append(_option("jobs", int | None, None, info))
     if recipe:

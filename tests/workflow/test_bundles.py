@@ -17,7 +17,7 @@ from guda_cli.workflow.project import sharing
 from tests.store.inside import live_leases
 from tests.workflow.fixtures import GROUPS, Cli, here, record
 
-ALL = ["unlearn", "--all", "--null", "--set", "unlearn.seed=7", "--jobs", 1]
+ALL = ["unlearn", "--all", "--null", "--set", "unlearn.seed=7"]
 
 
 @pytest.fixture
@@ -35,8 +35,7 @@ def test_all_groups_in_one_step(cli: Cli, project: Path, stacking: None) -> None
     assert done.document["ran"] == len(models) == len(GROUPS) + 3
     assert live_leases(here()) == []
     assert not list((project / ".guda" / "states").glob("*.state"))
-    bundles.DEVICES = ()
-    alone = cli(*ALL, "--json", "--store", "alone").document["models"]
+    alone = cli(*ALL, "--json", "--jobs", 1, "--store", "alone").document["models"]
     base = from_bytes(here().read_bytes(record("train").outputs["weights"]))
     for own, other in zip(models, alone, strict=True):
         assert own["key"] == other["key"]
@@ -121,9 +120,10 @@ def test_only_small_networks_on_a_device(project: Path) -> None:
     from guda_cli.settings.lookup import load
     from guda_cli.workflow.project.project import Project
 
-    def of(*sets: str) -> Project:
-        return Project(load("digits", sets)[0], here(), Console(quiet=True))
+    def of(*sets: str, jobs: int | None = None) -> Project:
+        return Project(load("digits", sets)[0], here(), Console(quiet=True), jobs=jobs)
 
     assert sharing.stackable(of(), "cuda")
+    assert not sharing.stackable(of(jobs=1), "cuda")
     assert not sharing.stackable(of(), "cpu")
     assert not sharing.stackable(of("unlearn.batch_size=2048"), "cuda")

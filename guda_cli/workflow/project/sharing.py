@@ -74,7 +74,7 @@ def stackable(project: Project, device: str) -> bool:
     numbers = _first_map(project, UNLEARN)
     small = numbers is not None and numbers <= SMALL
     alone = distributed.world() == 1 and not project.store.read_only
-    return small and alone and on_cpu(device) is not True
+    return small and alone and _asked(project) != 1 and on_cpu(device) is not True
 
 
 def _asked(project: Project) -> int | None:
