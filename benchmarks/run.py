@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from pathlib import Path
 import gpu_commands
 import sd15_shapes
 from timing import Clock
+
+from guda_cli import processors
 
 REPEATS = 5
 CPU = Clock("cpu")
@@ -226,6 +229,29 @@ def steps() -> None:
         line(f"bare loop / {what}, {count} steps of {alone.rows}", f"{share:.3f}", "0.85")
 
 
+def groups() -> None:
+    """Ten groups unlearned against one: by one process, and by as many as there are cores."""
+    sets = ["--set", "unlearn.steps=60", "--no-null"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small_project(folder, "--set", "train.steps=20")
+        times = {}
+        for what, asked in (
+            ("one", ["--group", "digit-0"]),
+            ("ten", ["--all", "--jobs", "1"]),
+            ("ten at once", ["--all", "--jobs", str(min(10, processors.usable()))]),
+        ):
+            store = folder / what
+            shutil.copytree(folder / ".guda", store)
+            command = [sys.executable, "-m", "guda_cli", "unlearn", *asked, *sets, "-q", "--json"]
+            command += ["--store", str(store)]
+            times[what] = wall(lambda c=command: subprocess.run(c, capture_output=True, check=True))
+        line("unlearning ten groups / one group, one process", ratio_text(times["ten"], times["one"]), "10")
+        cores = processors.usable()
+        what = f"unlearning ten groups / one group, {cores} cores"
+        line(what, ratio_text(times["ten at once"], times["one"]), f"{10 / cores:.0f}")
+
+
 # -- memory -----------------------------------------------------------------------------------------
 
 
@@ -238,22 +264,23 @@ def memory() -> None:
         folder = Path(name)
         small_project(folder, "--set", "score.timesteps=4")
         rng = np.random.default_rng(0)
-        (folder / "queries").mkdir()
-        for i in range(1024):
-            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(
-                folder / f"queries/{i:04d}.png"
-            )
+        for images, count in (("queries", 1024), ("others", 200)):
+            (folder / images).mkdir()
+            for i in range(count):
+                pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / images / f"{i:04d}.png")
         few, all_groups = ["--group", "digit-0"], []
+        # no image is scored twice: what the store has is read without networks
         base = peak(folder, "queries/00[0-5]*.png", few)
         line(
             "peak memory: 1,024 images / 60 images, one group",
             ratio_text(peak(folder, "queries", few), base),
             "1.0",
         )
-        base = peak(folder, "queries/01*.png", few)
+        base = peak(folder, "others/00*.png", few)
         line(
             "peak memory: ten groups / one group, 100 images",
-            ratio_text(peak(folder, "queries/02*.png", all_groups), base),
+            ratio_text(peak(folder, "others/01*.png", all_groups), base),
             "1.0",
         )
 
@@ -323,8 +350,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = {"startup": startup, "scoring": scoring, "unlearning": unlearning, "memory": memory}
-    parts |= {"steps": steps, "weights": weights}
+    parts = {"startup": startup, "scoring": scoring, "unlearning": unlearning, "steps": steps}
+    parts |= {"groups": groups, "memory": memory, "weights": weights}
     parser.add_argument("--only", choices=parts)
     parser.add_argument("--main-job", action="store_true")
     given = parser.parse_args()

@@ -44,7 +44,8 @@ their `schema`, which lies in [schemas/](schemas/).
 | --- | --- |
 | `GUDA_STORE` | folder of the store, where `--store` is not given (else `.guda` here or above) |
 | `GUDA_DEBUG` | `1`: tracebacks for errors |
-| `GUDA_THREADS` | threads of torch on the CPU |
+| `GUDA_THREADS` | threads of torch on the CPU, of each process |
+| `GUDA_JOBS` | models without a group made at once (else by cores and memory); as `--jobs` |
 | `GUDA_BATCH_SIZE` | rows of one scoring batch (changes speed and memory, not results) |
 | `GUDA_RESIDENT` | `0`: `guda score` does not use the models that a running `guda view` has |
 | `NO_COLOR` | no colours |

@@ -317,9 +317,10 @@ class Meter:
         self.total = total
         self.unit = unit
         self.done = start
+        self.part = 0.0  # of further units, which are worked on at once
         self.fields: dict[str, Any] = {}
         self.stages: Stages | None = None
-        self.first = start
+        self.first: float = start
         self.began = time.monotonic()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
@@ -333,6 +334,12 @@ class Meter:
         self.first += n
         self.advance(n)
 
+    def within(self, part: float, **fields: Any) -> None:
+        """So much of further units is done: `part` is a sum of shares where several are worked on at once."""
+        self.part = part
+        self.fields.update(fields)
+        self._show()
+
     @property
     def count(self) -> str:
         """`120/600`, or `120` while nobody knows the total (0)."""
@@ -342,11 +349,12 @@ class Meter:
         """Rate, time left and fields: `12.3 steps/s, 0:40 left, loss 0.031`."""
         elapsed = time.monotonic() - self.began
         parts = []
-        if self.done > self.first and elapsed > 0:
-            rate = (self.done - self.first) / elapsed
+        done = self.done + self.part
+        if done > self.first and elapsed > 0:
+            rate = (done - self.first) / elapsed
             parts.append(f"{short_number(rate)} {self.unit}s/s")
             if self.total and self.stages is None:
-                parts.append(f"{human_seconds(max(0, self.total - self.done) / rate)} left")
+                parts.append(f"{human_seconds(max(0, self.total - done) / rate)} left")
         if self.stages is not None:
             parts.append(f"{human_seconds(self.stages.left())} left of all")
         parts += [f"{name} {_short(value)}" for name, value in self.fields.items()]
@@ -446,7 +454,11 @@ class _Bar(Meter):
 
     def _show(self) -> None:
         self._progress.update(
-            self.task, total=self.total or None, completed=self.done, count=self.count, info=self.info()
+            self.task,
+            total=self.total or None,
+            completed=self.done + self.part,
+            count=self.count,
+            info=self.info(),
         )
 
 

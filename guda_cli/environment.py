@@ -32,6 +32,11 @@ def threads() -> int | None:
     return whole("GUDA_THREADS", most=MOST_THREADS)
 
 
+def jobs() -> int | None:
+    """GUDA_JOBS."""
+    return whole("GUDA_JOBS", most=MOST_THREADS)
+
+
 def images_a_batch() -> int | None:
     """GUDA_BATCH_SIZE."""
     return whole("GUDA_BATCH_SIZE", most=MOST_IMAGES)

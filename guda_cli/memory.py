@@ -18,12 +18,19 @@ LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+_USED = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
 
 
 def total() -> int | None:
     """Bytes that all programs together may use, swap included; None where the system does not say."""
     found = [size for size in (_machine(), *map(_limit, LIMITS)) if size]
     return min(found) if found else None
+
+
+def available() -> int | None:
+    """Bytes that can be taken now without swapping; None where the system does not say."""
+    found = [_field("MemAvailable"), *(_left(limit) for limit in LIMITS)]
+    return min((size for size in found if size is not None), default=None)
 
 
 def check(needed: int, what: str, *, fix: str) -> None:
@@ -44,15 +51,26 @@ def ran_out(err: BaseException) -> bool:
     return told or isinstance(err, MemoryError)
 
 
-def _machine() -> int | None:
+def _field(name: str) -> int | None:
+    """Bytes that /proc/meminfo says under that name."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes = {
-            name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in lines)
-        }
-        return sizes["MemTotal"] + sizes.get("SwapTotal", 0)
+        sizes = {key: int(rest.split()[0]) << 10 for key, _, rest in (line.partition(":") for line in lines)}
     except (OSError, ValueError, LookupError):
-        pass
+        return None
+    return sizes.get(name)
+
+
+def _left(limit: Path) -> int | None:
+    """What a container has left of a limit: what it uses stands in a file beside it."""
+    most, used = _limit(limit), _limit(limit.with_name(_USED[limit.name]))
+    return None if most is None or used is None else max(0, most - used)
+
+
+def _machine() -> int | None:
+    memory = _field("MemTotal")
+    if memory is not None:
+        return memory + (_field("SwapTotal") or 0)
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -9,8 +9,9 @@ A command declares its own parameters only, and takes the session first:
         with session.console.progress("unlearn", total) as bar: ...
 
 `command_options` puts `--store --json --quiet --verbose --all-rows --debug` (always), `--recipe --set`,
-`--device`, `--dry-run`, `--no-wait` (as asked) behind them, fills `session.options`, and turns whatever the
-command raises into the right message and exit code. The first paragraph of the docstring is the help.
+`--device`, `--dry-run`, `--no-wait`, `--jobs` (as asked) behind them, fills `session.options`, and turns
+whatever the command raises into the right message and exit code. The first paragraph of the docstring is the
+help.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import typer
 
 from guda_cli import completions, typed_command
 from guda_cli.console import Console
+from guda_cli.environment import MOST_THREADS
 from guda_cli.errors import CorruptError, GudaError, MissingError, RecipeError, UsageError
 from guda_cli.failures import report
 from guda_cli.help_pages import COMMON_PANEL
@@ -71,6 +73,7 @@ class Options:
     all_rows: bool = False
     dry_run: bool = False
     wait: bool = True
+    jobs: int | None = None
 
 
 class Session:
@@ -348,7 +351,7 @@ def _option(name: str, kind: Any, default: Any, info: Any) -> inspect.Parameter:
     )
 
 
-def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[inspect.Parameter]:
+def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool, jobs: bool) -> list[inspect.Parameter]:
     """Parameters of the common options a command asked for."""
     option = functools.partial(typer.Option, show_default=False, rich_help_panel=COMMON_PANEL)
     made = []
@@ -362,6 +365,10 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
         made.append(
             _option("device", Device, Device.AUTO, option("--device", help="Where networks run [auto]."))
         )
+    if jobs:
+        text = "Models made at once; 1: one by one [GUDA_JOBS, else by cores and memory]."
+        info = option("--jobs", "-j", min=1, max=MOST_THREADS, metavar="N", help=text)
+        made.append(_option("jobs", int | None, None, info))
     if recipe:
         text = "A shipped recipe or a YAML file, instead of the current one."
         info = option("--recipe", metavar="RECIPE", help=text, autocompletion=complete_recipe)
@@ -384,7 +391,12 @@ def _common(*, recipe: bool, device: bool, dry_run: bool, wait: bool) -> list[in
 
 
 def command_options(
-    *, recipe: bool = False, device: bool = False, dry_run: bool = False, wait: bool = False
+    *,
+    recipe: bool = False,
+    device: bool = False,
+    dry_run: bool = False,
+    wait: bool = False,
+    jobs: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `f(session, ...)` the common options; see the top of this module.
 
@@ -397,7 +409,7 @@ def command_options(
         if first.name != "session":
             raise TypeError(f"{command.__name__}: the first parameter must be `session`")
         params = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in rest]
-        params += _common(recipe=recipe, device=device, dry_run=dry_run, wait=wait)
+        params += _common(recipe=recipe, device=device, dry_run=dry_run, wait=wait, jobs=jobs)
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
@@ -425,6 +437,7 @@ def _options(given: dict[str, Any]) -> Options:
         all_rows=given["_all_rows"],
         dry_run=given.get("_dry_run", False),
         wait=not given.get("_no_wait", False),
+        jobs=given.get("_jobs"),
     )
 
 

@@ -9,11 +9,15 @@ from typing import Protocol
 
 
 class Counted(Protocol):
-    """A meter: units done of a total (0: unknown), `first` of them before it began at `began`."""
+    """A meter: units done of a total (0: unknown), `first` of them before it began at `began`.
+
+    `part` is what is done of further units, where several are worked on at once.
+    """
 
     done: int
+    part: float
     total: int
-    first: int
+    first: float
     began: float
 
 
@@ -77,7 +81,7 @@ class Stages:
         """Seconds left by the rate of the outermost meter, with what the inner ones have of its next unit."""
         if not self._meters:
             return None
-        part = 0.0
+        part = self._meters[0].part
         for meter in reversed(self._meters[1:]):
             part = (meter.done + part) / meter.total if meter.total else 0.0
         outer = self._meters[0]

@@ -28,6 +28,7 @@ LEAVES: dict[str, set[str]] = {
     "jsonable": {"plain_text"},
     "intervals": set(),
     "memory": {"errors", "phrases"},
+    "processors": set(),
     "typed_number": set(),
     "sections": {"errors", "typed_number"},
     "light_imports": set(),
@@ -51,8 +52,8 @@ LEAVES: dict[str, set[str]] = {
     # Of attribution and unlearning the tables of names alone.
     "completions": {"attribution", "plain_text", "sections", "typed_number", "unlearning"},
     "session": {
-        "completions", "console", "errors", "failures", "help_pages", "plain_text", "sections", "settings",
-        "tables", "typed_command",
+        "completions", "console", "environment", "errors", "failures", "help_pages", "plain_text", "sections",
+        "settings", "tables", "typed_command",
     },
     "app": {
         "completions", "console", "errors", "failures", "help_pages", "session", "standard_streams",

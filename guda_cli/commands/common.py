@@ -40,7 +40,8 @@ def open_project(session: Session, *, create: bool = False) -> Project:
     from guda_cli.workflow.project.project import Project
 
     store = session.open_store(create=create)
-    return Project(session.recipe(), store, session.console, wait=session.options.wait)
+    options = session.options
+    return Project(session.recipe(), store, session.console, wait=options.wait, jobs=options.jobs)
 
 
 def in_data(spec: DataSpec, path: Path) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from guda_cli import environment
+from guda_cli import environment, processors
 from guda_cli.commands.findings import Check
 from guda_cli.errors import UsageError
 
@@ -21,20 +21,19 @@ BLOCK, ROUNDS, TRIALS = (
     5,
 )  # bytes hashed a step; steps a thread; measurements, of which the median
 GAIN = 1.2  # two threads must be so many times as fast as one
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _NVIDIA = Path("/dev/nvidiactl")
 
 
 def checks() -> Iterator[Check]:
     """Cores, threads and GPU."""
-    cores = _cores()
-    yield Check("cores", "ok", _cores_text(cores))
+    allowed = processors.allowed()
+    yield Check("cores", "ok", _cores_text(allowed))
     try:
         chosen = environment.threads()
     except UsageError as err:
         yield Check("threads", "fail", err.message, err.fix)
         return
-    yield threads(chosen, cores, speedup() if cores > 1 and chosen != 1 else None)
+    yield threads(chosen, allowed, speedup() if allowed > 1 and chosen != 1 else None)
     yield _gpu()
 
 
@@ -84,26 +83,10 @@ def _together(block: bytes) -> float:
     return time.perf_counter() - began
 
 
-def _cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cores_text(cores: int) -> str:
-    text = f"{cores} of {os.cpu_count()}" if cores != os.cpu_count() else str(cores)
-    limit = quota()
-    return text + (f", of which this container may use {limit:g}" if limit and limit < cores else "")
-
-
-def quota(path: Path = _QUOTA) -> float | None:
-    """Cores' worth of time that a container may use; None without a limit."""
-    try:
-        allowed, period = path.read_text(encoding="ascii").split()
-        return int(allowed) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
-        return None
+def _cores_text(allowed: int) -> str:
+    text = f"{allowed} of {os.cpu_count()}" if allowed != os.cpu_count() else str(allowed)
+    limit = processors.quota()
+    return text + (f", of which this container may use {limit:g}" if limit and limit < allowed else "")
 
 
 def _gpu() -> Check:

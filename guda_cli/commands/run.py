@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.starting.whole import Whole
 
 
-@command_options(recipe=True, device=True, dry_run=True, wait=True)
+@command_options(recipe=True, device=True, dry_run=True, wait=True, jobs=True)
 def run(
     session: Session,
     recipe: RecipeArgument = None,
@@ -130,7 +130,8 @@ def _project(session: Session, recipe: str | None) -> Project:
     from guda_cli.workflow.project.project import Project
 
     found, origin = session.recipe_and_source(recipe, default_digits=True)
-    project = Project(found, session.open_store(), session.console, wait=session.options.wait)
+    options = session.options
+    project = Project(found, session.open_store(), session.console, wait=options.wait, jobs=options.jobs)
     project.family.check_start(project.recipe)
     groups = list(project.data.counts)
     if not session.options.dry_run and (recipe or session.options.recipe or session.current() is None):

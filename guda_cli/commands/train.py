@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.project.project import Project
 
 
-@command_options(recipe=True, device=True, dry_run=True, wait=True)
+@command_options(recipe=True, device=True, dry_run=True, wait=True, jobs=True)
 def train(
     session: Session,
     recipe: RecipeArgument = None,
@@ -143,7 +143,8 @@ def train(
         given.check(family_of(found))
     if sheet is not None:
         keep_out_of_data(found.data, sheet, "--sheet")
-    project = Project(found, session.open_store(), session.console, wait=session.options.wait)
+    options = session.options
+    project = Project(found, session.open_store(), session.console, wait=options.wait, jobs=options.jobs)
     fresh = bool(recipe or session.options.recipe) or session.current() is None
     if session.options.dry_run:
         if not source and not session.store_path.exists():
@@ -200,7 +201,6 @@ def _check_together(
 def _take_over(session: Session, project: Project, source: Source, *, registers: bool) -> Project:
     """The project with the model at `source`."""
     from guda_cli.workflow.models import take_over
-    from guda_cli.workflow.project.project import Project
 
     if not registers:
         recipe = take_over.start_from(project, source)
@@ -208,7 +208,7 @@ def _take_over(session: Session, project: Project, source: Source, *, registers:
         record, recipe = take_over.register(project, source)
         session.console.say(f"registered {source.model} as the full model ({record.key[:10]})")
         _emit(session, [record.key], None, ran=0)
-    return Project(recipe, project.store, session.console, wait=project.wait)
+    return project.of_recipe(recipe)
 
 
 def _show(session: Session, project: Project, records: list[ActionRecord]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from guda_cli.workflow.judging.search import Outcome
 
 
-@command_options(recipe=True, device=True, dry_run=True, wait=True)
+@command_options(recipe=True, device=True, dry_run=True, wait=True, jobs=True)
 def tune(
     session: Session,
     images: Annotated[

@@ -43,7 +43,7 @@ COLUMNS = (
 )
 
 
-@command_options(recipe=True, device=True, dry_run=True, wait=True)
+@command_options(recipe=True, device=True, dry_run=True, wait=True, jobs=True)
 def unlearn(
     session: Session,
     group: GroupOption = None,

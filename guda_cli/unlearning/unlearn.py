@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from guda_cli.diffusion.denoiser import Denoiser, Network, add_noise, squared_er
 from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.transfer import sent
 from guda_cli.errors import DataError
+from guda_cli.sections import UnlearnSpec
 from guda_cli.training import distributed, loop
 from guda_cli.training.precision import mixed
 from guda_cli.training.run_state import RunState
@@ -24,6 +26,15 @@ from guda_cli.unlearning.operators.base import Foresighted, ForgetBatch, Operato
 from guda_cli.unlearning.operators.make import make
 
 
+class Asked(NamedTuple):
+    """What a step asks a network, and the loss that follows from its raw prediction."""
+
+    x_t: Tensor
+    t: Tensor
+    cond: Tensor | None
+    loss: Callable[[Tensor], Tensor]
+
+
 def step_loss(
     denoiser: Denoiser,
     teacher: Denoiser | None,
@@ -33,13 +44,27 @@ def step_loss(
     step: int,
     only: Tensor | None = None,
 ) -> Tensor:
+    """The loss of a step as the network that is trained makes it; see `asked_at`."""
+    asked = asked_at(denoiser.device, teacher, operator, problem, stream, step, only)
+    return asked.loss(denoiser.predict(asked.x_t, asked.t, asked.cond))
+
+
+def asked_at(
+    device: torch.device,
+    teacher: Denoiser | None,
+    operator: Operator,
+    problem: Problem,
+    stream: Stream,
+    step: int,
+    only: Tensor | None = None,
+) -> Asked:
     """L = (1/B) [sum over retain entries + what the operator says of forget entries].
 
     Dividing by the whole batch treats every retain entry alike whatever group is removed. Losses are
     mean squared errors per pixel of the model's own prediction type; `teacher` gives the retain entries'
     targets where there is one. `only` int64 [n] are the entries whose share of L is wanted (None: all).
     """
-    schedule, device = problem.schedule, denoiser.device
+    schedule = problem.schedule
     batch = stream.at(step)
     size = len(batch.t)
     only = torch.arange(size) if only is None else only
@@ -55,7 +80,7 @@ def step_loss(
             target = teacher.predict(x_t, t, cond)
     place = problem.forget[batch.indices].nonzero().flatten()
     if not len(place):
-        return squared_error(denoiser.predict(x_t, t, cond), target).sum() / size
+        return Asked(x_t, t, cond, lambda prediction: squared_error(prediction, target).sum() / size)
     rows, indices = sent(place, device), batch.indices[place]
     own = None if cond is None else cond[rows]
     flip = batch.flip[place] if problem.flip else None
@@ -67,7 +92,7 @@ def step_loss(
     if cond is not None and part.cond is not None:
         cond = part.place(cond, part.cond)
     # operators divide by the entries that they are given
-    return operator.loss(denoiser.predict(x_t, t, cond), target, part) * (len(t) / size)
+    return Asked(x_t, t, cond, lambda prediction: operator.loss(prediction, target, part) * (len(t) / size))
 
 
 def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
@@ -80,7 +105,7 @@ def _conditions(problem: Problem, stream: Stream, step: int) -> Tensor | None:
     return cond
 
 
-def _stream(problem: Problem) -> Stream:
+def stream_of(problem: Problem) -> Stream:
     """The stream that all groups share; with `forget_share`, the group's images put into it."""
     spec, images = problem.spec, problem.images
     of = (spec.batch_size, problem.schedule.T, tuple(images.shape[1:]), spec.seed)
@@ -117,14 +142,10 @@ def unlearn(
     subsets.prepare(network, spec.params, spec.seed)
     trained = [p for p in network.parameters() if p.requires_grad]
     operator = make(problem, teacher, trained)
-    stream, parts = _stream(problem), Parts(scale, spec.batch_size, divisible=catalog.divisible(spec))
+    stream, parts = stream_of(problem), Parts(scale, spec.batch_size, divisible=catalog.divisible(spec))
     towards = teacher if spec.retain == "distill" else None
     network.train()
-    # Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out
-    settings = loop.LoopSpec(
-        steps=spec.steps, lr=spec.lr, seed=spec.seed, warmup=max(1, spec.steps // 10), decay_lr=True,
-        scaled=scale.precision == "fp16",
-    )  # fmt: skip
+    settings = loop_of(spec, scaled=scale.precision == "fp16")
 
     def losses_at(step: int) -> Iterator[Tensor]:
         for rows in parts:
@@ -133,6 +154,15 @@ def unlearn(
     ahead = operator.foreseen(stream, spec.steps) if isinstance(operator, Foresighted) else nullcontext()
     with checkpointed(network, scale.checkpointing), ahead:
         return loop.run(network, losses_at, settings, parts=parts, resume=resume, hooks=hooks)
+
+
+def loop_of(spec: UnlearnSpec, *, scaled: bool = False) -> loop.LoopSpec:
+    """The optimiser's settings.
+
+    Adam starts without moments here, so the rate warms up; ending at zero keeps the last batches' noise out.
+    """
+    warmup = max(1, spec.steps // 10)
+    return loop.LoopSpec(spec.steps, spec.lr, spec.seed, warmup=warmup, decay_lr=True, scaled=scaled)
 
 
 class DosedStream(Stream):

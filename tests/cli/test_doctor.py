@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from guda_cli import processors
 from guda_cli.commands import extras, machine
 from guda_cli.commands.doctor import satisfies
 from guda_cli.sections import Recipe
@@ -105,8 +106,8 @@ def test_threads_that_help_and_that_do_not() -> None:
 )
 def test_a_containers_limit(tmp_path: Path, text: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text + "\n")
-    assert machine.quota(tmp_path / "cpu.max") == cores
-    assert machine.quota(tmp_path / "gone") is None
+    assert processors.quota(tmp_path / "cpu.max") == cores
+    assert processors.quota(tmp_path / "gone") is None
 
 
 @pytest.mark.slow

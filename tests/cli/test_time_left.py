@@ -18,6 +18,7 @@ class Clock:
 class Meter:
     def __init__(self, clock: Clock, total: int, first: int = 0) -> None:
         self.done = self.first = first
+        self.part = 0.0
         self.total, self.began = total, clock.now
 
 

@@ -26,7 +26,8 @@ from guda_cli.workflow.keys import removal
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models import drawing
-from guda_cli.workflow.models.jobs import LazyJobs, Task, run_all
+from guda_cli.workflow.models.jobs import LazyJobs, Task
+from guda_cli.workflow.models.making import run_all
 from guda_cli.workflow.project.counterfactual_kinds import GUDA, LOGO
 from guda_cli.workflow.project.plan import Planner, Step
 from guda_cli.workflow.project.project import Project
@@ -159,16 +160,15 @@ class Tuner:
             self.project.console.warn(
                 f"seed {own} is the full model's own: its oracle flatters what starts there"
             )
-        run_all(
-            self.jobs, [Task(TRAIN, what, seed) for seed in self.seeds for what in self.removals], self.full
-        )
+        tasks = [Task(TRAIN, what, seed) for seed in self.seeds for what in self.removals]
+        run_all(self.jobs, tasks, self.full, self.device, verb="train")
         return [self._scores(self.project, LOGO.method, queries, (seed,)) for seed in self.seeds]
 
     def trial(self, settings: Mapping[str, Any], queries: Sequence[Query]) -> tuple[Array, float, float]:
         """Scores [queries, groups] with these settings; forward-equivalents and seconds for all groups."""
         variant = self._variant(settings)
         tasks = [Task(UNLEARN, what) for what in self.removals]
-        records = run_all(self._jobs(variant), tasks, self.full)
+        records = run_all(self._jobs(variant), tasks, self.full, self.device, verb="unlearn")
         share = len(self.project.data.counts) / len(records)
         forwards = sum(float(record.provenance["forwards"]) for record in records) * share
         seconds = sum(float(record.provenance["wall_seconds"]) for record in records) * share
@@ -176,7 +176,7 @@ class Tuner:
 
     def _variant(self, settings: Mapping[str, Any]) -> Project:
         recipe = with_settings(self.project.recipe, settings)
-        return Project(recipe, self.project.store, self.project.console, wait=self.project.wait)
+        return self.project.of_recipe(recipe)
 
     def _scores(
         self, project: Project, method: str, queries: Sequence[Query], seeds: tuple[int, ...]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +28,11 @@ from guda_cli.unlearning.check import Check, Shown
 from guda_cli.unlearning.drawn import never, times_drawn
 from guda_cli.unlearning.judgement import CheckResult
 from guda_cli.unlearning.operators.base import Problem
+from guda_cli.unlearning.together import unlearn_together
 from guda_cli.workflow.keys.operations import Action
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models.loaded import Models
-from guda_cli.workflow.models.resume import run_hooks
+from guda_cli.workflow.models.resume import run_hooks, saving_hooks
 from guda_cli.workflow.models.spaces import Space
 from guda_cli.workflow.project.compute import Compute
 from guda_cli.workflow.project.project import Made, Project
@@ -123,16 +127,61 @@ class Builder:
 
     def unlearn(self, action: Action, removal: Removal, models: Models, seed: int | None = None) -> Made:
         """Unlearn `removal` from the full model and check what that did, with the recipe's seed or `seed`."""
-        problem = self._problem(removal, models)
-        if seed is not None:
-            problem = dataclasses.replace(problem, spec=dataclasses.replace(problem.spec, seed=seed))
-        spec, forget = problem.spec, problem.forget
-        frozen = self._frozen(models) if catalog.asks_full(spec) else None
+        problem = self._problem(removal, models, seed)
+        frozen = self._frozen(models) if catalog.asks_full(problem.spec) else None
         with run_hooks(self.project, action) as (resume, hooks):
             trained = unlearning.unlearn(
                 models.denoiser(self._trainable(models)), problem, teacher=frozen,
                 scale=Scale.of(self.project.recipe.train), resume=resume, hooks=hooks,
             )  # fmt: skip
+        return self._unlearned(removal, models, problem, trained, self._facts(resume, hooks))
+
+    def unlearn_together(
+        self,
+        actions: Sequence[Action],
+        removals: Sequence[Removal],
+        models: Models,
+        seed: int | None,
+        tell: Callable[[float, float], None],
+    ) -> list[Made]:
+        """The same for several removals in one step each; `tell` hears the share done and the mean loss.
+
+        `stacked.Parted` where each must go on alone.
+        """
+        problems = [self._problem(removal, models, seed) for removal in removals]
+        spec, store = problems[0].spec, self.project.store
+        saved = [store.load_state(action.key) for action in actions]
+        resume = [RunState.from_bytes(*state) if state else None for state in saved]
+        hooks = [saving_hooks(self.project, action) for action in actions]
+        done, losses = (resume[0].step if resume[0] else 0), [0.0] * len(actions)
+
+        def last(loss: float) -> None:
+            nonlocal done
+            losses[-1], done = loss, done + 1
+            tell(done / spec.steps, sum(losses) / len(losses))
+
+        for each, own in enumerate(hooks):
+            own.on_step = partial(losses.__setitem__, each)
+        hooks[-1].on_step = last
+        tell(done / spec.steps, math.nan)
+        trained = unlearn_together(
+            models.denoiser(self._trainable(models)), problems, scale=Scale.of(self.project.recipe.train),
+            teacher=self._frozen(models) if catalog.asks_full(spec) else None, resume=resume, hooks=hooks,
+        )  # fmt: skip
+        return [
+            self._unlearned(
+                what, models, problem, weights, self._facts(state, own) | {"together": len(actions)}
+            )
+            for what, problem, weights, state, own in zip(
+                removals, problems, trained, resume, hooks, strict=True
+            )
+        ]
+
+    def _unlearned(
+        self, removal: Removal, models: Models, problem: Problem, trained: Weights, facts: dict[str, object]
+    ) -> Made:
+        """What is kept of `trained` weights, checked."""
+        spec, forget = problem.spec, problem.forget
         kept = subsets.stored(trained, models.base, spec.params)
         verdict = plain(self._check(models, kept, removal, forget).to_dict())
         times = times_drawn(forget, spec)
@@ -141,11 +190,11 @@ class Builder:
             if verdict["verdict"] == judgement.PASSED:  # by chance: nothing of the group was unlearned
                 verdict |= {"verdict": judgement.DOUBTFUL, "passed": False}
         outputs = {"weights": networks.to_bytes(kept), "check": canonical(verdict)}
-        facts = {"images_removed": int(forget.sum()), "check": verdict, "drawn": times}
-        return Made(outputs, self._facts(resume, hooks) | facts)
+        found = {"images_removed": int(forget.sum()), "check": verdict, "drawn": times}
+        return Made(outputs, facts | found)
 
-    def _problem(self, removal: Removal, models: Models) -> Problem:
-        """RecipeError for what the operator cannot do with this full model."""
+    def _problem(self, removal: Removal, models: Models, seed: int | None) -> Problem:
+        """With the recipe's seed, or `seed`; RecipeError for what the operator cannot do with this model."""
         recipe, space = self.project.recipe, self.space
         text = space.text_problem(removal)
         catalog.check(
@@ -155,8 +204,9 @@ class Builder:
             removed=removal.groups,
         )
         null = models.denoiser(models.network).null
+        spec = recipe.unlearn if seed is None else dataclasses.replace(recipe.unlearn, seed=seed)
         return Problem(
-            space.training_images, self._members(removal), models.schedule, recipe.unlearn,
+            space.training_images, self._members(removal), models.schedule, spec,
             space.training_conditions, None if null is None else torch.tensor(null), space.dropout, text=text,
             flip=recipe.train.flip,
         )  # fmt: skip
@@ -187,7 +237,7 @@ class Builder:
         return Shown(self.space.taken_in(data), members, self.space.told_with(data), flip)
 
     def _facts(self, resume: RunState | None, hooks: Hooks) -> dict[str, object]:
-        facts: dict[str, object] = {"device": self.compute.device.type, "threads": self.compute.threads}
+        facts: dict[str, object] = {"device": self.compute.device.type, "threads": torch.get_num_threads()}
         if resume:
             facts |= {"seconds_before_resume": resume.seconds, "resumed_at_step": resume.step}
         if distributed.world() > 1:  # another number rounds otherwise

@@ -1,12 +1,12 @@
 """Models to be made: known by their keys at once, their networks imported only when one must be run.
 
-A `Task` is data, so that it can be told to another process or machine; `run_all` is the one place where many
-are worked off.
+A `Task` is data, so that it can be told to another process or machine; `making.run_all` is the one place
+where many are worked off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,10 @@ from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import steps
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN, Action
 from guda_cli.workflow.keys.removal import Removal
-from guda_cli.workflow.project import needs
+from guda_cli.workflow.project import needs, sharing
 from guda_cli.workflow.project.project import Job, Made, Project
 
 if TYPE_CHECKING:
-    from guda_cli.console import Meter
     from guda_cli.workflow.models.build import Builder
     from guda_cli.workflow.models.loaded import Models
     from guda_cli.workflow.models.spaces import Space
@@ -101,11 +100,13 @@ class LazyJobs:
             assert full is not None
             assert what is not None
             known = action or steps.unlearn(recipe, data, full, what, task.seed)
-            return self._known(known, lambda: self.builder.unlearn(known, what, self.models(full), task.seed))
+            return self._known(
+                known, what, lambda: self.builder.unlearn(known, what, self.models(full), task.seed)
+            )
         if task == FULL:
             action = self.project.full_action(data)
         known = action or steps.train(recipe, data, what, full, task.seed)
-        return self._known(known, lambda: self.builder.train(known, what, full, task.seed))
+        return self._known(known, what, lambda: self.builder.train(known, what, full, task.seed))
 
     def models(self, full: ActionRecord) -> Models:
         """The networks, loaded once."""
@@ -119,25 +120,16 @@ class LazyJobs:
         """Go on with networks that are loaded already, on the same device."""
         self._models, self.space = models, models.space
 
-    def _known(self, action: Action, make: Callable[[], Made]) -> Job:
-        job = Job(action, make)
+    def _known(self, action: Action, what: Removal | None, make: Callable[[], Made]) -> Job:
+        job = Job(action, lambda: self._in_its_threads(action, what, make))
         self.project.knows(job)
         return job
 
+    def _in_its_threads(self, action: Action, what: Removal | None, make: Callable[[], Made]) -> Made:
+        """Make it with the number of threads that it always has here, whatever is made beside it."""
+        from guda_cli.workflow.project.compute import with_threads
 
-def run_all(
-    jobs: LazyJobs,
-    tasks: Sequence[Task],
-    full: ActionRecord | None,
-    bar: Meter | None = None,
-) -> list[ActionRecord]:
-    """The records of `tasks`, in order, each run once or found in the store; `bar` counts them."""
-    records = []
-    for task in tasks:
-        record = jobs.project.ensure(jobs.job(task, full))
-        records.append(record)
-        if bar is not None and record.key in jobs.project.ran:
-            bar.advance()
-        elif bar is not None:
-            bar.found()
-    return records
+        most = self.compute.threads
+        count = sharing.threads(self.project, action.operation, most) if what else most
+        with with_threads(self.compute, count):
+            return make()

@@ -13,7 +13,8 @@ from guda_cli.workflow.keys.halves import random_halves
 from guda_cli.workflow.keys.operations import TRAIN, UNLEARN
 from guda_cli.workflow.keys.removal import Removal
 from guda_cli.workflow.models.check_training import check_training
-from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task, run_all
+from guda_cli.workflow.models.jobs import FULL, LazyJobs, Task
+from guda_cli.workflow.models.making import run_all
 from guda_cli.workflow.models.text_problem import styles
 from guda_cli.workflow.project import needs
 from guda_cli.workflow.project.compute import setup
@@ -142,10 +143,10 @@ def train_all(
     jobs.prepare()
     if removals is not None:
         tasks = [Task(TRAIN, what, seed) for seed in seeds for what in removals]
-        return run_all(jobs, tasks, project.known_full())
+        return run_all(jobs, tasks, project.known_full(), device, verb="train")
     if project.recipe.model.registered:
         return [project.require_full()]
-    [full] = run_all(jobs, [FULL], None)
+    full = project.ensure(jobs.job(FULL))
     if not distributed.rank():  # one process is enough
         check_training(project, full, jobs)
     return [full]
@@ -160,5 +161,4 @@ def unlearn_all(project: Project, device: str, chosen: Sequence[Removal]) -> lis
         jobs.job(FULL)  # so that a damaged full model can be rebuilt
     seeds = project.recipe.unlearn.seeds or (None,)
     tasks = [Task(UNLEARN, what, seed) for seed in seeds for what in chosen]
-    with project.console.progress("unlearn", len(tasks), unit="group") as bar:
-        return run_all(jobs, tasks, full, bar)
+    return run_all(jobs, tasks, full, device, verb="unlearn")

@@ -22,10 +22,16 @@ def run_hooks(project: Project, action: Action) -> Iterator[tuple[RunState | Non
         project.console.say(f"{action.what}: going on at step {resume.step} of {action.steps}")
     done = resume.step if resume else 0
     with project.console.progress(action.what, action.steps, start=done) as bar:
-        hooks = loop.Hooks(
-            on_step=lambda loss: bar.advance(1, loss=loss),
-            save=lambda state: store.save_state(action.key, state.step, state.to_bytes()),
-            say=project.console.warn,
-            save_seconds=environment.seconds("GUDA_CHECKPOINT_SECONDS", 20.0),
-        )
+        hooks = saving_hooks(project, action)
+        hooks.on_step = lambda loss: bar.advance(1, loss=loss)
+        hooks.say = project.console.warn
         yield resume, hooks
+
+
+def saving_hooks(project: Project, action: Action) -> loop.Hooks:
+    """Hooks that save the states of `action`, and show nothing."""
+    store = project.store
+    return loop.Hooks(
+        save=lambda state: store.save_state(action.key, state.step, state.to_bytes()),
+        save_seconds=environment.seconds("GUDA_CHECKPOINT_SECONDS", 20.0),
+    )

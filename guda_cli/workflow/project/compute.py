@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,6 +95,22 @@ def setup(device: str = "auto") -> Compute:
             f"--device {chosen}: torch sees no such device", why=f"it offers {found}", fix=f"--device {found}"
         )
     return Compute(_place(torch.device(chosen)), torch.get_num_threads())
+
+
+@contextmanager
+def with_threads(compute: Compute, count: int) -> Iterator[None]:
+    """Compute with `count` threads on the CPU; other devices are left as they are."""
+    import torch
+
+    if compute.device.type != "cpu" or count == compute.threads == torch.get_num_threads():
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _place(device: torch.device) -> torch.device:

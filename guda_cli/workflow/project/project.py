@@ -8,8 +8,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property, partial
@@ -26,7 +26,7 @@ from guda_cli.jsonable import plain
 from guda_cli.phrases import human_seconds, plural
 from guda_cli.plain_text import quoted, spelled, unspelled
 from guda_cli.sections import DataSpec, Recipe, to_dict
-from guda_cli.store import ActionRecord, CorruptBlob, MissingBlob, Store
+from guda_cli.store import ActionRecord, CorruptBlob, LeaseBusy, MissingBlob, Store
 from guda_cli.training import distributed
 from guda_cli.workflow.keys import steps
 from guda_cli.workflow.keys.operations import (
@@ -76,8 +76,11 @@ class Job:
 class Project:
     """A recipe, its store and the console; runs jobs once and finds what they made."""
 
-    def __init__(self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True) -> None:
+    def __init__(
+        self, recipe: Recipe, store: Store, console: Console, *, wait: bool = True, jobs: int | None = None
+    ) -> None:
         self.recipe, self.store, self.console, self.wait = recipe, store, console, wait
+        self.jobs = jobs  # models made at once, where the user says how many
         store.want({"recipe": to_dict(recipe)})  # garbage collection leaves it what it may need
         self.ran: set[str] = set()  # action keys that this process ran
         self.lost: dict[
@@ -91,6 +94,10 @@ class Project:
         self._said_gone = False
         self._full: tuple[DataRef, Action] | None = None
         self._models: dict[str, StoredModel] = {}
+
+    def of_recipe(self, recipe: Recipe) -> Project:
+        """The same with another recipe."""
+        return Project(recipe, self.store, self.console, wait=self.wait, jobs=self.jobs)
 
     @cached_property
     def family(self) -> Family:
@@ -126,7 +133,34 @@ class Project:
         self.console.detail(f"{action.what} [{action.key[:SHORT_KEY]}]: begun{work}")
         with distributed.leading(action.key, shared=action.operation in SHARED):
             made = job.make()
-        facts = {"wall_seconds": time.monotonic() - started, "forwards": action.forwards, "what": action.what}
+        return self._finish(action, made, time.monotonic() - started)
+
+    def run_together(self, jobs: Sequence[Job], make: Callable[[Sequence[Job]], Sequence[Made]]) -> None:
+        """Publish what `make` gives, in one go, for those of `jobs` that are missing and nobody works on.
+
+        Nothing where that is one alone.
+        """
+        with ExitStack() as held:
+            mine = [job for job in jobs if self._begins(job.action, held)]
+            if len(mine) < 2:
+                return
+            started = time.monotonic()
+            made = make(mine)
+            seconds = (time.monotonic() - started) / len(mine)
+            for job, own in zip(mine, made, strict=True):
+                self._finish(job.action, own, seconds)
+
+    def _begins(self, action: Action, held: ExitStack) -> bool:
+        """Whether `action` is to be done by this process, which has its lease then until `held` ends."""
+        try:
+            held.enter_context(self.store.lease(action.key, wait=False, holds=action.inputs.values()))
+        except LeaseBusy:
+            return False
+        return self.store.lookup(action.key) is None
+
+    def _finish(self, action: Action, made: Made, seconds: float) -> ActionRecord:
+        """Publish what was made of `action`, whose state is of no use any more."""
+        facts = {"wall_seconds": seconds, "forwards": action.forwards, "what": action.what}
         record = self._publish(action, made, plain(provenance() | facts | dict(made.facts)))
         self.store.drop_state(action.key)
         self.ran.add(action.key)
@@ -238,6 +272,10 @@ class Project:
             self._data = self._known_source() or self._store_dataset(self._read_source())
         self._data = self._with_parts(self._data)
         return self._data
+
+    def read_already(self, data: DataRef) -> None:
+        """Take `data` as the dataset, without a look at its source: another process has just had one."""
+        self._data = data
 
     def known_data(self) -> DataRef | None:
         """The dataset if it is in the store and its source looks unchanged, without decoding anything."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from guda_cli.phrases import plural
 from guda_cli.time_left import Stage
+from guda_cli.workflow.project import sharing
+from guda_cli.workflow.project.counterfactual_kinds import KINDS
 from guda_cli.workflow.project.plan import CACHED, TO_DO, Planner, Step
 from guda_cli.workflow.project.project import Project
 from guda_cli.workflow.scoring import calibrating
@@ -40,13 +42,18 @@ def plan(project: Project, method: str, images: int, speed: Speed | None) -> Who
     groups = planner.groups()
     seeds = (project.recipe.unlearn.seeds or (None,)) if method == "guda" else (None,)
     made = [step for seed in seeds for step in planner.models(method, groups, seed)]
+    alone, missing = _seconds(made, rate), sum(step.status != CACHED for step in made)
+    at_once = 1
+    if project.known_data() is not None and sharing.on_cpu("auto"):
+        operation = KINDS[method].operation
+        at_once = sharing.at_once(project, operation, missing, alone, project.known_full())
     cells = project.recipe.score.timesteps * project.recipe.score.draws
     calibrated = 0 if calibrating.known(project) else calibrating.size(project)
     scored = (images + calibrated) * cells * (1 + len(made))
     sampled = images * project.recipe.sample.steps
     stages = (
         Stage(TRAIN, _seconds(trained, rate)),
-        Stage(MODELS, _seconds(made, rate)),
+        Stage(MODELS, alone / at_once),
         Stage(SAMPLE, sampled * forward),
         Stage(SCORE, scored * forward, counted=False),
     )
