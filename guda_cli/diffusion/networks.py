@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -42,14 +44,30 @@ def sharing(make: Callable[[], torch.nn.Module], weights: Weights) -> torch.nn.M
     """
     with torch.device("meta"):
         network = make()
+    if network.state_dict().keys() != dict(chain(network.named_parameters(), network.named_buffers())).keys():
+        with _without_parameters():  # a buffer that is not stored must be computed
+            network = make()
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as err:
         raise ValueError(str(err)) from None
-    if any(buffer.is_meta for buffer in network.buffers()):  # one that is not stored: it must be computed
-        network = make()
-        network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def _without_parameters() -> Iterator[None]:
+    """Meanwhile the parameters of new modules are on the meta device, where nothing is drawn."""
+    register = torch.nn.Module.register_parameter
+
+    def bare(self: torch.nn.Module, name: str, value: torch.nn.Parameter | None) -> None:
+        moved = value if value is None else torch.nn.Parameter(value.to("meta"), value.requires_grad)
+        register(self, name, moved)
+
+    torch.nn.Module.register_parameter = bare  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def moved(network: torch.nn.Module, device: torch.device | str) -> torch.nn.Module:
@@ -112,9 +130,14 @@ def _bits(value: Tensor) -> Tensor:
 def check_finite(weights: Weights, what: str) -> None:
     """DataError naming the first tensor of `weights` with a NaN or infinity."""
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and not _finite(value):
             raise DataError(
                 f"{what} has NaN or infinite weights",
                 why=f"in tensor '{name}'",
                 fix="use an undamaged checkpoint",
             )
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether all of `value` is finite: a NaN or an infinity is its least or its greatest."""
+    return not value.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(value))
