@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from guda_cli.workflow.models.loaded import Models
 from guda_cli.workflow.project.compute import setup
 from guda_cli.workflow.project.project import FINITE, Project
 from tests.store.inside import blob_file
-from tests.workflow.fixtures import GROUPS, Cli, flip, here, record
+from tests.workflow.fixtures import GROUPS, Cli, flip, hashed, here, record
+
+__all__ = ["hashed"]
 
 
 def loaded() -> tuple[Project, Models]:
@@ -51,32 +52,6 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(networks, "check_finite", counting)
     return done
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Bytes that go through SHA-256 in files' hashing, by digest."""
-    seen: Counter[str] = Counter()
-
-    class Counting:
-        def __init__(self, data: Any = b"") -> None:
-            self.sha, self.bytes = real(data), len(data)
-
-        def update(self, data: Any) -> None:
-            self.bytes += memoryview(data).nbytes
-            self.sha.update(data)
-
-        def hexdigest(self) -> str:
-            digest = str(self.sha.hexdigest())
-            seen[digest] += self.bytes
-            return digest
-
-        def digest(self) -> bytes:
-            return bytes(self.sha.digest())
-
-    real = hashlib.sha256
-    monkeypatch.setattr(hashlib, "sha256", Counting)
-    return seen
 
 
 def models_of_store() -> dict[str, str]:

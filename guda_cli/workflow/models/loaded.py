@@ -12,6 +12,7 @@ from guda_cli.diffusion import networks
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
+from guda_cli.memory import give_back
 from guda_cli.store import ActionRecord
 from guda_cli.unlearning import subsets
 from guda_cli.workflow.models.spaces import Space
@@ -106,10 +107,13 @@ class Models:
         if unknown:
             raise DataError(f"the model has weights that the full model lacks, such as {unknown[0]}")
         old = self.base.keys() if dtype != self._dtype else self._swapped
-        for source in ({name: self._placed[name] for name in old - changes.keys()}, changes):
+        back = {name: self._placed[name] for name in old - changes.keys()}
+        for source in (back, changes):
             for name, value in source.items():  # each takes the place of another before the next is made
                 networks.place(self._owners, {name: value.to(self.compute.device, dtype)})
-        for name in changes:
-            self.base.release(name)
+                if source is changes:
+                    self.base.release(name)
+            if source is back and back:
+                give_back()
         self._swapped, self._dtype = set(changes), dtype
         return self.denoiser(self.network)
