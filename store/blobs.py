@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from guda_cli.store.ahead import Digests
 from guda_cli.store.crashpoints import point
 from guda_cli.store.errors import CorruptBlob, MissingBlob, StoreError
 from guda_cli.store.files import (
@@ -24,11 +25,16 @@ from guda_cli.store.files import (
     size_of,
     unreadable,
     write_bytes,
+    write_pieces,
 )
 from guda_cli.store.keys import check_digest, is_digest, sha256_hex
 from guda_cli.store.layout import Layout
 
+if TYPE_CHECKING:
+    from guda_cli.store.files import Buffer
+
 T = TypeVar("T")
+_WORTH_A_THREAD = 1 << 20  # bytes of a file from which on it is hashed in one
 
 
 class Blobs:
@@ -37,6 +43,7 @@ class Blobs:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._folder = layout.folder("blobs") / "sha256"
+        self._digests = Digests(hash_file)
         self._synced: set[str] = set()  # whose entries this process has seen to be on the disk
 
     def address(self, digest: str) -> Path:
@@ -72,10 +79,10 @@ class Blobs:
         ]
 
     def path(self, digest: str) -> Path:
-        """The file of a blob; hashed first, and quarantined if it does not fit its name."""
+        """The file of a blob; hashed first, once a process, and quarantined if it does not fit its name."""
         path = self.address(digest)
         try:
-            actual = self._layout.memory.large(path, hash_file)
+            actual = self._layout.memory.slight(path, hash_file, lambda: self._digests.of(path))
         except (FileNotFoundError, NotADirectoryError):
             raise MissingBlob(digest) from None
         except DamagedFile as damage:
@@ -85,6 +92,23 @@ class Blobs:
         if actual != digest:
             raise self._corrupt(digest, "bad checksum")
         return path
+
+    def check(self, digest: str) -> None:
+        """Hash the file of a blob whatever is known of it; errors as `path`."""
+        path = self.address(digest)
+        self._layout.memory.drop(path)
+        self._digests.drop(path)
+        self.path(digest)
+
+    def begin_check(self, digest: str) -> None:
+        """Have the file of a blob hashed beside what this thread does until it asks for its `path`."""
+        path = self.address(digest)
+        if (size_of(path) or 0) >= _WORTH_A_THREAD and not self._layout.memory.knows(path, hash_file):
+            self._digests.begin(path)
+
+    def opened(self, digest: str, make: Callable[[Path], T]) -> T:
+        """What `make` makes of a blob's file by mapping it, checked; it may be kept: not to be changed."""
+        return self._layout.memory.slight(self.path(digest), make)
 
     def read(self, digest: str) -> bytes:
         """The bytes of a blob, checked."""
@@ -116,6 +140,20 @@ class Blobs:
             try:
                 point("before-write")
                 write_bytes(temp, data, sync=False)
+                self._adopt(temp, digest)
+            finally:
+                discard(temp)
+        return digest
+
+    def put_pieces(self, pieces: Iterable[Buffer]) -> str:
+        """Store bytes that come piece by piece, hashed as they are written; their digest."""
+        self._layout.require_writable("storing a blob")
+        with guarded("storing a blob", self._layout.root):
+            temp = self._layout.temp()
+            try:
+                point("before-write")
+                digest = write_pieces(temp, pieces)
+                self._layout.hold(digest)
                 self._adopt(temp, digest)
             finally:
                 discard(temp)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from guda_cli.store.actions import ActionRecord, Actions, checked_outputs, now
 from guda_cli.store.blobs import Blobs
 from guda_cli.store.documents import Documents, Pins
-from guda_cli.store.files import listing
+from guda_cli.store.files import Buffer, listing
 from guda_cli.store.layout import FOLDERS, Layout, open_layout
 from guda_cli.store.leases import Leases
 from guda_cli.store.states import States
@@ -77,13 +77,28 @@ class Store:
         """Store bytes; their digest."""
         return self._blobs.put_bytes(data)
 
+    def put_pieces(self, pieces: Iterable[Buffer]) -> str:
+        """Store bytes of any size that come piece by piece: written and hashed in one go; their digest."""
+        return self._blobs.put_pieces(pieces)
+
     def put_written(self, write: Callable[[Path], None]) -> str:
         """Store what `write` writes to the new file that it is given, of any size; its digest."""
         return self._blobs.put_written(write)
 
     def blob_path(self, digest: str) -> Path:
-        """The file of a blob, checked, for those that are larger than memory; errors as `read_bytes`."""
+        """The file of a blob, checked once a process, for what is larger than memory; see `read_bytes`."""
         return self._blobs.path(digest)
+
+    def begin_check(self, digest: str) -> None:
+        """Hash a blob in a thread, if it is large and here, so that who asks for it later need not wait."""
+        self._blobs.begin_check(digest)
+
+    def opened(self, digest: str, make: Callable[[Path], T]) -> T:
+        """What `make` (a function of a module) makes of a blob's file by mapping it; checked once a process.
+
+        A process that runs many commands may keep it: it must not be changed. Errors as `read_bytes`.
+        """
+        return self._blobs.opened(digest, make)
 
     @property
     def temporary_folder(self) -> Path | None:

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ _NO_FOLDER_SYNC = frozenset(
 )
 LARGEST_RECORD = 256 << 20
 """Bytes of a record at most: what is larger is none, and is not read."""
+_PIECE = 16 << 20  # bytes that are read, hashed and written at once
+_WORTH_A_THREAD = 1 << 20  # bytes
 _MUCH = 1 << 30  # bytes of a blob from which on it is hashed before it is read into memory
+
+Buffer = bytes | bytearray | memoryview
 
 
 class DamagedFile(Exception):  # noqa: N818
@@ -106,6 +111,41 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
         os.close(fd)
 
 
+def write_pieces(path: Path, pieces: Iterable[Buffer]) -> str:
+    """Write a new file piece by piece, whole or not at all; its SHA-256, taken while it is written.
+
+    A large piece is hashed in a thread of its own meanwhile: neither hashing nor writing holds Python's lock.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    sha, fd = hashlib.sha256(), os.open(path, flags, 0o644)
+    try:
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            for start in range(0, len(view), _PIECE):
+                _write_and_hash(fd, view[start : start + _PIECE], sha)
+    except BaseException:
+        discard(path)
+        raise
+    finally:
+        os.close(fd)
+    return sha.hexdigest()
+
+
+def _write_and_hash(fd: int, view: memoryview, sha: Any) -> None:
+    large = len(view) >= _WORTH_A_THREAD
+    thread = threading.Thread(target=sha.update, args=(view,)) if large else None
+    if thread is None:
+        sha.update(view)
+    else:
+        thread.start()
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        if thread is not None:
+            thread.join()
+
+
 def require_file(path: Path, largest: int | None = None) -> int:
     """Size of the regular file at `path`, perhaps behind a link; DamagedFile where it is something else.
 
@@ -120,10 +160,16 @@ def require_file(path: Path, largest: int | None = None) -> int:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces; DamagedFile where it is none."""
-    require_file(path)
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file, read in pieces; DamagedFile where it is none.
+
+    In large ones: between two of them it has to wait for Python's lock, which others may hold.
+    """
+    size = require_file(path)
+    sha, buffer = hashlib.sha256(), bytearray(min(size, _PIECE) or 1)
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            sha.update(memoryview(buffer)[:count])
+    return sha.hexdigest()
 
 
 def read_blob(path: Path, digest: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int, int]
+_SLIGHT = "slight"
 
 
 class Memory:
@@ -46,12 +47,25 @@ class Memory:
             return parse(read())
         return self._get(path, f"bytes {_name(parse)}", lambda: parse(read()))
 
+    def slight(self, path: Path, make: Callable[[Path], T], now: Callable[[], T] | None = None) -> T:
+        """The same of a value that takes hardly any memory: a digest, or the file itself, mapped.
+
+        `now` gives it where this process has a shorter way to it.
+        """
+        get = now or (lambda: make(path))
+        return self._get(path, f"{_SLIGHT} {_name(make)}", get) if self.most else get()
+
+    def knows(self, path: Path, make: Callable[[Path], Any]) -> bool:
+        """Whether `slight` has the value of the file as it is now."""
+        known = self._kept.get((f"{_SLIGHT} {_name(make)}", str(path)))
+        return known is not None and known[0] == stamp_of(path)
+
     def recall(self, maker: str, path: str) -> None:
         """Keep what another process missed. OSError or ValueError where it cannot be had."""
         kind, _, name = maker.partition(" ")
         module, _, function = name.partition(":")
         make, file = getattr(importlib.import_module(module), function), Path(path)
-        if kind == "path":
+        if kind in ("path", _SLIGHT):
             self._get(file, maker, lambda: make(file))
         else:
             self._get(file, maker, lambda: make(_checked(file)))
@@ -64,11 +78,11 @@ class Memory:
     def forget_stale(self) -> None:
         """Drop what was made of files that have changed or gone."""
         for key, (stamp, _) in list(self._kept.items()):
-            if _stamp(Path(key[1])) != stamp:
+            if stamp_of(Path(key[1])) != stamp:
                 self._drop(key)
 
     def _get(self, path: Path, maker: str, make: Callable[[], T]) -> T:
-        key, stamp = (maker, str(path)), _stamp(path)
+        key, stamp = (maker, str(path)), stamp_of(path)
         known = self._kept.get(key)
         if known is not None and known[0] == stamp:
             value: T = known[1]
@@ -82,7 +96,7 @@ class Memory:
     def _keep(self, key: tuple[str, str], stamp: Stamp, value: Any) -> None:
         self._drop(key)
         self._kept[key] = stamp, value
-        self._bytes += stamp[1]
+        self._bytes += _size(key, stamp)
         self.missed.append(key)
         while self.most and self._bytes > self.most and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
@@ -90,7 +104,7 @@ class Memory:
     def _drop(self, key: tuple[str, str]) -> None:
         known = self._kept.pop(key, None)
         if known is not None:
-            self._bytes -= known[0][1]
+            self._bytes -= _size(key, known[0])
 
 
 _shared: Memory | None = None
@@ -112,7 +126,12 @@ def _name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _size(key: tuple[str, str], stamp: Stamp) -> int:
+    """What a value takes of the bytes that may be kept."""
+    return 0 if key[0].startswith(f"{_SLIGHT} ") else stamp[1]
+
+
+def stamp_of(path: Path) -> Stamp | None:
     """What changes when a file does; None where there is none."""
     try:
         found = os.stat(path)  # noqa: PTH116 - asked for every record that is read

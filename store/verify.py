@@ -113,7 +113,7 @@ class Verifier:
         total = sum(size for _, size in sizes)
         for digest, size in sizes:
             try:
-                self._blobs.path(digest)
+                self._blobs.check(digest)
                 for table in sorted(self._by_table.get(digest, ())):
                     self._tables.check(table, digest)
             except MissingBlob:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import CorruptError
 from guda_cli.jsonable import canonical
+
+if TYPE_CHECKING:
+    from guda_cli.diffusion.networks import Weights
+    from guda_cli.diffusion.weight_file import PackedWeights
 
 BLOBS = ("vae", "vae_config", "text_encoder", "text_config", "tokenizer")
 """Names of the outputs that hold a pipeline's components in the store."""
@@ -21,21 +25,21 @@ BLOBS = ("vae", "vae_config", "text_encoder", "text_config", "tokenizer")
 class Components:
     """What stands around the denoising network of a `StableDiffusionPipeline`.
 
-    Weights are safetensors bytes under the names of the diffusers or transformers class; configurations are
+    Weights are under the names of the diffusers or transformers class; configurations are
     those classes' own `config.json`, `_class_name`, `architectures` and the like left as they are.
     """
 
-    vae: bytes
+    vae: PackedWeights
     """Weights of an `AutoencoderKL`."""
     vae_config: Mapping[str, Any]
-    text_encoder: bytes
+    text_encoder: PackedWeights
     """Weights of a `CLIPTextModel`."""
     text_config: Mapping[str, Any]
     tokenizer: Mapping[str, str]
     """The tokenizer's files: name -> text (`tokenizer.json`, `tokenizer_config.json`, ...)."""
 
-    def to_blobs(self) -> dict[str, bytes]:
-        """Bytes by the names in BLOBS; equal components give equal bytes."""
+    def to_blobs(self) -> dict[str, bytes | PackedWeights]:
+        """What is stored by the names in BLOBS; equal components give equal bytes."""
         return {
             "vae": self.vae,
             "vae_config": canonical(self.vae_config),
@@ -45,22 +49,33 @@ class Components:
         }
 
     @staticmethod
-    def from_blobs(blobs: Mapping[str, bytes]) -> Components:
-        """The inverse of `to_blobs`; CorruptError for configurations that are no JSON objects."""
+    def from_blobs(blobs: Mapping[str, bytes | Weights]) -> Components:
+        """From what the store has, weights as tensors; CorruptError for configurations that are none."""
+        from guda_cli.diffusion.weight_file import PackedWeights
+
         parts = {name: json_part(blobs, name) for name in ("vae_config", "text_config", "tokenizer")}
         return Components(
-            blobs["vae"],
+            PackedWeights(tensors(blobs, "vae"), "the VAE"),
             parts["vae_config"],
-            blobs["text_encoder"],
+            PackedWeights(tensors(blobs, "text_encoder"), "the text encoder"),
             parts["text_config"],
             {str(name): str(text) for name, text in parts["tokenizer"].items()},
         )
 
 
-def json_part(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:
+def tensors(blobs: Mapping[str, bytes | Weights], name: str) -> Weights:
+    """The weights that the part `name` is."""
+    value = blobs[name]
+    assert not isinstance(value, bytes)
+    return value
+
+
+def json_part(blobs: Mapping[str, bytes | Weights], name: str) -> dict[str, Any]:
     """The JSON object that the part `name` is; CorruptError for anything else."""
+    text = blobs[name]
+    assert isinstance(text, bytes)
     try:
-        value = json.loads(blobs[name])
+        value = json.loads(text)
     except ValueError as err:
         raise CorruptError(f"the stored {name} cannot be read", why=str(err)) from None
     if not isinstance(value, dict):

@@ -70,8 +70,8 @@ def apply_lora(pipeline: Pipeline, path: Path, bare: str = "unet") -> Pipeline:
         found = header(path, file)
         adapter_kinds.check_kind(path, found.shapes)
         parts = {
-            "unet": networks.from_bytes(pipeline.unet),
-            "text_encoder": plain_text_names(networks.from_bytes(pipeline.components.text_encoder)),
+            "unet": dict(pipeline.unet.weights),
+            "text_encoder": plain_text_names(pipeline.components.text_encoder.weights),
         }
         updates = _collected(found, {part: _modules(weights) for part, weights in parts.items()}, bare)
         shapes = {place: list(parts[place[0]][f"{place[1]}.weight"].shape) for place in updates}
@@ -87,11 +87,11 @@ def apply_lora(pipeline: Pipeline, path: Path, bare: str = "unet") -> Pipeline:
 
 def _with(pipeline: Pipeline, parts: Mapping[str, Weights], touched: set[str], notes: list[str]) -> Pipeline:
     if "text_encoder" in touched:
-        text = networks.to_bytes(parts["text_encoder"])
+        text = pipeline.components.text_encoder.with_weights(parts["text_encoder"])
         components = dataclasses.replace(pipeline.components, text_encoder=text)
         pipeline = dataclasses.replace(pipeline, components=components)
     if "unet" in touched:
-        pipeline = dataclasses.replace(pipeline, unet=networks.to_bytes(parts["unet"]))
+        pipeline = dataclasses.replace(pipeline, unet=pipeline.unet.with_weights(parts["unet"]))
     return dataclasses.replace(pipeline, notes=(*pipeline.notes, *notes))
 
 
@@ -235,7 +235,7 @@ def _add(
 ) -> None:
     """W + scale B A in place of W, less the first B A where the LoRA was started by a part of W."""
     name, (factor, init) = f"{place[1]}.weight", scale
-    weight, down, up = weights[name], found.read(update.down), found.read(update.up)
+    weight, down, up = weights[name].float(), found.read(update.down), found.read(update.up)
     rank = len(down)
     product = up.reshape(weight.shape[0], rank) @ down.reshape(rank, -1)
     if init:

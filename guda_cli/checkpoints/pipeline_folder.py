@@ -21,8 +21,8 @@ from guda_cli.checkpoints.weights import (
     read_weights,
     text_encoder_names,
 )
-from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
+from guda_cli.diffusion.weight_file import PackedWeights
 from guda_cli.errors import DataError, UsageError
 
 TEXTS = ("*.json", "*.txt", "*.model")
@@ -41,8 +41,8 @@ class Pipeline:
     Configurations are those of the files without what says where they came from; `_class_name` stays.
     """
 
-    unet: bytes
-    """Weights of a `UNet2DConditionModel`, float32 safetensors under its names."""
+    unet: PackedWeights
+    """Weights of a `UNet2DConditionModel` under its names."""
     unet_config: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     components: Components
@@ -78,13 +78,13 @@ def read_pipeline(source: str) -> Pipeline:
     )
 
 
-def read_unet_folder(folder: Path) -> tuple[bytes, Config]:
+def read_unet_folder(folder: Path) -> tuple[PackedWeights, Config]:
     """Weights and configuration of a bare `UNet2DConditionModel` folder; DataError as for a pipeline's."""
     config = read_unet_config(folder)
     weights, _ = read_weights(
         folder, DIFFUSION, "the unet", lambda header: check_unet(header, config, str(folder))
     )
-    return networks.to_bytes(weights), config
+    return _stored(weights, folder, "the unet"), config
 
 
 def read_unet_config(folder: Path) -> Config:
@@ -135,7 +135,7 @@ def read_components(folder: Path, configuration: Configuration) -> tuple[Compone
     """VAE, text encoder and tokenizer of a pipeline folder, and notes on their files."""
     vae, first = _read(folder, "vae", check_vae, configuration.vae)
     text, second = _read(folder, "text_encoder", check_text_encoder, configuration.text)
-    return components_of(vae, text, configuration), (*first, *second)
+    return components_of(vae, text, configuration, folder), (*first, *second)
 
 
 def check_unet(weights: Weights, config: Mapping[str, Any], where: str) -> None:
@@ -166,20 +166,28 @@ def check_text_encoder(weights: Weights, config: Mapping[str, Any], where: str) 
     )
 
 
-def components_of(vae: Weights, text: Weights, configuration: Configuration) -> Components:
-    """The components as they are stored, under today's names; their weights have been checked to fit."""
+def components_of(vae: Weights, text: Weights, configuration: Configuration, where: Path) -> Components:
+    """The components as they are stored, under today's names; their weights have been checked to fit.
+
+    `where` is the folder or file they are of, for messages.
+    """
     return Components(
-        vae=networks.to_bytes(modern_attention_names(vae)),
+        vae=_stored(modern_attention_names(vae), where, "the vae"),
         vae_config=configuration.vae,
-        text_encoder=networks.to_bytes(text_encoder_names(text)),
+        text_encoder=_stored(text_encoder_names(text), where, "the text_encoder"),
         text_config=configuration.text,
         tokenizer=configuration.tokenizer,
     )
 
 
-def _read_unet(folder: Path, configuration: Configuration) -> tuple[bytes, tuple[str, ...]]:
+def _read_unet(folder: Path, configuration: Configuration) -> tuple[PackedWeights, tuple[str, ...]]:
     weights, note = _read(folder, "unet", check_unet, configuration.unet)
-    return networks.to_bytes(weights), note
+    return _stored(weights, folder, "the unet"), note
+
+
+def _stored(weights: Weights, where: Path, what: str) -> PackedWeights:
+    """As they are stored: in float32, and finite."""
+    return PackedWeights(weights, f"{where}: {what}", single=True)
 
 
 def _read(

@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints import supported
-from guda_cli.checkpoints.components import json_part
+from guda_cli.checkpoints.components import json_part, tensors
 from guda_cli.checkpoints.files import read_config, read_text
 from guda_cli.errors import DataError
 from guda_cli.jsonable import canonical
 
 if TYPE_CHECKING:
     import torch
+
+    from guda_cli.diffusion.networks import Weights
+    from guda_cli.diffusion.weight_file import PackedWeights
+
+PartsRead = Mapping[str, "bytes | Weights"]
+"""Components as the store has them: bytes, and weights as tensors."""
 
 DIFFUSERS, TRANSFORMERS = "diffusers", "transformers"
 _STEMS = {DIFFUSERS: "diffusion_pytorch_model", TRANSFORMERS: "model"}
@@ -85,15 +91,20 @@ def check_index(index: Mapping[str, Any], parts: Sequence[Part], where: str) -> 
             )
 
 
-def read_part(folder: Path, part: Part) -> dict[str, bytes]:
-    """The component in `folder`, by the names of its blobs, which are empty where an optional one is absent.
+def read_part(folder: Path, part: Part) -> dict[str, bytes | PackedWeights]:
+    """The component in `folder`, by the names of its blobs, empty ones where an optional one is absent.
 
     DataError where weights and configuration do not fit, for pickles, damaged files and code of its own.
     """
+    from guda_cli.diffusion.weight_file import PackedWeights
+
     own = folder / part.name
     if not own.is_dir():
         if part.optional:
-            return dict.fromkeys(part.blobs, b"")
+            nothing = PackedWeights({}, part.name)
+            return {
+                blob: canonical({}) if part.is_text or blob != part.name else nothing for blob in part.blobs
+            }
         raise DataError(f"the pipeline in {folder} has no {part.name}/")
     if part.is_text:
         return {part.name: canonical(_text_files(own))}
@@ -101,22 +112,21 @@ def read_part(folder: Path, part: Part) -> dict[str, bytes]:
     return {part.name: weights, f"{part.name}_config": canonical(config)}
 
 
-def read_network(folder: Path, part: Part) -> tuple[bytes, dict[str, Any]]:
+def read_network(folder: Path, part: Part) -> tuple[PackedWeights, dict[str, Any]]:
     """Weights and configuration of the network in `folder`, which is a `part`; DataError as `read_part`."""
     from guda_cli.checkpoints.weights import read_weights
-    from guda_cli.diffusion import networks
+    from guda_cli.diffusion.weight_file import PackedWeights
 
     config = supported.settings(read_config(folder / "config.json"), str(folder))
     if part.library == TRANSFORMERS:
         config = {key: "float32" if key in ("dtype", "torch_dtype") else config[key] for key in config}
-    weights, _ = read_weights(folder, _STEMS[part.library], f"the {part.name}")
     where = f"{folder}: the {part.name}"
+    weights, _ = read_weights(folder, _STEMS[part.library], f"the {part.name}", lambda header: None)
     if part.library == TRANSFORMERS:
-        data = networks.to_bytes(weights)
-        open_transformer(part, config, data, where)
-        return data, config
-    made = _empty(part, config, str(folder))
-    return networks.to_bytes(fitting(made, weights, where)), config
+        open_transformer(part, config, weights, where)
+    else:
+        weights = fitting(_empty(part, config, str(folder)), weights, where)
+    return PackedWeights(weights, where, single=True), config
 
 
 def fitting(
@@ -143,7 +153,7 @@ def _refuse_misfits(where: str, missing: Iterable[str], extra: Iterable[str], wr
             )
 
 
-def open_transformer(part: Part, config: Mapping[str, Any], weights: bytes, where: str) -> Any:
+def open_transformer(part: Part, config: Mapping[str, Any], weights: Weights, where: str) -> Any:
     """A network of transformers with these weights, under whatever names its class has known them by.
 
     Frozen, in float32. DataError where weights are missing or left over.
@@ -185,25 +195,25 @@ def quiet_libraries() -> Iterator[None]:
                 logger.enable_progress_bar()
 
 
-def load_part(part: Part, parts: Mapping[str, bytes]) -> Any:
+def load_part(part: Part, parts: PartsRead) -> Any:
     """The component itself, in float32 and frozen, or the tokenizer; None where it is not there."""
-    if not parts.get(part.name):
+    if _absent(part, parts):
         return None
     if part.is_text:
         return load_tokenizer(part, parts)
-    from guda_cli.diffusion import networks
-
-    config = json_part(parts, f"{part.name}_config")
+    config, weights = json_part(parts, f"{part.name}_config"), tensors(parts, part.name)
     if part.library == TRANSFORMERS:
-        return open_transformer(part, config, parts[part.name], f"the stored {part.name}")
-    weights = networks.from_bytes(parts[part.name])
-    networks.check_finite(weights, f"the {part.name}")
+        return open_transformer(part, config, weights, f"the stored {part.name}")
     made = _empty(part, config, "the store", meta=False)
     made.load_state_dict(fitting(made, weights, f"the stored {part.name}"))
     return made.eval().requires_grad_(False)
 
 
-def load_tokenizer(part: Part, parts: Mapping[str, bytes]) -> Any:
+def _absent(part: Part, parts: PartsRead) -> bool:
+    return not (json_part(parts, part.name) if part.is_text else tensors(parts, part.name))
+
+
+def load_tokenizer(part: Part, parts: PartsRead) -> Any:
     """The tokenizer of stored files, by transformers itself; DataError where it cannot be opened."""
     import transformers
 
@@ -216,25 +226,23 @@ def load_tokenizer(part: Part, parts: Mapping[str, bytes]) -> Any:
             raise DataError(f"the {part.name} cannot be opened", why=why) from None
 
 
-def write_part(folder: Path, part: Part, parts: Mapping[str, bytes]) -> list[str] | None:
+def write_part(folder: Path, part: Part, parts: PartsRead) -> list[str] | None:
     """Write a component below `folder` as `save_pretrained` does; its entry in the index, None if absent."""
-    if not parts.get(part.name):
+    if _absent(part, parts):
         return None
     own = folder / part.name
     own.mkdir(parents=True, exist_ok=True)
     if part.is_text:
         write_text(own, json_part(parts, part.name))
     else:
-        write_network(own, part, parts[part.name], json_part(parts, f"{part.name}_config"))
+        write_network(own, part, tensors(parts, part.name), json_part(parts, f"{part.name}_config"))
         return [part.library, _class_of(part, json_part(parts, f"{part.name}_config"))]
     return [part.library, part.classes[0]]
 
 
-def write_network(folder: Path, part: Part, weights: bytes, config: Mapping[str, Any]) -> None:
+def write_network(folder: Path, part: Part, weights: Weights, config: Mapping[str, Any]) -> None:
     """Write weights and configuration of a network into `folder`, as its class opens them."""
     from safetensors.torch import save_file
-
-    from guda_cli.diffusion import networks
 
     folder.mkdir(parents=True, exist_ok=True)
     named = dict(config)
@@ -245,7 +253,7 @@ def write_network(folder: Path, part: Part, weights: bytes, config: Mapping[str,
     text = json.dumps(named, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     file = folder / f"{_STEMS[part.library]}.safetensors"
-    save_file(networks.from_bytes(weights), file, {"format": "pt"})  # which their loaders ask for
+    save_file(dict(weights), file, {"format": "pt"})  # which their loaders ask for
 
 
 def write_text(folder: Path, files: Mapping[str, str]) -> None:

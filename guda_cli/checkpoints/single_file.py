@@ -23,8 +23,8 @@ from guda_cli.checkpoints.pipeline_folder import (
 )
 from guda_cli.checkpoints.supported import Config
 from guda_cli.checkpoints.weights import meta_state, read_file, read_header
-from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
+from guda_cli.diffusion.weight_file import PackedWeights
 from guda_cli.errors import DataError, MissingError
 
 _VAE_PARTS = tuple(VAE + part for part in ("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
@@ -73,7 +73,6 @@ def read_single_file(path: Path, base: str | None) -> Pipeline:
         _text_encoder(header, configuration.text, path), configuration.text, f"{path}: text_encoder"
     )
     tensors = read_file(path, _READ)
-    networks.check_finite(tensors, str(path))
     _check_own_noise(read_file(path, ("alphas_cumprod",)), scheduler, path, name)
     unet = _converted("unet", _part(tensors, UNET), folder)
     vae = _converted("vae", _compvis_attention(_part(tensors, *_VAE_PARTS)), folder)
@@ -81,10 +80,10 @@ def read_single_file(path: Path, base: str | None) -> Pipeline:
     check_vae(vae, configuration.vae, f"{path}: vae")
     text = _text_encoder(tensors, configuration.text, path)
     return Pipeline(
-        networks.to_bytes(unet),
+        PackedWeights(unet, f"{path}: the unet", single=True),
         configuration.unet,
         scheduler,
-        components_of(vae, text, configuration),
+        components_of(vae, text, configuration, path),
         (*configuration.notes, _note(name, scheduler), *_averaged(header)),
     )
 

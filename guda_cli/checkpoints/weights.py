@@ -1,4 +1,4 @@
-"""Weights of pipeline components: safetensors files, shards and variants read as float32 and checked."""
+"""Weights of pipeline components: safetensors files, shards and variants, checked by their headers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from guda_cli.checkpoints.config_fields import check_depth
 from guda_cli.checkpoints.files import check_no_pickle, pickles_only, read_json
-from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 
@@ -36,11 +34,11 @@ _DTYPES = {
 def read_weights(
     folder: Path, stem: str, what: str, check: Callable[[Weights], None] | None = None
 ) -> tuple[Weights, str]:
-    """Weights in `folder` as float32, and the variant they come in ("" or fp16 and the like).
+    """Weights in `folder`, mapped as they are, and the variant they come in ("" or fp16 and the like).
 
     One file, or shards with their index. `check` is given their names, shapes and dtypes, as tensors on the
-    meta device, before any of their numbers is read. DataError for pickles, damaged files, an index that
-    names files elsewhere or missing ones, and values that are not finite.
+    meta device; none of their numbers is read here, nor whether they are finite (`PackedWeights`). DataError
+    for pickles, damaged files, and an index that names files elsewhere or missing ones.
     """
     path, variant = _find(folder, stem, what)
     files = [path] if path.suffix == ".safetensors" else _shards(path)
@@ -49,18 +47,17 @@ def read_weights(
     weights: Weights = {}
     for file in files:
         weights.update(read_file(file))
-    networks.check_finite(weights, f"{folder}: {what}")
     return weights, variant
 
 
 def read_file(path: Path, starts: tuple[str, ...] = ("",)) -> Weights:
-    """Tensors of one safetensors file whose names begin with one of `starts`, floating ones as float32.
+    """Tensors of one safetensors file whose names begin with one of `starts`, mapped: not read until used.
 
     DataError for pickles and damaged files, and for numbers of a kind that cannot be made float32.
     """
     with _opened(path) as file:
         names = [name for name in file.keys() if name.startswith(starts)]  # noqa: SIM118 - no mapping
-        return {name: _plain(file.get_tensor(name)) for name in names}
+        return {name: file.get_tensor(name) for name in names}
 
 
 def read_header(path: Path, starts: tuple[str, ...] = ("",)) -> Weights:
@@ -96,10 +93,6 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as err:  # the last: odd dtypes
         raise DataError(f"{path} is not a readable safetensors file", why=str(err)) from None
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
 
 
 def _find(folder: Path, stem: str, what: str) -> tuple[Path, str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from guda_cli.checkpoints.pipeline_folder import Pipeline
 from guda_cli.checkpoints.weights import DIFFUSION, TRANSFORMERS, prefixed_text_names
-from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 
@@ -60,9 +59,9 @@ def _write(folder: Path, pipeline: Pipeline) -> None:
         (folder / name).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name, text in parts.tokenizer.items():
         (folder / "tokenizer" / Path(name).name).write_text(text, encoding="utf-8")
-    _save(folder / "unet" / f"{DIFFUSION}.safetensors", networks.from_bytes(pipeline.unet))
-    _save(folder / "vae" / f"{DIFFUSION}.safetensors", networks.from_bytes(parts.vae))
-    text_encoder = prefixed_text_names(networks.from_bytes(parts.text_encoder))
+    _save(folder / "unet" / f"{DIFFUSION}.safetensors", pipeline.unet.tensors())
+    _save(folder / "vae" / f"{DIFFUSION}.safetensors", parts.vae.tensors())
+    text_encoder = prefixed_text_names(parts.text_encoder.tensors())
     _save(folder / "text_encoder" / f"{TRANSFORMERS}.safetensors", text_encoder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -43,33 +44,33 @@ def sharing(make: Callable[[], torch.nn.Module], weights: Weights) -> torch.nn.M
     """
     with torch.device("meta"):
         network = make()
+    if _unstored(network):
+        with _without_parameters():  # what is not stored must be computed
+            network = make()
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as err:
         raise ValueError(str(err)) from None
-    if _unstored_on_meta(network):  # those must be computed
-        with _parameters_on_meta():
-            network = make()
-        network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def _unstored_on_meta(network: torch.nn.Module) -> bool:
-    """Whether a network built on the meta device has buffers or other tensors that no weights fill."""
+def _unstored(network: torch.nn.Module) -> bool:
+    """Whether a network has buffers or other tensors that no weights fill."""
+    named = dict(chain(network.named_parameters(), network.named_buffers()))
     others = (value for module in network.modules() for value in vars(module).values())
-    return any(isinstance(one, Tensor) and one.is_meta for one in (*network.buffers(), *others))
+    return network.state_dict().keys() != named.keys() or any(isinstance(one, Tensor) for one in others)
 
 
 @contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Parameters of modules that are built meanwhile are on the meta device, everything else is real."""
+def _without_parameters() -> Iterator[None]:
+    """Meanwhile the parameters of new modules are on the meta device, where nothing is drawn."""
     register = torch.nn.Module.register_parameter
 
-    def on_meta(module: torch.nn.Module, name: str, value: torch.nn.Parameter | None) -> None:
-        empty = None if value is None else torch.nn.Parameter(value.to("meta"), value.requires_grad)
-        register(module, name, empty)
+    def bare(self: torch.nn.Module, name: str, value: torch.nn.Parameter | None) -> None:
+        moved = value if value is None else torch.nn.Parameter(value.to("meta"), value.requires_grad)
+        register(self, name, moved)
 
-    torch.nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    torch.nn.Module.register_parameter = bare  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -136,9 +137,14 @@ def _bits(value: Tensor) -> Tensor:
 def check_finite(weights: Weights, what: str) -> None:
     """DataError naming the first tensor of `weights` with a NaN or infinity."""
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and not _finite(value):
             raise DataError(
                 f"{what} has NaN or infinite weights",
                 why=f"in tensor '{name}'",
                 fix="use an undamaged checkpoint",
             )
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether all of `value` is finite: a NaN or an infinity is its least or its greatest."""
+    return not value.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(value))

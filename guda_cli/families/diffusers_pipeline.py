@@ -7,7 +7,6 @@ transformers themselves. A network always begins as a pipeline's: none is traine
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from guda_cli.checkpoints import pipeline_parts
-from guda_cli.checkpoints.components import json_part, scale_factor
-from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, Part, blobs_of
+from guda_cli.checkpoints.components import json_part, scale_factor, tensors
+from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, Part, PartsRead, blobs_of
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import PROMPT, Codec, Family, Taken, Traits, Wanted
 from guda_cli.jsonable import canonical
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
     import torch
 
     from guda_cli.checkpoints.pipeline_sources import Found
+    from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.prompt_bank import PromptBank, Rows
     from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.weight_file import PackedWeights
     from guda_cli.latent.pipeline_prompts import PipelinePrompts
 
 SETTINGS = "pipeline"
@@ -61,6 +62,7 @@ class PipelineFamily(Family):
         super().__init_subclass__()
         if hasattr(cls, "texts"):
             cls.codec_parts, cls.prompt_parts = cls.vae.blobs, (*blobs_of(cls.texts), SETTINGS)
+            cls.weighty_parts = tuple(part.name for part in (cls.vae, *cls.texts) if not part.is_text)
 
     # -- what each family says -----------------------------------------------------------------------
 
@@ -138,17 +140,17 @@ class PipelineFamily(Family):
         network.beside = dict(config.get(BESIDE, {}))  # type: ignore[assignment]
         return network
 
-    def codec(self, parts: Mapping[str, bytes], device: torch.device) -> Codec:
+    def codec(self, parts: PartsRead, device: torch.device) -> Codec:
         """See `Family`."""
         from guda_cli.latent.vae import LatentCodec
 
-        return LatentCodec(parts["vae"], json_part(parts, "vae_config"), device)
+        return LatentCodec(tensors(parts, "vae"), json_part(parts, "vae_config"), device)
 
     def scale(self, vae: Mapping[str, Any]) -> int:
         """Pixels a side of an image per place of x0, by the VAE's configuration."""
         return scale_factor(vae)
 
-    def encoder(self, parts: Mapping[str, bytes], device: torch.device) -> PipelinePrompts:
+    def encoder(self, parts: PartsRead, device: torch.device) -> PipelinePrompts:
         """See `Family`."""
         from guda_cli.latent.pipeline_prompts import PipelinePrompts
 
@@ -195,27 +197,27 @@ class PipelineFamily(Family):
             name: data for part in around for name, data in pipeline_parts.read_part(folder, part).items()
         }
         parts[SETTINGS] = canonical(self.encoding(index, config))
-        vae = json_part(parts, "vae_config")
+        vae = json.loads(bytes(parts["vae_config"]))
         warnings += self._check_fits(vae, wanted)
         more = self.beside(index, config, vae)
         config = {**config, "_class_name": self.network_part.classes[0], **({BESIDE: more} if more else {})}
         stored = {
             self.network: config,
             "scheduler": scheduler_config,
-            "parts": {name: hashlib.sha256(parts[name]).hexdigest() for name in self.parts},
             "posterior": wanted.recipe.latent.posterior,
         }
         return Taken(weights, stored, self.schedule(scheduler_config), parts, notes=notes, warnings=warnings)
 
-    def _with_adapter(self, weights: bytes, config: Mapping[str, Any], adapter: Path) -> bytes:
+    def _with_adapter(
+        self, weights: PackedWeights, config: Mapping[str, Any], adapter: Path
+    ) -> PackedWeights:
         from guda_cli.checkpoints.pipeline_sources import with_adapter
-        from guda_cli.diffusion import networks
         from guda_cli.latent.pipeline_prompts import pipeline_with
 
         network = self.build(config, 0)
-        network.load_state_dict(networks.from_bytes(weights))
+        network.load_state_dict(weights.tensors())
         pipeline = pipeline_with(self.pipeline_class, {self.network: network})
-        return networks.to_bytes(with_adapter(pipeline, self.network, adapter))
+        return weights.with_weights(with_adapter(pipeline, self.network, adapter))
 
     def _scheduler(self, folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         from guda_cli.checkpoints import supported
@@ -247,9 +249,7 @@ class PipelineFamily(Family):
         """See `Family`."""
         return True
 
-    def write(
-        self, folder: Path, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]
-    ) -> None:
+    def write(self, folder: Path, weights: Weights, config: Mapping[str, Any], parts: PartsRead) -> None:
         """See `Family`: what `from_pretrained` of the first of `pipelines` opens."""
         own = {key: value for key, value in config[self.network].items() if key != BESIDE}
         scheduler = dict(config["scheduler"])

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.prompt_bank import PromptBank, Rows
     from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.weight_file import PackedWeights
     from guda_cli.training.loop import Hooks
     from guda_cli.training.run_state import RunState
 
+PartsRead = Mapping[str, "bytes | Weights"]
+"""What stands around a network, as the store has it: bytes, and the tensors of `Family.weighty_parts`."""
 CLASS, PROMPT = "class", "prompt"
 """What a network may be told of each image; "" is nothing."""
 
@@ -44,12 +47,13 @@ class Traits:
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """A model read from somebody's files, in float32, and sentences about it."""
+    """A model read from somebody's files, to be stored in float32, and sentences about it."""
 
-    weights: bytes
+    weights: PackedWeights
     config: dict[str, Any]
+    """Without the digests of its parts, which are known when they have been stored."""
     schedule: Schedule
-    parts: Mapping[str, bytes] = field(default_factory=dict)
+    parts: Mapping[str, bytes | PackedWeights] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What its record says beside where it came from."""
     notes: tuple[str, ...] = ()
@@ -78,7 +82,7 @@ class Materials:
     images: Tensor
     """uint8 [N, C, H, W]."""
     prompts: Sequence[str]
-    parts: Mapping[str, bytes]
+    parts: PartsRead
     """Those made before it."""
     device: torch.device
 
@@ -96,7 +100,7 @@ class Maker:
     """What of the recipe decides it."""
     size: Callable[[Recipe], tuple[int, int]]
     """Steps, and images a step."""
-    make: Callable[[Materials, RunState | None, Hooks], dict[str, bytes]]
+    make: Callable[[Materials, RunState | None, Hooks], dict[str, bytes | PackedWeights]]
 
 
 class Codec(Protocol):
@@ -146,6 +150,8 @@ class Family(ABC):
     codec_parts: ClassVar[tuple[str, ...]] = ()
     prompt_parts: ClassVar[tuple[str, ...]] = ()
     """Names of the stored outputs that hold what stands around the network."""
+    weighty_parts: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are weights."""
     makers: ClassVar[tuple[Maker, ...]] = ()
     """How these are trained where no pipeline brings them, in order; empty: one has to."""
     package: ClassVar[str] = ""
@@ -217,11 +223,11 @@ class Family(ABC):
 
     # -- what stands around them -------------------------------------------------------------------
 
-    def codec(self, parts: Mapping[str, bytes], device: torch.device) -> Codec:
+    def codec(self, parts: PartsRead, device: torch.device) -> Codec:
         """Of a family in latents: the one that `codec_parts` hold."""
         raise DataError(f"{self.name} models have no codec")
 
-    def encoder(self, parts: Mapping[str, bytes], device: torch.device) -> PromptEncoder:
+    def encoder(self, parts: PartsRead, device: torch.device) -> PromptEncoder:
         """Of a family that reads prompts: the one that `prompt_parts` hold."""
         raise DataError(f"{self.name} models read no prompts")
 
@@ -249,9 +255,7 @@ class Family(ABC):
         return False
 
     @abstractmethod
-    def write(
-        self, folder: Any, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]
-    ) -> None:
+    def write(self, folder: Any, weights: Weights, config: Mapping[str, Any], parts: PartsRead) -> None:
         """Write a model into `folder`, which is there, as its pipeline, which diffusers opens; DataError."""
 
     def taken_over(self, recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints.supported import side
 from guda_cli.errors import DataError
-from guda_cli.families.family import CLASS, Family, Taken, Traits, Wanted
+from guda_cli.families.family import CLASS, Family, PartsRead, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
 from guda_cli.sections import Recipe, network_settings, to_dict
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.prompt_bank import PromptBank
     from guda_cli.diffusion.schedule import Schedule
 
@@ -116,7 +117,7 @@ class Pixels(Family):
     def take(self, source: str, beside: str | None, wanted: Wanted) -> Taken:
         """See `Family`; a `DDPMPipeline` folder, or that of a bare `UNet2DModel`, its schedule `beside`."""
         from guda_cli.checkpoints.pixel_folder import open_folder
-        from guda_cli.diffusion.networks import to_bytes
+        from guda_cli.diffusion.weight_file import PackedWeights
 
         folder = open_folder(source)
         classes = _classes(folder.config, wanted)
@@ -132,7 +133,7 @@ class Pixels(Family):
         weights, said = folder.weights()
         facts = {"classes": config.get("classes"), "null_class": network.get("null_class")}
         return Taken(
-            to_bytes(weights),
+            PackedWeights(weights, f"{folder.unet}: the network", single=True),
             config,
             self.schedule(scheduler),
             facts=facts,
@@ -148,10 +149,10 @@ class Pixels(Family):
             recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, class_dropout=0.0))
         return dataclasses.replace(recipe, model=model)
 
-    def write(
-        self, folder: Path, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]
-    ) -> None:
+    def write(self, folder: Path, weights: Weights, config: Mapping[str, Any], parts: PartsRead) -> None:
         """See `Family`: a `DDPMPipeline`."""
+        from safetensors.torch import save_file
+
         for part in ("unet", "scheduler"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         index = {
@@ -159,7 +160,8 @@ class Pixels(Family):
             "unet": ["diffusers", "UNet2DModel"],
             "scheduler": ["diffusers", "DDPMScheduler"],
         }
-        (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(_with_format(weights))
+        # the metadata are what diffusers' loader asks for
+        save_file(dict(weights), folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
         documents = {
             "model_index.json": index,
             "unet/config.json": {"_class_name": "UNet2DModel", **config["unet"]},
@@ -168,13 +170,6 @@ class Pixels(Family):
         for name, document in documents.items():
             text = json.dumps(document, indent=2, sort_keys=True) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
-
-
-def _with_format(weights: bytes) -> bytes:
-    """The same tensors with the metadata entry that diffusers' loader asks for."""
-    from safetensors.torch import load, save
-
-    return bytes(save(load(weights), {"format": "pt"}))
 
 
 def _classes(unet: Mapping[str, Any], wanted: Wanted) -> list[str] | None:

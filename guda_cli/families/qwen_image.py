@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from guda_cli.checkpoints.components import json_part
-from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, TRANSFORMERS, Part
+from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, TRANSFORMERS, Part, PartsRead
 from guda_cli.families.flow import FlowDenoiser, FlowFamily, packed, unpacked
 from guda_cli.families.z_image import QWEN_TOKENIZERS
 
@@ -68,7 +68,7 @@ class QwenImage(FlowFamily):
         """See `PipelineFamily`."""
         return int(2 ** len(vae.get("temperal_downsample") or (False, True, True)))
 
-    def codec(self, parts: Mapping[str, bytes], device: torch.device) -> FrameCodec:
+    def codec(self, parts: PartsRead, device: torch.device) -> FrameCodec:
         """See `Family`."""
         from guda_cli.checkpoints.pipeline_parts import load_part
         from guda_cli.latent.frame_codec import FrameCodec

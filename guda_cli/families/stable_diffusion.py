@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor
+from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor, tensors
 from guda_cli.checkpoints.supported import PIPELINES, side
 from guda_cli.errors import DataError, RecipeError
-from guda_cli.families.family import PROMPT, Family, Maker, Materials, Taken, Traits, Wanted
+from guda_cli.families.family import (
+    PROMPT,
+    Family,
+    Maker,
+    Materials,
+    PartsRead,
+    Taken,
+    Traits,
+    Wanted,
+)
 from guda_cli.families.unet_recipe import check_blocks
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe, TextSpec, network_settings, to_dict
@@ -20,8 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from guda_cli.checkpoints.pipeline_folder import Pipeline
+    from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.prompt_bank import PromptBank, Rows
     from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.weight_file import PackedWeights
     from guda_cli.latent.text_encoder import TextEncoder
     from guda_cli.latent.vae import LatentCodec
     from guda_cli.training.loop import Hooks
@@ -99,16 +109,16 @@ def _text_params(recipe: Recipe) -> dict[str, Any]:
     return {"text": spec}
 
 
-def _make_vae(m: Materials, resume: RunState | None, hooks: Hooks) -> dict[str, bytes]:
-    from guda_cli.diffusion.networks import to_bytes
+def _make_vae(m: Materials, resume: RunState | None, hooks: Hooks) -> dict[str, bytes | PackedWeights]:
+    from guda_cli.diffusion.weight_file import PackedWeights
     from guda_cli.latent.vae_training import train_vae
 
     weights, config = train_vae(m.images, m.recipe.latent, resume=resume, hooks=hooks, device=m.device)
-    return {"vae": to_bytes(weights), "vae_config": canonical(config)}
+    return {"vae": PackedWeights(weights, "the VAE"), "vae_config": canonical(config)}
 
 
-def _make_text(m: Materials, resume: RunState | None, hooks: Hooks) -> dict[str, bytes]:
-    from guda_cli.diffusion.networks import to_bytes
+def _make_text(m: Materials, resume: RunState | None, hooks: Hooks) -> dict[str, bytes | PackedWeights]:
+    from guda_cli.diffusion.weight_file import PackedWeights
     from guda_cli.latent.text_training import train_text_encoder
 
     x0 = _codec(m.parts, m.device).encode(m.images)
@@ -116,16 +126,16 @@ def _make_text(m: Materials, resume: RunState | None, hooks: Hooks) -> dict[str,
         m.prompts, x0, m.recipe.text, resume=resume, hooks=hooks, device=m.device
     )
     return {
-        "text_encoder": to_bytes(weights),
+        "text_encoder": PackedWeights(weights, "the text encoder"),
         "text_config": canonical(config),
         "tokenizer": canonical(tokenizer),
     }
 
 
-def _codec(parts: Mapping[str, bytes], device: torch.device | str = "cpu") -> LatentCodec:
+def _codec(parts: PartsRead, device: torch.device | str = "cpu") -> LatentCodec:
     from guda_cli.latent.vae import LatentCodec
 
-    return LatentCodec(parts["vae"], json_part(parts, "vae_config"), device)
+    return LatentCodec(tensors(parts, "vae"), json_part(parts, "vae_config"), device)
 
 
 class StableDiffusion(Family):
@@ -137,6 +147,7 @@ class StableDiffusion(Family):
     prompts = True
     codec_parts = VAE
     prompt_parts = TEXT
+    weighty_parts = ("vae", "text_encoder")
     package, extra = "transformers", "text"
     pipelines = PIPELINES
     starts = True
@@ -225,16 +236,16 @@ class StableDiffusion(Family):
         """See `Family`: the keys and values of cross-attention (Wang et al. 2024)."""
         return ".attn2.to_k." in name or ".attn2.to_v." in name
 
-    def codec(self, parts: Mapping[str, bytes], device: torch.device) -> LatentCodec:
+    def codec(self, parts: PartsRead, device: torch.device) -> LatentCodec:
         """See `Family`."""
         return _codec(parts, device)
 
-    def encoder(self, parts: Mapping[str, bytes], device: torch.device) -> ClipPrompts:
+    def encoder(self, parts: PartsRead, device: torch.device) -> ClipPrompts:
         """See `Family`."""
         from guda_cli.latent.text_encoder import TextEncoder
 
         config, tokenizer = (json_part(parts, name) for name in ("text_config", "tokenizer"))
-        return ClipPrompts(TextEncoder(config, parts["text_encoder"], tokenizer, device=device))
+        return ClipPrompts(TextEncoder(config, tensors(parts, "text_encoder"), tokenizer, device=device))
 
     def spread(self, values: Any, size: int) -> Any:
         """See `Family`."""
@@ -257,7 +268,6 @@ class StableDiffusion(Family):
         config: dict[str, Any] = {
             "unet": {**pipeline.unet_config, "_class_name": CLASS_NAME},
             "scheduler": dict(pipeline.scheduler_config),
-            "parts": {name: hashlib.sha256(parts[name]).hexdigest() for name in BLOBS},
             "posterior": wanted.recipe.latent.posterior,
         }
         return Taken(pipeline.unet, config, schedule, parts, notes=pipeline.notes, warnings=warnings)
@@ -267,7 +277,7 @@ class StableDiffusion(Family):
         from guda_cli.latent.vae import LatentCodec, check_overflow
 
         parts = pipeline.components
-        check_overflow(LatentCodec(parts.vae, parts.vae_config).encode(wanted.some()))
+        check_overflow(LatentCodec(parts.vae.tensors(), parts.vae_config).encode(wanted.some()))
 
     def begins_at(self, source: str, base: str) -> bool:
         """See `Family`."""
@@ -275,15 +285,15 @@ class StableDiffusion(Family):
 
         return begins_at(source, base)
 
-    def write(
-        self, folder: Path, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]
-    ) -> None:
+    def write(self, folder: Path, weights: Weights, config: Mapping[str, Any], parts: PartsRead) -> None:
         """See `Family`: a `StableDiffusionPipeline`."""
         from guda_cli.checkpoints.pipeline_folder import Pipeline
         from guda_cli.checkpoints.write_pipeline import write_pipeline
+        from guda_cli.diffusion.weight_file import PackedWeights
 
+        unet = PackedWeights(weights, "the model")
         components = Components.from_blobs(parts)
-        write_pipeline(folder, Pipeline(weights, config["unet"], config["scheduler"], components))
+        write_pipeline(folder, Pipeline(unet, config["unet"], config["scheduler"], components))
 
 
 def _check_fits(pipeline: Pipeline, wanted: Wanted) -> tuple[str, ...]:

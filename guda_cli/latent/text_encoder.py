@@ -20,8 +20,9 @@ from guda_cli.checkpoints.weights import (
     prefixed_text_names,
     read_weights,
 )
-from guda_cli.diffusion.networks import Weights, check_finite, from_bytes
+from guda_cli.diffusion.networks import Weights, check_finite, sharing
 from guda_cli.diffusion.noise import seed_of
+from guda_cli.diffusion.weight_file import MappedWeights
 from guda_cli.errors import DataError
 from guda_cli.latent.tokenizer import LENGTH, load_tokenizer, tokenize
 from guda_cli.sections import TextSpec
@@ -77,25 +78,24 @@ class TextEncoder:
     def __init__(
         self,
         config: Mapping[str, Any],
-        weights: bytes | Weights,
+        weights: Weights,
         tokenizer: Mapping[str, str],
         *,
         device: torch.device | str = "cpu",
     ) -> None:
-        tensors = dict(from_bytes(weights) if isinstance(weights, bytes) else weights)
-        check_finite(tensors, "the text encoder")
+        if not isinstance(weights, MappedWeights):  # those are a store's, which knows it of them
+            check_finite(weights, "the text encoder")
+        tensors = dict(weights)
         self.tokenizer = load_tokenizer(tokenizer)
         self.device = torch.device(device)
         self.projection = tensors.pop(PROJECTION, torch.zeros(0)).to(self.device, torch.float32)
-        self.model = build_text_encoder(config, 0)
-        _fill(self.model, tensors)
+        self.model = _filled(config, tensors, self.device)
         if len(self.tokenizer) > int(self.model.config.vocab_size):  # type: ignore[union-attr,arg-type]
             raise DataError(
                 "the tokenizer has more tokens than the text encoder knows",
                 why="they are of different models",
                 fix="take the tokenizer and the text encoder of one model",
             )
-        self.model.to(self.device, torch.float32).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -168,13 +168,17 @@ def _text_part(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     )
 
 
-def _fill(model: torch.nn.Module, weights: Weights) -> None:
-    """Put `weights` into a `CLIPTextModel`, whose names have a prefix in transformers before 5.6."""
-    prefixed = any(name.startswith("text_model.") for name in model.state_dict())
-    plain = {name: value.float() for name, value in plain_text_names(weights).items()}
+def _filled(config: Mapping[str, Any], weights: Weights, device: torch.device) -> torch.nn.Module:
+    """A `CLIPTextModel` of these `weights`; the names of its own have a prefix in transformers before 5.6."""
+    with torch.device("meta"):
+        prefixed = any(name.startswith("text_model.") for name in build_text_encoder(config, 0).state_dict())
+    plain = {name: value.to(device, torch.float32) for name, value in plain_text_names(weights).items()}
     try:
-        model.load_state_dict(prefixed_text_names(plain) if prefixed else plain)
-    except RuntimeError as err:
+        model = sharing(
+            lambda: build_text_encoder(config, 0), prefixed_text_names(plain) if prefixed else plain
+        )
+        return model.to(device)
+    except ValueError as err:
         raise DataError(
             "the text encoder's weights do not fit its configuration", why=" ".join(str(err).split())[:300]
         ) from None

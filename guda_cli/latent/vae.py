@@ -12,8 +12,9 @@ from torch import Tensor
 
 from guda_cli.checkpoints.components import latent_shape
 from guda_cli.data.images import pixels_digest
-from guda_cli.diffusion.networks import Weights, check_finite, from_bytes, moved
+from guda_cli.diffusion.networks import Weights, check_finite, moved, sharing
 from guda_cli.diffusion.noise import generator, seed_of
+from guda_cli.diffusion.weight_file import MappedWeights
 from guda_cli.errors import DataError
 from guda_cli.light_imports import light_import
 from guda_cli.sections import LatentSpec
@@ -68,16 +69,15 @@ class LatentCodec:
     """
 
     def __init__(
-        self, weights: bytes | Weights, config: Mapping[str, Any], device: torch.device | str = "cpu"
+        self, weights: Weights, config: Mapping[str, Any], device: torch.device | str = "cpu"
     ) -> None:
-        tensors = from_bytes(weights) if isinstance(weights, bytes) else dict(weights)
-        check_finite(tensors, "the VAE")
-        self.vae = build_vae(config, 0)
+        if not isinstance(weights, MappedWeights):  # those are a store's, which knows it of them
+            check_finite(weights, "the VAE")
+        placed = {name: value.to(device, torch.float32) for name, value in weights.items()}
         try:
-            self.vae.load_state_dict({name: value.float() for name, value in tensors.items()})
-        except RuntimeError as err:
+            self.vae = moved(sharing(lambda: build_vae(config, 0), placed), device)
+        except ValueError as err:
             raise DataError("the VAE's weights do not fit its configuration", why=_first(err)) from None
-        moved(self.vae, device).eval().requires_grad_(False)
         self.config: Mapping[str, Any] = dict(self.vae.config)  # type: ignore[arg-type]  # with defaults
         self.device = torch.device(device)
         self.scaling = self._channels("latents_std", 1.0).reciprocal() * float(self.config["scaling_factor"])

@@ -6,11 +6,15 @@ them. Their product is added to the weight with scale 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.noise import seed_of
+from guda_cli.diffusion.weight_file import Changes
 from guda_cli.errors import DataError
 
 ADAPTER = "default"  # peft's name of the only adapter
@@ -64,12 +68,12 @@ def factors(weights: Weights) -> Weights:
     }
 
 
-def changes(base: Weights, stored: Weights) -> Weights:
-    """W + B A for each weight W of `base` that has `stored` factors; DataError where they do not fit.
+def changes(base: Weights, stored: Weights) -> Changes:
+    """W + B A for each weight W of `base` that has `stored` factors, each made when it is asked for.
 
-    Worked out where W lies.
+    Worked out where W lies. DataError where they do not fit.
     """
-    out: Weights = {}
+    out: dict[str, Callable[[], Tensor]] = {}
     for name, low in stored.items():
         if not name.endswith(A + ".weight"):
             continue
@@ -77,9 +81,13 @@ def changes(base: Weights, stored: Weights) -> Weights:
         high, weight = stored.get(f"{module}{B}.weight"), base.get(f"{module}.weight")
         if high is None or weight is None:
             raise DataError(f"the low-rank update of '{module}' does not belong to this model")
-        product = _product(high.to(weight.device), low.to(weight.device))
-        out[f"{module}.weight"] = weight + product.to(weight.dtype)
-    return out
+        out[f"{module}.weight"] = partial(_updated, weight, high, low)
+    return Changes(out)
+
+
+def _updated(weight: Tensor, high: Tensor, low: Tensor) -> Tensor:
+    product = _product(high.to(weight.device), low.to(weight.device))
+    return weight + product.to(weight.dtype)
 
 
 def _product(high: Tensor, low: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
@@ -48,9 +51,9 @@ def stored(trained: Weights, base: Weights, params: str) -> Weights:
     return networks.delta(trained, base)
 
 
-def changes(base: Weights, kept: Weights) -> Weights:
+def changes(base: Weights, kept: Weights) -> Mapping[str, Tensor]:
     """The weights of an unlearned model that differ from the full model's, from what `stored` kept."""
-    return lora.changes(base, kept) if any(lora.A in name for name in kept) else dict(kept)
+    return lora.changes(base, kept) if any(lora.A in name for name in kept) else kept
 
 
 def merge(base: Weights, kept: Weights) -> Weights:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.models.attention_processor import Attention
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.errors import DataError
-from guda_cli.families.family import Family, Taken, Traits, Wanted
+from guda_cli.families.family import Family, PartsRead, Taken, Traits, Wanted
 from guda_cli.sections import Recipe
 
 PATCH = 2
@@ -107,8 +109,6 @@ class Rectified(Family):
     def take(self, source: str, beside: str | None, wanted: Wanted) -> Taken:
         raise DataError(f"{source}: nobody else has such models")
 
-    def write(
-        self, folder: Path, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]
-    ) -> None:
-        (folder / "model.safetensors").write_bytes(weights)
+    def write(self, folder: Path, weights: Weights, config: Mapping[str, Any], parts: PartsRead) -> None:
+        save_file(dict(weights), folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(config))

@@ -128,10 +128,10 @@ def open_clip(weights: Weights, layers: int) -> Weights:
 def checkpoint(pipeline: Pipeline, openclip: bool = False) -> Weights:
     """A whole model in one file, with the tensors beside it that such files have."""
     parts = pipeline.components
-    text = networks.from_bytes(parts.text_encoder)
+    text = networks.from_bytes(bytes(parts.text_encoder))
     tensors = {
-        **unet(networks.from_bytes(pipeline.unet), layers=1),
-        **vae(networks.from_bytes(parts.vae), blocks=2),
+        **unet(networks.from_bytes(bytes(pipeline.unet)), layers=1),
+        **vae(networks.from_bytes(bytes(parts.vae)), blocks=2),
         **(open_clip(text, layers=2) if openclip else clip(text)),
         "alphas_cumprod": torch.linspace(1, 0, 1000),
         "model_ema.decay": torch.ones(()),

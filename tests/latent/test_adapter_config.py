@@ -37,7 +37,7 @@ def adapter(
     pipeline: Pipeline, folder: Path, config: object, modules: tuple[str, ...] = LINEAR, rank: int = 2
 ) -> Path:
     """A folder as peft saves it, with random factors and this configuration."""
-    weights, tensors = networks.from_bytes(pipeline.unet), {}
+    weights, tensors = networks.from_bytes(bytes(pipeline.unet)), {}
     for module in modules:
         shape = weights[f"{module}.weight"].shape
         rng = generator("test.adapter", module)
@@ -61,7 +61,7 @@ def by_peft(saved: Path, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def merged(pipeline: Pipeline, folder: Path) -> dict[str, torch.Tensor]:
-    return networks.from_bytes(apply_lora(pipeline, folder / "adapter_model.safetensors").unet)
+    return networks.from_bytes(bytes(apply_lora(pipeline, folder / "adapter_model.safetensors").unet))
 
 
 def refused(pipeline: Pipeline, folder: Path) -> str:
@@ -107,7 +107,7 @@ def test_as_peft_merges_it(name: str, pipeline: Pipeline, saved: Path, tmp_path:
     targets = {"target_modules": TARGETS[:-1]} if "init_lora_weights" in AS_PEFT[name] else {}
     modules = LINEAR if targets or "target_modules" in AS_PEFT[name] else (*LINEAR, CONVOLUTION)
     folder = adapter(pipeline, tmp_path / "adapter", {**BASIC, **targets, **AS_PEFT[name]}, modules)
-    have, base = merged(pipeline, folder), networks.from_bytes(pipeline.unet)
+    have, base = merged(pipeline, folder), networks.from_bytes(bytes(pipeline.unet))
     for key, value in by_peft_of(saved, folder, modules).items():
         torch.testing.assert_close(have[key], value, rtol=1e-5, atol=1e-5, msg=key)
     moved = {key.removesuffix(".weight") for key in base if not torch.equal(base[key], have[key])}
@@ -150,7 +150,7 @@ def test_what_peft_saves_of_a_text_encoder(pipeline: Pipeline, saved: Path, tmp_
     }
     made = register_source(str(tmp_path / "adapter"), str(saved))
     assert made.unet == pipeline.unet
-    have = networks.from_bytes(made.components.text_encoder)
+    have = networks.from_bytes(bytes(made.components.text_encoder))
     for name, value in have.items():
         torch.testing.assert_close(value, want[name], rtol=1e-5, atol=1e-6, msg=name)
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())

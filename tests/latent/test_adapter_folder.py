@@ -40,7 +40,7 @@ def peft(folder: Path, part: str) -> Path:
 def difference(made: Pipeline, pipeline: Pipeline, part: str) -> torch.Tensor:
     """What was added to the module of `part` that these adapters are for."""
     one, two = (
-        networks.from_bytes(each.unet if part == "unet" else each.components.text_encoder)
+        networks.from_bytes(bytes(each.unet if part == "unet" else each.components.text_encoder))
         for each in (made, pipeline)
     )
     name = f"{MODULES[part][0]}.weight"

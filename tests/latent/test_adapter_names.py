@@ -91,8 +91,8 @@ def pipeline(saved: Path) -> Pipeline:
 
 def weights_of(pipeline: Pipeline) -> dict[str, dict[str, torch.Tensor]]:
     return {
-        "unet": networks.from_bytes(pipeline.unet),
-        "text_encoder": networks.from_bytes(pipeline.components.text_encoder),
+        "unet": networks.from_bytes(bytes(pipeline.unet)),
+        "text_encoder": networks.from_bytes(bytes(pipeline.components.text_encoder)),
     }
 
 

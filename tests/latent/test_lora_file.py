@@ -37,8 +37,8 @@ def pipeline(saved: Path) -> Pipeline:
 
 def weights_of(pipeline: Pipeline) -> dict[str, Weights]:
     return {
-        "unet": networks.from_bytes(pipeline.unet),
-        "text_encoder": networks.from_bytes(pipeline.components.text_encoder),
+        "unet": networks.from_bytes(bytes(pipeline.unet)),
+        "text_encoder": networks.from_bytes(bytes(pipeline.components.text_encoder)),
     }
 
 

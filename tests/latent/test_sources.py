@@ -33,7 +33,7 @@ def file(pipeline: Pipeline, tmp_path: Path) -> Path:
 
 
 def lora(pipeline: Pipeline, path: Path) -> Path:
-    outputs, inputs = networks.from_bytes(pipeline.unet)[f"{MODULE}.weight"].shape
+    outputs, inputs = networks.from_bytes(bytes(pipeline.unet))[f"{MODULE}.weight"].shape
     factors = {"A": torch.ones(1, inputs), "B": torch.ones(outputs, 1)}
     path.parent.mkdir(exist_ok=True)
     save_file({f"unet.{MODULE}.lora_{name}.weight": value for name, value in factors.items()}, path)
@@ -41,7 +41,7 @@ def lora(pipeline: Pipeline, path: Path) -> Path:
 
 
 def moved(made: Pipeline, pipeline: Pipeline) -> set[str]:
-    one, two = (networks.from_bytes(each.unet) for each in (made, pipeline))
+    one, two = (networks.from_bytes(bytes(each.unet)) for each in (made, pipeline))
     return {name for name in one if not torch.equal(one[name], two[name])}
 
 

@@ -17,7 +17,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWit
 
 from guda_cli.checkpoints.pipeline_folder import read_pipeline
 from guda_cli.checkpoints.weights import prefixed_text_names
-from guda_cli.diffusion.networks import to_bytes
 from guda_cli.errors import DataError, MissingError, UsageError
 from guda_cli.latent.text_encoder import TextEncoder, build_text_encoder, load_clip, text_config
 from guda_cli.latent.text_training import captions_at, train_text_encoder
@@ -39,7 +38,7 @@ def files() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def encoder(files: dict[str, str]) -> TextEncoder:
     config = text_config(SPEC, load_tokenizer(files))
-    return TextEncoder(config, to_bytes(build_text_encoder(config, 0).state_dict()), files)
+    return TextEncoder(config, dict(build_text_encoder(config, 0).state_dict()), files)
 
 
 def test_the_configuration_fits_the_tokenizer(files: dict[str, str]) -> None:
@@ -59,7 +58,7 @@ def test_embeddings_are_the_pipeline_s(saved: Path) -> None:
     """`StableDiffusionPipeline` on a folder that diffusers wrote itself."""
     pipeline = StableDiffusionPipeline.from_pretrained(saved, use_safetensors=True)
     parts = read_pipeline(saved).components
-    own = TextEncoder(parts.text_config, parts.text_encoder, parts.tokenizer)
+    own = TextEncoder(parts.text_config, parts.text_encoder.tensors(), parts.tokenizer)
     texts = ["a cat", "dog, cat", ""]
     expected, _ = pipeline.encode_prompt(texts, torch.device("cpu"), 1, False)
     found = own.encode(texts)
@@ -211,7 +210,7 @@ def test_resumed_at_every_save_ends_in_the_same_bits() -> None:
         again, *same = run(RunState.from_bytes(step, data))
         assert same == [config, files]
         assert all(torch.equal(again[name], value) for name, value in whole.items()), step
-    TextEncoder(config, to_bytes(whole), files)
+    TextEncoder(config, whole, files)
 
 
 def test_no_steps_leave_the_random_initialisation() -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from guda_cli.checkpoints.components import latent_shape
 from guda_cli.data.images import pixels_digest
-from guda_cli.diffusion.networks import to_bytes
 from guda_cli.errors import DataError
 from guda_cli.latent import vae as vae_module
 from guda_cli.latent.vae import LatentCodec, build_vae, check_scaling, spread_map, vae_config
@@ -38,7 +37,7 @@ def pictures(count: int = 5, size: int = 8, seed: int = 0) -> Tensor:
 
 def codec(seed: int = 0, **settings: Any) -> LatentCodec:
     config = {**vae_config(SPEC, 8, 3), "scaling_factor": 0.7, **settings}
-    return LatentCodec(to_bytes(build_vae(config, seed).state_dict()), config)
+    return LatentCodec(build_vae(config, seed).state_dict(), config)
 
 
 def test_the_network_is_the_configured_one_and_its_seed_s() -> None:
@@ -192,7 +191,7 @@ def test_resumed_at_every_save_ends_in_the_same_bits() -> None:
 
 def test_latents_of_the_training_images_have_unit_deviation() -> None:
     weights, config = run()
-    x0 = LatentCodec(to_bytes(weights), config).encode(pictures(12))
+    x0 = LatentCodec(weights, config).encode(pictures(12))
     assert float(x0.std()) == pytest.approx(1.0, rel=1e-4)
 
 

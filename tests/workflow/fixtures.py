@@ -5,10 +5,12 @@ Modules of other folders import `cli, one_thread, project, template` by name.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,6 +154,32 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         return done
 
     return call
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Bytes that go through SHA-256 in files' hashing, by digest."""
+    seen: Counter[str] = Counter()
+
+    class Counting:
+        def __init__(self, data: Any = b"") -> None:
+            self.sha, self.bytes = real(data), len(data)
+
+        def update(self, data: Any) -> None:
+            self.bytes += memoryview(data).nbytes
+            self.sha.update(data)
+
+        def hexdigest(self) -> str:
+            digest = str(self.sha.hexdigest())
+            seen[digest] += self.bytes
+            return digest
+
+        def digest(self) -> bytes:
+            return bytes(self.sha.digest())
+
+    real = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", Counting)
+    return seen
 
 
 def here(where: Path | str = ".guda") -> Store:

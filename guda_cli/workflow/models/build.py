@@ -13,6 +13,7 @@ import torch
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.denoiser import Network
 from guda_cli.diffusion.networks import Weights
+from guda_cli.diffusion.weight_file import PackedWeights
 from guda_cli.errors import DataError, MissingError, RecipeError
 from guda_cli.jsonable import canonical, plain
 from guda_cli.sections import subset_of
@@ -63,10 +64,9 @@ class Builder:
         if seed is not None:
             spec = dataclasses.replace(spec, seed=seed)
         config, weights = self._start(full)
-        network = self._network(config[family.network], spec.seed)
+        network = self._network(config[family.network], spec.seed, weights)
         denoiser = self.space.denoiser(network, family.schedule(config["scheduler"]))
         if weights is not None:
-            network.load_state_dict(weights)
             subsets.prepare(network, spec.params, spec.seed)
         keep = ~self._members(removal) if removal else None
         with run_hooks(self.project, action) as (resume, hooks):
@@ -84,12 +84,12 @@ class Builder:
             trained = subsets.merge(weights, subsets.stored(trained, weights, spec.params))
         schedule = denoiser.schedule
         outputs = {
-            "weights": networks.to_bytes(trained),
             "config": canonical(config),
             schedule.stored: schedule.to_bytes(),
         }
         facts = {"parameters": sum(v.numel() for v in trained.values())}
-        return Made(outputs, self._facts(resume, hooks) | facts)
+        packed = {"weights": PackedWeights(trained, action.what)}
+        return Made(outputs, self._facts(resume, hooks) | facts, weights=packed)
 
     def _start(self, full: ActionRecord | None) -> tuple[dict[str, Any], Weights | None]:
         """The configuration of a training and the weights it starts from (None: drawn from the seed)."""
@@ -101,7 +101,7 @@ class Builder:
                     "the pipeline to start from is not in the store", fix="guda train --from DIR"
                 )
             config = self.space.described(project.model(base).config)
-            return config, networks.from_bytes(project.read(base, "weights"))
+            return config, project.weights(base, what="the pipeline to start from")
         if full is not None and project.model(full).registered:
             self._check_classes(full)
             return project.model(full).config, None
@@ -117,7 +117,11 @@ class Builder:
                 fix="--set train.class_dropout=0",
             )
 
-    def _network(self, config: dict[str, Any], seed: int) -> torch.nn.Module:
+    def _network(self, config: dict[str, Any], seed: int, weights: Weights | None) -> torch.nn.Module:
+        """To be trained: from `weights`, which it has a copy of, or else from the seed."""
+        if weights is not None:
+            own = {name: value.to(self.compute.device, copy=True) for name, value in weights.items()}
+            return self.project.family.sharing(config, own).train().requires_grad_(True)
         try:
             return networks.moved(self.project.family.build(config, seed), self.compute.device)
         except DataError as err:
@@ -134,7 +138,7 @@ class Builder:
                 models.denoiser(self._trainable(models)), problem, teacher=frozen,
                 scale=Scale.of(self.project.recipe.train), resume=resume, hooks=hooks,
             )  # fmt: skip
-        return self._unlearned(removal, models, problem, trained, self._facts(resume, hooks))
+        return self._unlearned(action, removal, models, problem, trained, self._facts(resume, hooks))
 
     def unlearn_together(
         self,
@@ -170,15 +174,21 @@ class Builder:
         )  # fmt: skip
         return [
             self._unlearned(
-                what, models, problem, weights, self._facts(state, own) | {"together": len(actions)}
+                action, what, models, problem, weights, self._facts(state, own) | {"together": len(actions)}
             )
-            for what, problem, weights, state, own in zip(
-                removals, problems, trained, resume, hooks, strict=True
+            for action, what, problem, weights, state, own in zip(
+                actions, removals, problems, trained, resume, hooks, strict=True
             )
         ]
 
     def _unlearned(
-        self, removal: Removal, models: Models, problem: Problem, trained: Weights, facts: dict[str, object]
+        self,
+        action: Action,
+        removal: Removal,
+        models: Models,
+        problem: Problem,
+        trained: Weights,
+        facts: dict[str, object],
     ) -> Made:
         """What is kept of `trained` weights, checked."""
         spec, forget = problem.spec, problem.forget
@@ -189,9 +199,9 @@ class Builder:
             verdict["why"] = f"{never(spec.steps)}; {verdict['why']}"
             if verdict["verdict"] == judgement.PASSED:  # by chance: nothing of the group was unlearned
                 verdict |= {"verdict": judgement.DOUBTFUL, "passed": False}
-        outputs = {"weights": networks.to_bytes(kept), "check": canonical(verdict)}
         found = {"images_removed": int(forget.sum()), "check": verdict, "drawn": times}
-        return Made(outputs, facts | found)
+        packed = {"weights": PackedWeights(kept, action.what)}
+        return Made({"check": canonical(verdict)}, facts | found, weights=packed)
 
     def _problem(self, removal: Removal, models: Models, seed: int | None) -> Problem:
         """With the recipe's seed, or `seed`; RecipeError for what the operator cannot do with this model."""

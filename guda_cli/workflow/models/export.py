@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from guda_cli.errors import UsageError
+from guda_cli.families.family import PartsRead
 from guda_cli.outfile import whole_folder
 from guda_cli.store import ActionRecord, Store
 from guda_cli.workflow.project.model_record import StoredModel
@@ -20,18 +21,19 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
             f"{record.provenance.get('what', record.operation)} ({record.key[:10]}) is no model",
             fix="guda store ls unlearn",
         )
+    from guda_cli.diffusion.networks import Weights
+    from guda_cli.diffusion.weight_file import mapped
+    from guda_cli.unlearning import subsets
+
     with whole_folder(folder, f"guda store export {record.key[:10]} DIR") as part:
         blobs = {**record.inputs, **record.outputs}
         model = StoredModel(record, lambda name: store.read_bytes(blobs[name]))
-        weights = store.read_bytes(model.weights)
+        weights: Weights = store.opened(model.weights, mapped)
         if model.unlearned:
-            weights = _apply_delta(store.read_bytes(model.blobs["weights"]), weights)
-        parts = {name: store.read_bytes(blob) for name, blob in model.parts.items()}
+            weights = subsets.merge(store.opened(model.blobs["weights"], mapped), weights)
+        weighty = model.family.weighty_parts
+        parts: PartsRead = {
+            name: store.opened(blob, mapped) if name in weighty else store.read_bytes(blob)
+            for name, blob in model.parts.items()
+        }
         model.family.write(part, weights, model.config, parts)
-
-
-def _apply_delta(base: bytes, delta: bytes) -> bytes:
-    from guda_cli.diffusion import networks
-    from guda_cli.unlearning import subsets
-
-    return networks.to_bytes(subsets.merge(networks.from_bytes(base), networks.from_bytes(delta)))

@@ -62,7 +62,8 @@ class LazyJobs:
 
     @cached_property
     def compute(self) -> Compute:
-        """The device, set up once."""
+        """The device, set up once; the weights that may be needed are hashed beside the imports."""
+        self.project.begin_check()
         return self._setup()
 
     @cached_property

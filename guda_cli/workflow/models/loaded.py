@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.batch_size import BatchSize
@@ -32,12 +33,18 @@ class Models:
         self.family = self.stored.family
         self.classes = project.classes(full)
         self.schedule = self.stored.schedule
-        self.base = project.parsed(full, "weights", networks.from_bytes)
-        networks.check_finite(self.base, "the full model")
-        self.network = self.frozen()
-        self._owners = networks.owners(self.network)
+        self.base = project.weights(full, what="the full model")
         self._swapped: set[str] = set()
         self._recast: Recast | None = None
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The one network whose weights are swapped."""
+        return self.frozen()
+
+    @cached_property
+    def _owners(self) -> networks.Owners:
+        return networks.owners(self.network)
 
     @property
     def learned_variance(self) -> bool:
@@ -73,9 +80,8 @@ class Models:
 
     def fresh(self) -> torch.nn.Module:
         """Another network of the same shape with the full model's weights."""
-        network = self.family.build(self.stored.network, seed=0)
-        network.load_state_dict(self.base)
-        return networks.moved(network, self.compute.device)
+        own = {name: value.to(self.compute.device, copy=True) for name, value in self.base.items()}
+        return self.family.sharing(self.stored.network, own).train().requires_grad_(True)
 
     def frozen(self) -> torch.nn.Module:
         """A network with the full model's weights, in the memory of `_placed`; never to be trained."""
@@ -94,13 +100,15 @@ class Models:
         """What `predict` takes for these class names or prompts; None for unconditional models."""
         return self.space.conditions(names, self.classes)
 
-    def changes(self, record: ActionRecord) -> Weights:
-        """The weights of a trained, registered or unlearned model that differ from the full model's."""
+    def changes(self, record: ActionRecord) -> Mapping[str, Tensor]:
+        """The weights of a trained, registered or unlearned model that differ from the full model's.
+
+        Those of low rank are made as they are asked for, one by one.
+        """
         if record.key == self.full.key:
             return {}
         model = self.project.model(record)
-        loaded = self.project.parsed(record, "weights", networks.from_bytes)
-        networks.check_finite(loaded, model.what)
+        loaded = self.project.weights(record, what=model.what)
         return subsets.changes(self._placed, loaded) if model.unlearned else loaded
 
     def unlearned(self, kept: Weights) -> Network:
@@ -111,12 +119,14 @@ class Models:
         """The network in evaluation mode with `record`'s weights; valid until the next call."""
         return self.swapped(self.changes(record))
 
-    def swapped(self, changes: Weights) -> Network:
+    def swapped(self, changes: Mapping[str, Tensor]) -> Network:
         """The one network with `changes` in place of the full model's weights; valid until the next call."""
         self._check_known(changes)
-        wanted = {name: self._placed[name] for name in self._swapped} | changes
-        moved = {name: value.to(self.compute.device) for name, value in wanted.items()}
-        networks.place(self._owners, moved)
+        back = {name: self._placed[name] for name in self._swapped - changes.keys()}
+        networks.place(self._owners, back)
+        for name, value in changes.items():  # each takes the place of another before the next is made
+            networks.place(self._owners, {name: value.to(self.compute.device)})
+            self.base.release(name)
         self._swapped = set(changes)
         return self.denoiser(self.network)
 
@@ -131,7 +141,7 @@ class Models:
             self._recast = Recast(self, form)
         return self._recast.swapped(changes)
 
-    def _check_known(self, changes: Weights) -> None:
+    def _check_known(self, changes: Mapping[str, Tensor]) -> None:
         unknown = sorted(changes.keys() - self.base.keys())
         if unknown:
             raise DataError(f"the model has weights that the full model lacks, such as {unknown[0]}")

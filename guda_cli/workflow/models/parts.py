@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from safetensors.torch import load, save
 from torch import Tensor
 
 from guda_cli.data.styles import check_captions
 from guda_cli.diffusion.prompt_bank import PromptBank, Rows
+from guda_cli.diffusion.weight_file import PackedWeights
 from guda_cli.errors import MissingError
-from guda_cli.families.family import Codec, Family, Maker, Materials, PromptEncoder
+from guda_cli.families.family import Codec, Family, Maker, Materials, PartsRead, PromptEncoder
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import part_keys
 from guda_cli.workflow.keys.operations import Action
@@ -64,11 +64,11 @@ class Parts:
             project.recipe,
             tensor_of(data.images),
             [text or "" for text in data.prompts],
-            {name: project.read(made[name], name) for name in maker.needs},
+            self._read(maker.needs, made),
             self.compute.device,
         )
         with run_hooks(project, action) as (resume, hooks):
-            return Made(maker.make(materials, resume, hooks))
+            return Made.of(maker.make(materials, resume, hooks))
 
     # -- using them --------------------------------------------------------------------------------
 
@@ -80,19 +80,22 @@ class Parts:
         """Digest of each part; makes them first."""
         return {name: record.outputs[name] for name, record in self._made.items()}
 
-    def _read(self, names: Sequence[str]) -> dict[str, bytes]:
+    def _read(self, names: Sequence[str], made: Mapping[str, ActionRecord]) -> PartsRead:
         """The parts themselves; a damaged one that was trained here is made again."""
-        return {name: self.project.read(self._made[name], name) for name in names}
+        project, weighty = self.project, self.family.weighty_parts
+        return {
+            name: (project.weights if name in weighty else project.read)(made[name], name) for name in names
+        }
 
     @cached_property
     def codec(self) -> Codec:
         """Between images and latents."""
-        return self.family.codec(self._read(self.family.codec_parts), self.compute.device)
+        return self.family.codec(self._read(self.family.codec_parts, self._made), self.compute.device)
 
     @cached_property
     def encoder(self) -> PromptEncoder:
         """What makes rows of prompts."""
-        return self.family.encoder(self._read(self.family.prompt_parts), self.compute.device)
+        return self.family.encoder(self._read(self.family.prompt_parts, self._made), self.compute.device)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit embeddings [n, D] of texts: by the model's own text encoder, or `unlearn.anchor_encoder`."""
@@ -134,7 +137,7 @@ class Parts:
         self.ensure()
         action = part_keys.latents(self.project.recipe, self.project.data, self.family)
         record = self.project.ensure(Job(action, self._make_latents))
-        x0: Tensor = load(self.project.read(record, "latents"))["latents"]
+        x0 = self.project.weights(record, "latents")["latents"]
         warning = check_scaling(x0)
         if warning:
             self.project.console.warn(warning)
@@ -143,18 +146,17 @@ class Parts:
     def _make_latents(self) -> Made:
         images = tensor_of(self.project.dataset().images)
         x0 = self.codec.encode(images, posterior=self.project.recipe.latent.posterior)
-        return Made({"latents": save({"latents": x0.contiguous()})})
+        return Made({}, weights={"latents": PackedWeights({"latents": x0}, "the latents")})
 
     def _rows(self) -> Rows:
         self.ensure()
         action = part_keys.embeddings(self.project.data, self.family)
         record = self.project.ensure(Job(action, self._make_rows))
-        found: Rows = load(self.project.read(record, "embeddings"))
-        return found
+        return self.project.weights(record, "embeddings")
 
     def _make_rows(self) -> Made:
         rows = self._encode(self.prompts)
-        return Made({"embeddings": save({name: values.cpu().contiguous() for name, values in rows.items()})})
+        return Made({}, weights={"embeddings": PackedWeights(dict(rows), "the prompts' rows")})
 
     def _encode(self, texts: Sequence[str]) -> Rows:
         self._tell_cut(texts)

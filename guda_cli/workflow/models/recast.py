@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,10 +43,10 @@ class Recast:
         self._network = CompiledNetwork(network, compiled, models.batch_size) if compiled else network
 
     @torch.no_grad()
-    def swapped(self, changes: Weights) -> Network:
+    def swapped(self, changes: Mapping[str, torch.Tensor]) -> Network:
         """The network with `changes` in place of the full model's weights; ValueError if one does not fit."""
-        wanted = {name: self.models.base[name] for name in self._swapped - changes.keys()} | changes
-        for name, value in wanted.items():
+        back = {name: self.models.base[name] for name in self._swapped - changes.keys()}
+        for name, value in chain(back.items(), changes.items()):
             place = self._places[name]
             if place.shape != value.shape:
                 raise ValueError(f"{name} is {list(value.shape)}, not {list(place.shape)}")

@@ -16,7 +16,7 @@ from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys.operations import PIPELINE, REGISTER
 from guda_cli.workflow.keys.steps import check_one_group
-from guda_cli.workflow.project.project import Project
+from guda_cli.workflow.project.project import Output, Project
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,14 +139,19 @@ def _read(project: Project, source: str, beside: str | None) -> Taken:
 
 def _keep(project: Project, taken: Taken, operation: str, facts: dict[str, object]) -> ActionRecord:
     schedule = taken.schedule
-    outputs = {
+    outputs: dict[str, Output] = {
         "weights": taken.weights,
-        "config": canonical(named(project.family, taken.config)),
         schedule.stored: schedule.to_bytes(),
         **taken.parts,
     }
+    stored = {name: project.put(data) for name, data in outputs.items()}
+    config = dict(taken.config)
+    if taken.parts:
+        config["parts"] = {name: stored[name] for name in taken.parts}
+    outputs["config"] = canonical(named(project.family, config))
+    stored["config"] = project.put(outputs["config"])
     what = "full model" if operation == REGISTER else "pipeline to start from"
-    return project.keep(operation, outputs, what, facts)
+    return project.keep(operation, outputs, what, facts, stored)
 
 
 def _check_same_kind(project: Project, full: ActionRecord, begin: ActionRecord, base: str) -> None:

@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property, partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from guda_cli.console import Console
 from guda_cli.data import known_sets
@@ -47,12 +47,26 @@ if TYPE_CHECKING:
 
     from guda_cli.data.classes import Classes
     from guda_cli.data.dataset import Dataset
+    from guda_cli.diffusion.weight_file import MappedWeights
 
+FINITE = "finite"
+"""The fact of a record that names those of its outputs whose weights were found finite."""
 ATTEMPTS = 8  # at publishing what is taken away meanwhile
 SHORT_KEY = 10  # digits of a key that are shown
 T = TypeVar("T")
 SHARED = MODELS  # operations that all processes of a launch work on together
 PACKAGES = ("guda", "torch", "diffusers", "numpy", "safetensors", "h5py", "pillow", "scikit-learn", "scipy")
+
+
+class Packed(Protocol):
+    """Weights as a file's bytes: `diffusion.weight_file.PackedWeights`, which are finite or an error."""
+
+    def pieces(self) -> Iterable[memoryview | bytes]:
+        """The bytes in order."""
+        ...
+
+
+Output = bytes | Packed
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,21 @@ class Made:
     facts: Mapping[str, Any] = field(default_factory=dict)
     written: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
     """More blobs: what writes each, which may be larger than memory, to a new file."""
+    weights: Mapping[str, Packed] = field(default_factory=dict)
+    """More blobs: weights, which are found finite as they are stored."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Digests of blobs that were put into the store already."""
+
+    @staticmethod
+    def of(
+        blobs: Mapping[str, Output],
+        facts: Mapping[str, Any] | None = None,
+        stored: Mapping[str, str] | None = None,
+    ) -> Made:
+        """From bytes and weights together."""
+        plain = {name: data for name, data in blobs.items() if isinstance(data, bytes)}
+        weights = {name: data for name, data in blobs.items() if not isinstance(data, bytes)}
+        return Made(plain, facts or {}, weights=weights, stored=stored or {})
 
 
 @dataclass(frozen=True)
@@ -170,33 +199,45 @@ class Project:
     def _publish(self, action: Action, made: Made, facts: Mapping[str, Any]) -> ActionRecord:
         """The record of a finished action and its outputs, which are stored again where something took them.
 
-        Garbage collection may, of a store that another program writes, or where there are no locks.
+        Garbage collection may, of a store that another program writes, or where there are no locks. Weights
+        have been found finite as they were written, and the record says so (`weights`).
         """
+        facts = {**facts, **({FINITE: sorted(made.weights)} if made.weights else {})}
+        blobs: dict[str, Output] = {**made.outputs, **made.weights}
 
-        def publish() -> ActionRecord:
+        def publish(stored: Mapping[str, str]) -> ActionRecord:
             return self.store.publish(
                 action.key,
                 operation=action.operation,
                 version=action.version,
                 params=dict(action.params),
                 inputs=dict(action.inputs),
-                outputs={name: self.store.put_bytes(data) for name, data in made.outputs.items()}
+                outputs={name: stored.get(name) or self.put(data) for name, data in blobs.items()}
                 | {name: self.store.put_written(write) for name, write in made.written.items()},
                 provenance=facts,
             )
 
         for _ in range(ATTEMPTS):
             with suppress(MissingBlob):
-                return publish()
-        return publish()
+                return publish(made.stored)
+            made = replace(made, stored={})
+        return publish({})
+
+    def put(self, data: Output) -> str:
+        """Store bytes, or weights piece by piece; their digest. DataError for weights that are not finite."""
+        return self.store.put_bytes(data) if isinstance(data, bytes) else self.store.put_pieces(data.pieces())
 
     def keep(
-        self, operation: str, outputs: Mapping[str, bytes], what: str, facts: Mapping[str, Any]
+        self,
+        operation: str,
+        outputs: Mapping[str, Output],
+        what: str,
+        facts: Mapping[str, Any],
+        stored: Mapping[str, str],
     ) -> ActionRecord:
-        """The record of `outputs` that were not made here: its key is their digests'."""
-        digests = {name: self.store.put_bytes(data) for name, data in outputs.items()}
-        action = Action(operation, {"digests": digests}, {}, what)
-        return self.ensure(Job(action, lambda: Made(outputs, facts)))
+        """The record of `outputs` that were not made here: its key is their digests', `stored` by `put`."""
+        action = Action(operation, {"digests": dict(stored)}, {}, what)
+        return self.ensure(Job(action, lambda: Made.of(outputs, facts, stored)))
 
     def lease(self, key: str, what: str, *, holds: Iterable[str] = ()) -> AbstractContextManager[None]:
         """Hold the right to do `what`, waiting (and saying so) while another process does it."""
@@ -222,9 +263,39 @@ class Project:
 
     def parsed(self, record: ActionRecord, output: str, parse: Callable[[bytes], T]) -> T:
         """What `parse` makes of an output's bytes, not to be changed; see `read` and `Store.parsed`."""
+        return self._got(record, output, lambda digest: self.store.parsed(digest, parse))
+
+    def weights(self, record: ActionRecord, output: str = "weights", what: str = "") -> MappedWeights:
+        """The tensors of an output, mapped from its file and not to be changed; errors as `read`.
+
+        They are finite: they were found so when they were stored, or once a store where they come from an
+        earlier version. DataError where they are not, naming them as `what`.
+        """
+        from guda_cli.diffusion.networks import check_finite
+        from guda_cli.diffusion.weight_file import mapped
+
+        found = self._got(record, output, lambda digest: self.store.opened(digest, mapped))
+        document = f"finite-{record.outputs[output]}"
+        if output not in record.provenance.get(FINITE, ()) and self.store.get_document(document) is None:
+            check_finite(found, what or f"the stored {output}")
+            if not self.store.read_only:
+                self.store.set_document(document, {"finite": True})
+        return found
+
+    def begin_check(self, records: Iterable[ActionRecord] = ()) -> None:
+        """Hash weights of the full model, its parts and `records` beside what comes next, such as imports."""
+        known = self._data is not None or self.recipe.model.registered
+        full = self.known_full() if known else None
+        for record in ([full] if full else []) + list(records):
+            self.store.begin_check(record.outputs["weights"])
+        for digest in self.model(full).parts.values() if full else ():
+            self.store.begin_check(digest)
+
+    def _got(self, record: ActionRecord, output: str, get: Callable[[str], T]) -> T:
+        """What `get` gives for an output's digest; see `read` for damaged ones."""
         digest = record.outputs[output]
         try:
-            return self.store.parsed(digest, parse)
+            return get(digest)
         except (CorruptBlob, MissingBlob) as err:
             self.tell_notices()
             job = self._jobs.get(record.key)
@@ -232,7 +303,7 @@ class Project:
                 self.console.say(f"rebuilding {job.action.what}")
                 rebuilt = self.ensure(job)
                 if rebuilt.outputs[output] == digest:
-                    return self.store.parsed(digest, parse)
+                    return get(digest)
             again = "guda train"
             if record.operation in (REGISTER, PIPELINE):
                 again += " --from " + quoted(unspelled(str(record.provenance.get("source", "DIR"))))

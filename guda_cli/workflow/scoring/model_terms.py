@@ -63,7 +63,9 @@ class ModelTerms:
         what = f"{terms:,} terms ({plural(len(queries), 'image', 'images')}, every model, every draw)"
         memory.check(8 * terms, what, fix="--draws 16")
         cells = self._stored(tables, queries, bar)
-        if cells is None:  # this process may round otherwise, and then adds to tables of its own
+        if cells is None:
+            self.project.begin_check(tables.records.values())
+            # this process may round otherwise, and then adds to tables of its own
             tables = self.tables(grid_spec, self.jobs.compute.key, records)
             key = tables.block_key([query.digest for query in queries])
             with self.project.lease(key, f"scoring {plural(len(queries), 'image', 'images')}"):
