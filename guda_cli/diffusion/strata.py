@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,7 @@ CLIPPED = 0.999  # where schedules that end in pure noise cut their betas (Nicho
 PROBES = 64
 
 
+EVENLY = 0.2  # of the strata that are laid out `by_size`
 REPEATED = 0.16  # of the strata are for each clipped beta: under the ELBO it outweighs all others together
 
 
@@ -70,7 +71,28 @@ def edges(schedule: Schedule, sizes: Sequence[tuple[float, Array]], n: int) -> t
     if 3 * len(alone) > n:
         alone = []
     times = {t: max(1, round(REPEATED * n)) if clipped(schedule, t) else 1 for t in alone}
-    density = _density(sizes, T, alone)
+    return _laid_out(T, _density(sizes, T, alone), times, n)
+
+
+def by_size(schedule: Schedule, size: Array, n: int) -> tuple[list[int], list[int]]:
+    """Edges and repeats as `edges`, for one weighting's terms of `size` [T + 1] alone.
+
+    EVENLY is the share of the strata that is spread evenly, so that none is left out. A timestep whose term
+    is as large as several strata stands alone and is drawn from as often.
+    """
+    T = schedule.T
+    if n >= T:
+        return list(range(T + 1)), [1] * T
+    density = _density([(1.0 - EVENLY, size)], T, [])
+    share = np.rint(density * n)
+    times = {int(t): int(share[t]) for t in np.flatnonzero(share > 1)}
+    density[list(times)] = 0.0
+    return _laid_out(T, density, times, n)
+
+
+def _laid_out(T: int, density: Array, times: Mapping[int, int], n: int) -> tuple[list[int], list[int]]:
+    """Edges and repeats of `n` strata: the timesteps of `times` alone, the others by the density [T + 1]."""
+    alone = sorted(times)
     runs = list(pairwise(sorted({0, T} | {t - 1 for t in alone} | set(alone))))
     free = [run for run in runs if run[1] not in times]
     parts = dict(zip(free, _shared(free, density, n - sum(times.values())), strict=True))

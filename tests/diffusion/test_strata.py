@@ -137,3 +137,20 @@ def test_intervals_cover_the_whole_sum(draws: int) -> None:
         made = estimate(terms, found, np.ones(1001))
         inside.append(np.abs(made.value - 0.3 * size.sum()) <= made.reach)
     assert 0.93 <= np.mean(inside) <= 0.97
+
+
+def test_strata_for_one_weighting_follow_its_sizes() -> None:
+    schedule = from_config({"num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"})
+    size = np.where(np.arange(101) <= 20, 4.0, 0.25)
+    size[[0, 60]] = 0.0, 40.0
+    edges, repeats = strata.by_size(schedule, size, 30)
+    assert sum(repeats) == 30
+    assert edges[0] == 0
+    assert edges[-1] == 100
+    lone = edges.index(60) - 1
+    assert edges[lone] == 59
+    # a share of 0.8 goes by size: 40 of 139.75 at t = 60, and 0.2 evenly
+    assert repeats[lone] == round(30 * (0.8 * 40 / 139.75 + 0.2 / 100))
+    below = sum(r for e, r in zip(edges[1:], repeats, strict=True) if e <= 20)
+    assert below == pytest.approx(30 * (0.8 * 80 / 139.75 + 0.2 * 20 / 100), abs=1.1)
+    assert strata.by_size(schedule, size, 100) == (list(range(101)), [1] * 100)

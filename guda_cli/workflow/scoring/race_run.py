@@ -84,8 +84,9 @@ class RaceRun(ScoreRun):
     @cached_property
     def grid_spec(self) -> dict[str, Any]:
         """The first draws; the sizes of the terms, by which timesteps are drawn, are learnt first."""
-        layout = term_sizes.layout(self.project, self.found.full, LAYOUT, self.model_terms.jobs)
-        return grids.mirrored_spec(layout, TIMESTEPS, FIRST, self.settings.seed)
+        s, jobs = self.settings, self.model_terms.jobs
+        layout = term_sizes.layout_for(self.project, self.found.full, s.weighting, LAYOUT, jobs)
+        return grids.mirrored_spec(layout, TIMESTEPS, FIRST, s.seed)
 
     def describe(self) -> str:
         """How the scores were computed, in one line."""

@@ -47,12 +47,28 @@ def layout(project: Project, full: ActionRecord, timesteps: int, jobs: LazyJobs)
 
     In a store that cannot be written they are learnt each time.
     """
+    return _layout(project, full, _learnt(project, full, jobs), timesteps)
+
+
+def layout_for(
+    project: Project, full: ActionRecord, weighting: str, timesteps: int, jobs: LazyJobs
+) -> Layout:
+    """The layout of `timesteps` strata for one weighting alone (`strata.by_size`); see `layout`."""
+    schedule, errors = _errors(project, full, _learnt(project, full, jobs))
+    return strata.by_size(schedule, _sizes(schedule, weighting, errors), timesteps)
+
+
+def _learnt(project: Project, full: ActionRecord, jobs: LazyJobs) -> bytes:
     job = Job(action(project, full), lambda: _made(project, full, jobs))
     if project.store.read_only and project.store.lookup(job.action.key) is None:
-        data = job.make().outputs["sizes"]
-    else:
-        data = project.read(project.ensure(job), "sizes")
-    return _layout(project, full, data, timesteps)
+        return job.make().outputs["sizes"]
+    return project.read(project.ensure(job), "sizes")
+
+
+def _errors(project: Project, full: ActionRecord, data: bytes) -> tuple[Schedule, Array]:
+    """The forward process, and the sizes [T + 1] of the full model's unweighted errors."""
+    schedule, found = project.model(full).schedule, json.loads(data)
+    return schedule, strata.between(schedule, np.array(found["timesteps"]), np.array(found["errors"]))
 
 
 def layout_for_now(project: Project, full: ActionRecord, timesteps: int, jobs: LazyJobs) -> Layout:
@@ -63,8 +79,7 @@ def layout_for_now(project: Project, full: ActionRecord, timesteps: int, jobs: L
 
 
 def _layout(project: Project, full: ActionRecord, data: bytes, timesteps: int) -> Layout:
-    schedule, found = project.model(full).schedule, json.loads(data)
-    errors = strata.between(schedule, np.array(found["timesteps"]), np.array(found["errors"]))
+    schedule, errors = _errors(project, full, data)
     own = project.recipe.score.weighting
     parts = [(OWN, _sizes(schedule, own, errors)), (ELBO, _sizes(schedule, weightings.ELBO, errors))]
     return strata.edges(schedule, parts, timesteps)
