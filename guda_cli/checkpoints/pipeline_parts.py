@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,13 +167,15 @@ def open_transformer(part: Part, config: Mapping[str, Any], weights: bytes, wher
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Meanwhile diffusers and transformers say errors only."""
-    import transformers
+    """Meanwhile diffusers and, where it is installed, transformers say errors only."""
     from diffusers.utils import logging
 
-    loggers: tuple[Any, ...] = (logging, transformers.logging)
+    loggers: list[Any] = [logging]
+    shown = True
+    if find_spec(TRANSFORMERS) is not None:
+        loggers.append(import_module(TRANSFORMERS).logging)
+        shown = loggers[-1].is_progress_bar_enabled()
     before = [logger.get_verbosity() for logger in loggers]
-    shown = transformers.logging.is_progress_bar_enabled()
     for logger in loggers:
         logger.set_verbosity_error()
         logger.disable_progress_bar()
@@ -283,7 +286,7 @@ def _empty(part: Part, config: Mapping[str, Any], where: str, *, meta: bool = Tr
     made_of = getattr(import_module(part.library), _class_of(part, config))
     place = torch.device("meta") if meta else contextlib.nullcontext()
     try:
-        with place:
+        with quiet_libraries(), place:
             network = made_of.from_config(dict(config))
     except Exception as err:  # noqa: BLE001 - both libraries' validators have errors of their own
         why = " ".join(str(err).split())[:300] or type(err).__name__

@@ -134,6 +134,11 @@ def _one_file(path: Path, base: Path, pipeline_class: str) -> Iterator[Path]:
             raise refused
     module, _, name = pipeline_class.partition(":")
     made_of = getattr(light_import(module), name)
+    if not hasattr(made_of, "from_single_file"):
+        raise DataError(
+            f"{path} is one file, and diffusers reads none for a {name}",
+            fix="give the folder of the pipeline, or that of its network with --base PIPELINE",
+        )
     with tempfile.TemporaryDirectory() as folder:
         with quiet_libraries():
             try:

@@ -1,4 +1,4 @@
-"""What families of text-to-image pipelines of diffusers share; what is peculiar to each is its own file.
+"""What families of latent pipelines of diffusers share; what is peculiar to each is its own file.
 
 A subclass names its pipeline's class, its denoiser's and the components around it, how prompts become rows
 and how the denoiser is asked. Everything is checked, loaded and written by the classes of diffusers and
@@ -37,7 +37,7 @@ BESIDE = "beside"
 
 
 class PipelineFamily(Family):
-    """A latent text-to-image family whose models are pipelines of diffusers; see the top of this module."""
+    """A family on latents whose models are pipelines of diffusers; see the top of this module."""
 
     latent = True
     prompts = True
@@ -173,20 +173,34 @@ class PipelineFamily(Family):
         """The denoiser as a component."""
         return Part(self.network, DIFFUSERS, (self.network_class.partition(":")[2],))
 
+    @property
+    def indexed_part(self) -> Part:
+        """The denoiser as a pipeline's index names it, under older names, too."""
+        return self.network_part
+
+    def read_network(self, folder: Path) -> tuple[bytes, dict[str, Any]]:
+        """Weights and configuration of the denoiser in `folder`; DataError as `read_part`."""
+        return pipeline_parts.read_network(folder, self.network_part)
+
+    def check_source(self, found: Found) -> None:
+        """UsageError for a kind of file that there is none of in this family."""
+        return
+
     def take(self, source: str, beside: str | None, wanted: Wanted) -> Taken:
         """See `Family`."""
         from guda_cli.checkpoints.pipeline_sources import found_at
 
         with found_at(source, beside, self.pipeline_class) as found:
+            self.check_source(found)
             return self._take(found, wanted)
 
     def _take(self, found: Found, wanted: Wanted) -> Taken:
         folder = found.pipeline
         index = pipeline_parts.read_index(folder)
         around = (self.vae, *self.texts)
-        pipeline_parts.check_index(index, (self.network_part, *around), str(folder))
+        pipeline_parts.check_index(index, (self.indexed_part, *around), str(folder))
         own = found.network or folder / self.network
-        weights, config = pipeline_parts.read_network(own, self.network_part)
+        weights, config = self.read_network(own)
         warnings = self.check_network(config, str(own))
         if found.adapter:
             weights = self._with_adapter(weights, config, found.adapter)
@@ -196,7 +210,7 @@ class PipelineFamily(Family):
         }
         parts[SETTINGS] = canonical(self.encoding(index, config))
         vae = json_part(parts, "vae_config")
-        warnings += self._check_fits(vae, wanted)
+        warnings += self._check_fits(config, vae, wanted)
         more = self.beside(index, config, vae)
         config = {**config, "_class_name": self.network_part.classes[0], **({BESIDE: more} if more else {})}
         stored = {
@@ -226,7 +240,9 @@ class PipelineFamily(Family):
             supported.settings(read_config(path, "noise schedule"), str(path)), str(folder)
         )
 
-    def _check_fits(self, vae: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
+    def _check_fits(
+        self, config: Mapping[str, Any], vae: Mapping[str, Any], wanted: Wanted
+    ) -> tuple[str, ...]:
         """Warnings; DataError where the recipe's images are not such as the pipeline takes."""
         channels, size, _ = wanted.shape
         takes = int(vae.get("in_channels", vae.get("input_channels", 3)))
