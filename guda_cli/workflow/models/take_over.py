@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guda_cli.checkpoints.distilled import distilled
 from guda_cli.checkpoints.files import is_hub_id
 from guda_cli.data.styles import check_captions
 from guda_cli.errors import DataError, UsageError
@@ -140,6 +141,11 @@ def _read(project: Project, source: str, beside: str | None, *, trained: bool) -
         project.console.say(note)
     for warning in taken.warnings:
         project.console.warn(warning)
+    network, scheduler = (taken.config[part] for part in (family.network, "scheduler"))
+    places = [place for place in (source, beside) if place and family.starts]
+    looks = distilled(family.name, places or [source], network, scheduler)
+    if looks:
+        project.console.warn(looks)
     return taken
 
 
