@@ -125,8 +125,8 @@ class StableDiffusionXL(PipelineFamily):
         if config.get("time_cond_proj_dim"):
             raise DataError(
                 f"{where}: the unet has time_cond_proj_dim = {config['time_cond_proj_dim']!r:.60}",
-                why="it also reads the guidance scale, as latent consistency models (LCM) and others do that are "
-                "distilled",
+                why="it also reads the guidance scale, as latent consistency models (LCM) and others "
+                "distilled do",
                 fix="take the text-to-image model that it was made from",
             )
         return ()
