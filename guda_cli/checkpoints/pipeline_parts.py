@@ -62,12 +62,17 @@ def read_index(folder: Path) -> dict[str, Any]:
     )
 
 
+def has_part(index: Mapping[str, Any], part: Part) -> bool:
+    """Whether the index names a class for the component."""
+    entry = index.get(part.name)
+    return isinstance(entry, list) and len(entry) == 2 and bool(entry[1])
+
+
 def check_index(index: Mapping[str, Any], parts: Sequence[Part], where: str) -> None:
     """DataError unless each of `parts` that has to be there is, and none is of another class."""
     for part in parts:
         entry = index.get(part.name)
-        named = isinstance(entry, list) and len(entry) == 2 and entry[1]
-        if not named:
+        if not has_part(index, part):
             if not part.optional:
                 raise DataError(
                     f"{where}: the pipeline has no {part.name}",
@@ -104,13 +109,15 @@ def read_part(folder: Path, part: Part) -> dict[str, bytes]:
 
 def read_network(folder: Path, part: Part) -> tuple[bytes, dict[str, Any]]:
     """Weights and configuration of the network in `folder`, which is a `part`; DataError as `read_part`."""
-    from guda_cli.checkpoints.weights import read_weights
+    from guda_cli.checkpoints.weights import check_plain, read_weights
     from guda_cli.diffusion import networks
 
     config = supported.settings(read_config(folder / "config.json"), str(folder))
     if part.library == TRANSFORMERS:
         config = {key: "float32" if key in ("dtype", "torch_dtype") else config[key] for key in config}
-    weights, _ = read_weights(folder, _STEMS[part.library], f"the {part.name}")
+    weights, _ = read_weights(
+        folder, _STEMS[part.library], f"the {part.name}", lambda header: check_plain(header, str(folder))
+    )
     where = f"{folder}: the {part.name}"
     if part.library == TRANSFORMERS:
         data = networks.to_bytes(weights)

@@ -190,7 +190,7 @@ class PipelineFamily(Family):
         """See `Family`."""
         from guda_cli.checkpoints.pipeline_sources import found_at
 
-        with found_at(source, beside, self.pipeline_class) as found:
+        with found_at(source, beside, (self.network_part, self.vae, *self.texts)) as found:
             self.check_source(found)
             return self._take(found, wanted)
 
@@ -205,9 +205,11 @@ class PipelineFamily(Family):
         if found.adapter:
             weights = self._with_adapter(weights, config, found.adapter)
         scheduler_config, notes = self._scheduler(folder)
-        parts = {
-            name: data for part in around for name, data in pipeline_parts.read_part(folder, part).items()
-        }
+        parts: dict[str, bytes] = {}
+        for part in around:
+            there = pipeline_parts.has_part(index, part)
+            place = found.parts.get(part.name, folder)
+            parts |= pipeline_parts.read_part(place, part) if there else dict.fromkeys(part.blobs, b"")
         parts[SETTINGS] = canonical(self.encoding(index, config))
         vae = json_part(parts, "vae_config")
         warnings += self._check_fits(config, vae, wanted)
@@ -219,6 +221,7 @@ class PipelineFamily(Family):
             "parts": {name: hashlib.sha256(parts[name]).hexdigest() for name in self.parts},
             "posterior": wanted.recipe.latent.posterior,
         }
+        notes += found.notes
         return Taken(weights, stored, self.schedule(scheduler_config), parts, notes=notes, warnings=warnings)
 
     def _with_adapter(self, weights: bytes, config: Mapping[str, Any], adapter: Path) -> bytes:
@@ -260,8 +263,10 @@ class PipelineFamily(Family):
         return ()
 
     def begins_at(self, source: str, base: str) -> bool:
-        """See `Family`."""
-        return True
+        """See `Family`: whether it has the network's weights."""
+        from guda_cli.checkpoints.pipeline_folder import locate
+
+        return any((locate(base) / self.network).glob("*.safetensors"))
 
     def write(
         self, folder: Path, weights: bytes, config: Mapping[str, Any], parts: Mapping[str, bytes]

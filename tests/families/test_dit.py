@@ -234,7 +234,7 @@ def test_no_adapters_and_no_single_files(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(GudaError, match="there are none of dit models"):
         take(file, base=str(saved))
     save_file({"blocks.0.attn.qkv.weight": torch.zeros(2, 2)}, file)
-    with pytest.raises(GudaError, match="reads none for a DiTPipeline"):
+    with pytest.raises(GudaError, match="reads no DiTTransformer2DModel from one file"):
         take(file, base=str(saved))
 
 
