@@ -109,15 +109,13 @@ def read_part(folder: Path, part: Part) -> dict[str, bytes]:
 
 def read_network(folder: Path, part: Part) -> tuple[bytes, dict[str, Any]]:
     """Weights and configuration of the network in `folder`, which is a `part`; DataError as `read_part`."""
-    from guda_cli.checkpoints.weights import check_plain, read_weights
+    from guda_cli.checkpoints.weights import read_weights
     from guda_cli.diffusion import networks
 
     config = supported.settings(read_config(folder / "config.json"), str(folder))
     if part.library == TRANSFORMERS:
         config = {key: "float32" if key in ("dtype", "torch_dtype") else config[key] for key in config}
-    weights, _ = read_weights(
-        folder, _STEMS[part.library], f"the {part.name}", lambda header: check_plain(header, str(folder))
-    )
+    weights, _ = read_weights(folder, _STEMS[part.library], f"the {part.name}")
     where = f"{folder}: the {part.name}"
     if part.library == TRANSFORMERS:
         data = networks.to_bytes(weights)

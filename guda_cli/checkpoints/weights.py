@@ -46,12 +46,14 @@ def read_weights(
 
     One file, or shards with their index. `check` is given their names, shapes and dtypes, as tensors on the
     meta device, before any of their numbers is read. DataError for pickles, damaged files, an index that
-    names files elsewhere or missing ones, and values that are not finite.
+    names files elsewhere or missing ones, weights that are quantised, and values that are not finite.
     """
     path, variant = _find(folder, stem, what)
     files = [path] if path.suffix == ".safetensors" else _shards(path)
+    header = {name: value for file in files for name, value in read_header(file).items()}
     if check is not None:
-        check({name: value for file in files for name, value in read_header(file).items()})
+        check(header)
+    check_plain(header, str(folder))
     weights: Weights = {}
     for file in files:
         weights.update(read_file(file))
