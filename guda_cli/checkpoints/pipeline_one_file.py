@@ -18,7 +18,7 @@ from torch import Tensor
 from guda_cli.checkpoints.files import read_config
 from guda_cli.checkpoints.one_file_kinds import other_model, part_alone
 from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, TRANSFORMERS, Part, quiet_libraries
-from guda_cli.checkpoints.weights import check_plain, read_file, read_header
+from guda_cli.checkpoints.weights import check_plain, read_file, read_header, tensor_names
 from guda_cli.diffusion import networks
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
@@ -38,6 +38,7 @@ _LEFT = (  # of training or of a library, and no weights of a part; and what T5 
     "model_ema.", "first_stage_model.loss.", "conditioner.embedders.1.model.logit_scale", "edm_",
 )  # fmt: skip
 
+_TEXT = "text_model."  # of CLIPs' tensors, in files of transformers before 5.6
 _FIX = "give the pipeline that the file was made from: --base PIPELINE"
 
 Convert = Callable[[Weights, Mapping[str, Any]], Mapping[str, Tensor]]
@@ -140,6 +141,8 @@ def _write(path: Path, base: Path, part: Part, starts: tuple[str, ...], folder: 
             why=f"{type(err).__name__}: {why}{_kind(read_header(path))}",
             fix=_FIX,
         ) from None
+    if part.library == TRANSFORMERS:
+        found = _named_as(found, base / part.name)
     own = folder / part.name
     own.mkdir(parents=True)
     stem = "diffusion_pytorch_model" if part.library == DIFFUSERS else "model"
@@ -184,6 +187,20 @@ def _encoder(weights: Weights, start: str, part: Part) -> Weights:
         width = found["text_model.final_layer_norm.weight"].numel()
         found["text_projection.weight"] = torch.eye(width)
     return found
+
+
+def _named_as(weights: Mapping[str, Tensor], base: Path) -> Mapping[str, Tensor]:
+    """A text encoder's weights under the names that the base's have, so that equal ones are equal bytes."""
+    files = sorted(base.glob("*.safetensors"))
+    if not files:
+        return weights
+    theirs = tensor_names(files[0])
+    prefix = "" if any(name.startswith(_TEXT) for name in theirs) else _TEXT
+    return {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if not name.endswith(".position_ids") or name.removeprefix(prefix) in theirs
+    }
 
 
 def _open_clip(weights: Weights, config: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -243,14 +243,16 @@ def test_it_is_told_by_its_index(saved: Path) -> None:
     found = Source(str(saved)).recipe_for(plain)
     assert (found.model.family, found.model.class_conditional) == ("dit", True)
     text = lookup.override({}, ["model.text_conditional=true"], Path())
-    assert Source(str(saved)).recipe_for(text) is text
+    with pytest.raises(DataError, match="family dit, which reads no prompts"):
+        Source(str(saved)).recipe_for(text)
     assert isinstance(known.family_of(found), DiT)
 
 
-def test_pipelines_with_prompts_leave_a_recipe_without_alone(tmp_path: Path) -> None:
+def test_a_pipeline_with_prompts_wants_a_recipe_with_them(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    plain = lookup.override({}, [], Path())
-    assert Source(str(tmp_path)).recipe_for(plain) is plain
+    with pytest.raises(DataError, match="family sdxl, which reads prompts") as caught:
+        Source(str(tmp_path)).recipe_for(lookup.override({}, [], Path()))
+    assert "paintings" in caught.value.fix
 
 
 def test_a_recipe_that_names_it_says_that_it_is_told_classes() -> None:

@@ -53,6 +53,7 @@ def test_stable_diffusion_xl(pipelines: Pipelines, tmp_path: Path) -> None:
     mine = taken("sdxl", file, base.folder)
     check_equal(mine, found.taken, ["vae", "text_encoder", "text_encoder_2"])
     assert mine.weights != base.taken.weights
+    assert taken("sdxl", file, found.folder).parts == found.taken.parts  # byte for byte: it is the base's
     assert mine.notes[-1] == f"of {file} are the unet, vae, text_encoder, text_encoder_2"
 
 
@@ -312,6 +313,7 @@ def test_every_command_works_with_one_file(
     written(one_files.sdxl(folder), tmp_path / "xl.safetensors")
     done = cli("train", "my.yaml", "--from", "xl.safetensors", "--base", str(folder), "--as-is")
     assert "are the unet, vae, text_encoder, text_encoder_2" in " ".join(done.stderr.split())
+    assert "not the base's" not in done.stderr
     assert cli("unlearn", "--group", "ink", "--no-null", "--json").document["ran"] == 1
     cli("sample", "-n", "1", "--out", "q")
     assert len(cli("score", "q", "--json").documents) == 1

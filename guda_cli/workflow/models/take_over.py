@@ -11,7 +11,7 @@ from guda_cli.checkpoints.files import is_hub_id
 from guda_cli.data.styles import check_captions
 from guda_cli.errors import DataError, UsageError
 from guda_cli.families.family import CLASS, Family, Taken, Wanted
-from guda_cli.families.known import family_at, family_of, named
+from guda_cli.families.known import UNNAMED, family_at, family_of, named
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
@@ -40,17 +40,30 @@ class Source:
     def recipe_for(self, recipe: Recipe) -> Recipe:
         """`recipe` with the family of the pipeline, where it names none and both read prompts, or neither.
 
-        One that is told classes makes the recipe class-conditional.
+        One that is told classes makes the recipe class-conditional. DataError where it reads prompts and the
+        recipe's models do not, or the other way round.
         """
         if recipe.model.family:
             return recipe
         found = family_at([place for place in (self.model, self.base) if place])
-        if found is None or found is family_of(recipe) or found.prompts != recipe.model.text_conditional:
+        if found is None or found is family_of(recipe) or found.name in UNNAMED:
             return recipe
+        if found.prompts != recipe.model.text_conditional:
+            raise self._other(found)
         model = dataclasses.replace(recipe.model, family=found.name)
         if found.told(recipe) == CLASS:
             model = dataclasses.replace(model, class_conditional=True)
         return dataclasses.replace(recipe, model=model)
+
+    def _other(self, found: Family) -> DataError:
+        reads, says = ("prompts", "false") if found.prompts else ("no prompts", "true")
+        return DataError(
+            f"{self.model} is a model of the family {found.name}, which reads {reads}",
+            why=f"the recipe has model.text_conditional: {says}",
+            fix="take a recipe with model.text_conditional: true, such as paintings"
+            if found.prompts
+            else "take a recipe without model.text_conditional",
+        )
 
     def registers(self, family: Family) -> bool:
         """Whether it becomes the full model, and not the start of a training."""
