@@ -20,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # gpu, in tests/gpu, give their processes the devices back. (Workers of pytest-xdist inherit both.)
 os.environ.setdefault("GUDA_TEST_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Commands make their models themselves: two tests share the cores already, and how long a model takes varies.
+os.environ["GUDA_JOBS"] = "1"
 # Nothing may depend on how busy the machine is.
 settings.register_profile("guda", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("guda")

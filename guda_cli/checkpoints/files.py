@@ -20,6 +20,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PICKLE_REASON = "a pickle can run any code when it is loaded, so it is never opened"
 LARGEST_JSON = 32 * 2**20
 """Bytes of a JSON file that is read: it takes up to thirty times as much memory. Tokenizers have a few MB."""
+_GGUF = b"GGUF"  # how such files begin
 _ATTENTION = (None, "eager", "sdpa")  # implementations that are part of torch; others are fetched from a hub
 
 
@@ -194,6 +195,8 @@ def check_no_pickle(path: Path) -> None:
         raise DataError(f"{path} cannot be read", why=err.strerror or str(err)) from None
     if git_lfs.is_pointer(head):
         raise DataError(f"{path} is not there", why=git_lfs.WHY, fix="git lfs pull")
+    if head[:4] == _GGUF:
+        raise _gguf(path)
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[8:9] != b"{"):
         raise _pickle(path, f"{path.name} is a pickle in spite of its name")
     if head[8:9] != b"{":
@@ -206,6 +209,20 @@ def pickles_only(folder: Path, what: str) -> DataError | None:
     if not names:
         return None
     return _pickle(folder, f"{what} has no safetensors weights, only {names[0]}")
+
+
+def gguf_only(folder: Path) -> DataError | None:
+    """The error to raise when `folder` has GGUF files in place of safetensors; None when it has none."""
+    names = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf")
+    return _gguf(names[0]) if names else None
+
+
+def _gguf(path: Path) -> DataError:
+    return DataError(
+        f"{path} is a GGUF file",
+        why="its weights are quantised: they are codes of numbers, and no longer what was trained",
+        fix="give the model as it was before, in safetensors",
+    )
 
 
 def _pickle(path: Path, message: str) -> DataError:

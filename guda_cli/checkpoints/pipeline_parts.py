@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +68,17 @@ def read_index(folder: Path) -> dict[str, Any]:
     )
 
 
+def has_part(index: Mapping[str, Any], part: Part) -> bool:
+    """Whether the index names a class for the component."""
+    entry = index.get(part.name)
+    return isinstance(entry, list) and len(entry) == 2 and bool(entry[1])
+
+
 def check_index(index: Mapping[str, Any], parts: Sequence[Part], where: str) -> None:
     """DataError unless each of `parts` that has to be there is, and none is of another class."""
     for part in parts:
         entry = index.get(part.name)
-        named = isinstance(entry, list) and len(entry) == 2 and entry[1]
-        if not named:
+        if not has_part(index, part):
             if not part.optional:
                 raise DataError(
                     f"{where}: the pipeline has no {part.name}",
@@ -96,20 +102,26 @@ def read_part(folder: Path, part: Part) -> dict[str, bytes | PackedWeights]:
 
     DataError where weights and configuration do not fit, for pickles, damaged files and code of its own.
     """
-    from guda_cli.diffusion.weight_file import PackedWeights
-
     own = folder / part.name
     if not own.is_dir():
         if part.optional:
-            nothing = PackedWeights({}, part.name)
-            return {
-                blob: canonical({}) if part.is_text or blob != part.name else nothing for blob in part.blobs
-            }
+            return nothing_of(part)
         raise DataError(f"the pipeline in {folder} has no {part.name}/")
     if part.is_text:
         return {part.name: canonical(_text_files(own))}
     weights, config = read_network(own, part)
     return {part.name: weights, f"{part.name}_config": canonical(config)}
+
+
+def nothing_of(part: Part) -> dict[str, bytes | PackedWeights]:
+    """What is stored of an optional component that is not there."""
+    from guda_cli.diffusion.weight_file import PackedWeights
+
+    empty = canonical({})
+    return {
+        blob: empty if part.is_text or blob != part.name else PackedWeights({}, part.name)
+        for blob in part.blobs
+    }
 
 
 def read_network(folder: Path, part: Part) -> tuple[PackedWeights, dict[str, Any]]:
@@ -176,13 +188,15 @@ def open_transformer(part: Part, config: Mapping[str, Any], weights: Weights, wh
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Meanwhile diffusers and transformers say errors only."""
-    import transformers
+    """Meanwhile diffusers and, where it is installed, transformers say errors only."""
     from diffusers.utils import logging
 
-    loggers: tuple[Any, ...] = (logging, transformers.logging)
+    loggers: list[Any] = [logging]
+    shown = True
+    if find_spec(TRANSFORMERS) is not None:
+        loggers.append(import_module(TRANSFORMERS).logging)
+        shown = loggers[-1].is_progress_bar_enabled()
     before = [logger.get_verbosity() for logger in loggers]
-    shown = transformers.logging.is_progress_bar_enabled()
     for logger in loggers:
         logger.set_verbosity_error()
         logger.disable_progress_bar()
@@ -291,7 +305,7 @@ def _empty(part: Part, config: Mapping[str, Any], where: str, *, meta: bool = Tr
     made_of = getattr(import_module(part.library), _class_of(part, config))
     place = torch.device("meta") if meta else contextlib.nullcontext()
     try:
-        with place:
+        with quiet_libraries(), place:
             network = made_of.from_config(dict(config))
     except Exception as err:  # noqa: BLE001 - both libraries' validators have errors of their own
         why = " ".join(str(err).split())[:300] or type(err).__name__

@@ -6,21 +6,21 @@ All of it is read by diffusers' own loaders and converters; what they would leav
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from guda_cli.checkpoints.files import INDEX, check_no_pickle, is_hub_id, pickles_only
+from guda_cli.checkpoints.files import INDEX, check_no_pickle, is_hub_id
 from guda_cli.checkpoints.lora_file import is_lora
 from guda_cli.checkpoints.pipeline_folder import LORA_NAMES, locate
-from guda_cli.checkpoints.pipeline_parts import quiet_libraries
+from guda_cli.checkpoints.pipeline_one_file import of_file, unpack
+from guda_cli.checkpoints.pipeline_parts import Part, quiet_libraries
 from guda_cli.checkpoints.weights import tensor_names
 from guda_cli.errors import DataError, UsageError
-from guda_cli.light_imports import light_import
 
 _ADAPTER = "taken-over"
 
@@ -34,14 +34,17 @@ class Found:
     """Folder of a network in place of the pipeline's own."""
     adapter: Path | None = None
     """File of a low-rank adapter."""
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    """Folders in which other components lie than in the pipeline's, by their names."""
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
-def found_at(source: str, base: str | None, pipeline_class: str) -> Iterator[Found]:
+def found_at(source: str, base: str | None, made_of: Sequence[Part]) -> Iterator[Found]:
     """What is at `source`: a pipeline's folder or hub id, or something over the pipeline `base`.
 
-    A checkpoint in one file is there as a pipeline's folder until the end. UsageError where a base is needed;
-    DataError for what cannot be used.
+    `made_of` are the components of its kind of pipeline, the network first: those in a checkpoint in one file
+    are there as folders until the end. UsageError where a base is needed; DataError for what cannot be used.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -49,8 +52,17 @@ def found_at(source: str, base: str | None, pipeline_class: str) -> Iterator[Fou
         if is_lora(names) or any("lora_" in name or ".lokr_" in name for name in names):
             yield Found(locate(_needed(base, "a LoRA")), adapter=path)
             return
-        with _one_file(path, locate(_needed(base, "a checkpoint in one file")), pipeline_class) as folder:
-            yield Found(folder)
+        pipeline = locate(_needed(base, "a checkpoint in one file"))
+        with tempfile.TemporaryDirectory() as unpacked:
+            inside = unpack(path, pipeline, made_of, Path(unpacked))
+            rest = [part.name for part in made_of[1:] if not part.is_text and part.name not in inside]
+            told = f"of {path} are the {', '.join(inside)}"
+            notes = (told + (f"; of {pipeline} the {', '.join(rest)}" if rest else ""),)
+            network = Path(unpacked) / made_of[0].name
+            try:
+                yield Found(pipeline, network, parts=dict.fromkeys(inside, Path(unpacked)), notes=notes)
+            except DataError as err:
+                raise of_file(err, path, Path(unpacked), inside) from None
         return
     if not path.is_dir() and not is_hub_id(source):
         raise DataError(
@@ -123,32 +135,6 @@ def _check_adapter(state: Mapping[str, Any], network: torch.nn.Module, part: str
             why=f"it has no module {lost[0]}" if lost else "no tensor of it is a low-rank factor",
             fix="give the pipeline that it was trained on: --base PIPELINE",
         )
-
-
-@contextmanager
-def _one_file(path: Path, base: Path, pipeline_class: str) -> Iterator[Path]:
-    """The folder of the pipeline that diffusers makes of a checkpoint in one file and the rest of `base`."""
-    for part in sorted(entry for entry in base.iterdir() if entry.is_dir()):
-        refused = None if any(part.glob("*.safetensors")) else pickles_only(part, f"the {part.name}")
-        if refused:
-            raise refused
-    module, _, name = pipeline_class.partition(":")
-    made_of = getattr(light_import(module), name)
-    with tempfile.TemporaryDirectory() as folder:
-        with quiet_libraries():
-            try:
-                made = made_of.from_single_file(
-                    str(path), config=str(base), local_files_only=True, torch_dtype=torch.float32
-                )
-            except Exception as err:  # noqa: BLE001 - a file that does not fit ends in many kinds of error
-                why = " ".join(str(err).split())[:300] or type(err).__name__
-                raise DataError(
-                    f"{path} is no checkpoint in one file of the pipeline in {base}",
-                    why=why,
-                    fix="--base PIPELINE",
-                ) from None
-            made.save_pretrained(folder, safe_serialization=True)
-        yield Path(folder)
 
 
 def _needed(base: str | None, what: str) -> str:

@@ -22,7 +22,7 @@ from guda_cli.checkpoints.pipeline_folder import (
     read_configuration,
 )
 from guda_cli.checkpoints.supported import Config
-from guda_cli.checkpoints.weights import meta_state, read_file, read_header
+from guda_cli.checkpoints.weights import check_plain, meta_state, read_file, read_header
 from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.weight_file import PackedWeights
 from guda_cli.errors import DataError, MissingError
@@ -62,6 +62,7 @@ def read_single_file(path: Path, base: str | None) -> Pipeline:
     """
     header = read_header(path)
     check_layout(header, path)
+    check_plain(header, str(path))
     name = base or _known_base(header, path)
     folder = locate(name, weights=False) if base else download(name, TEXTS, _REMEDY, UNWANTED)
     configuration = read_configuration(folder)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from guda_cli.checkpoints.config_fields import check_depth
-from guda_cli.checkpoints.files import check_no_pickle, pickles_only, read_json
+from guda_cli.checkpoints.files import check_no_pickle, gguf_only, pickles_only, read_json
 from guda_cli.diffusion.networks import Weights
 from guda_cli.errors import DataError
 
@@ -29,6 +29,12 @@ _DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
     "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_QUANTISED = (
+    ".scale_weight", ".weight_scale", ".absmax", ".quant_map", ".qweight", ".qzeros", ".SCB", ".comfy_quant",
+    "scaled_fp8",
+)  # fmt: skip
+"""Names of what lies beside quantised weights, by the programs that quantise them."""
 
 
 def read_weights(
@@ -38,12 +44,14 @@ def read_weights(
 
     One file, or shards with their index. `check` is given their names, shapes and dtypes, as tensors on the
     meta device; none of their numbers is read here, nor whether they are finite (`PackedWeights`). DataError
-    for pickles, damaged files, and an index that names files elsewhere or missing ones.
+    for pickles, damaged files, an index that names files elsewhere or missing ones, and quantised weights.
     """
     path, variant = _find(folder, stem, what)
     files = [path] if path.suffix == ".safetensors" else _shards(path)
+    header = {name: value for file in files for name, value in read_header(file).items()}
     if check is not None:
-        check({name: value for file in files for name, value in read_header(file).items()})
+        check(header)
+    check_plain(header, str(folder))
     weights: Weights = {}
     for file in files:
         weights.update(read_file(file))
@@ -76,6 +84,22 @@ def read_header(path: Path, starts: tuple[str, ...] = ("",)) -> Weights:
                     )
                 header[name] = torch.empty(part.get_shape(), dtype=_DTYPES[kind], device="meta")
     return header
+
+
+def check_plain(header: Weights, where: str) -> None:
+    """DataError where tensors of `header` are quantised, in 8 bits or less.
+
+    Those of float8 without scales would be read, but as other weights than were trained.
+    """
+    for name, value in sorted(header.items()):
+        codes = name.endswith(".weight") and not value.is_floating_point()
+        if codes or value.dtype in _FLOAT8 or name.endswith(_QUANTISED) or ".quant_state." in name:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{where}: the weights are quantised: '{name}' is {kind}",
+                why="they are codes of numbers, or numbers of 8 bits, and no longer what was trained",
+                fix="give the model as float16, bfloat16 or float32",
+            )
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -116,7 +140,7 @@ def _find(folder: Path, stem: str, what: str) -> tuple[Path, str]:
             why="which one is meant is not said",
             fix=f"rename one to {stem}.safetensors",
         )
-    refusal = pickles_only(folder, what) if folder.is_dir() else None
+    refusal = (pickles_only(folder, what) or gguf_only(folder)) if folder.is_dir() else None
     raise refusal or DataError(
         f"{folder}: {what} has no weights", why=f"looked for {stem}.safetensors, its variants and its shards"
     )

@@ -85,7 +85,7 @@ def train(
         bool,
         typer.Option(
             "--as-is",
-            help="With --from and a text-to-image recipe: the model was trained on these images, take it as "
+            help="With --from and a model on latents: the model was trained on these images, take it as "
             "the full model (also a UNet folder or a LoRA over --base).",
         ),
     ] = False,

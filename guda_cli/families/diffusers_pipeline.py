@@ -1,4 +1,4 @@
-"""What families of text-to-image pipelines of diffusers share; what is peculiar to each is its own file.
+"""What families of latent pipelines of diffusers share; what is peculiar to each is its own file.
 
 A subclass names its pipeline's class, its denoiser's and the components around it, how prompts become rows
 and how the denoiser is asked. Everything is checked, loaded and written by the classes of diffusers and
@@ -38,7 +38,7 @@ BESIDE = "beside"
 
 
 class PipelineFamily(Family):
-    """A latent text-to-image family whose models are pipelines of diffusers; see the top of this module."""
+    """A family on latents whose models are pipelines of diffusers; see the top of this module."""
 
     latent = True
     prompts = True
@@ -175,30 +175,46 @@ class PipelineFamily(Family):
         """The denoiser as a component."""
         return Part(self.network, DIFFUSERS, (self.network_class.partition(":")[2],))
 
+    @property
+    def indexed_part(self) -> Part:
+        """The denoiser as a pipeline's index names it, under older names, too."""
+        return self.network_part
+
+    def read_network(self, folder: Path) -> tuple[PackedWeights, dict[str, Any]]:
+        """Weights and configuration of the denoiser in `folder`; DataError as `read_part`."""
+        return pipeline_parts.read_network(folder, self.network_part)
+
+    def check_source(self, found: Found) -> None:
+        """UsageError for a kind of file that there is none of in this family."""
+        return
+
     def take(self, source: str, beside: str | None, wanted: Wanted) -> Taken:
         """See `Family`."""
         from guda_cli.checkpoints.pipeline_sources import found_at
 
-        with found_at(source, beside, self.pipeline_class) as found:
+        with found_at(source, beside, (self.network_part, self.vae, *self.texts)) as found:
+            self.check_source(found)
             return self._take(found, wanted)
 
     def _take(self, found: Found, wanted: Wanted) -> Taken:
         folder = found.pipeline
         index = pipeline_parts.read_index(folder)
         around = (self.vae, *self.texts)
-        pipeline_parts.check_index(index, (self.network_part, *around), str(folder))
+        pipeline_parts.check_index(index, (self.indexed_part, *around), str(folder))
         own = found.network or folder / self.network
-        weights, config = pipeline_parts.read_network(own, self.network_part)
+        weights, config = self.read_network(own)
         warnings = self.check_network(config, str(own))
         if found.adapter:
             weights = self._with_adapter(weights, config, found.adapter)
         scheduler_config, notes = self._scheduler(folder)
-        parts = {
-            name: data for part in around for name, data in pipeline_parts.read_part(folder, part).items()
-        }
+        parts: dict[str, bytes | PackedWeights] = {}
+        for part in around:
+            there = pipeline_parts.has_part(index, part)
+            place = found.parts.get(part.name, folder)
+            parts |= pipeline_parts.read_part(place, part) if there else pipeline_parts.nothing_of(part)
         parts[SETTINGS] = canonical(self.encoding(index, config))
         vae = json.loads(bytes(parts["vae_config"]))
-        warnings += self._check_fits(vae, wanted)
+        warnings += self._check_fits(config, vae, wanted)
         more = self.beside(index, config, vae)
         config = {**config, "_class_name": self.network_part.classes[0], **({BESIDE: more} if more else {})}
         stored = {
@@ -206,6 +222,7 @@ class PipelineFamily(Family):
             "scheduler": scheduler_config,
             "posterior": wanted.recipe.latent.posterior,
         }
+        notes += found.notes
         return Taken(weights, stored, self.schedule(scheduler_config), parts, notes=notes, warnings=warnings)
 
     def _with_adapter(
@@ -228,7 +245,9 @@ class PipelineFamily(Family):
             supported.settings(read_config(path, "noise schedule"), str(path)), str(folder)
         )
 
-    def _check_fits(self, vae: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
+    def _check_fits(
+        self, config: Mapping[str, Any], vae: Mapping[str, Any], wanted: Wanted
+    ) -> tuple[str, ...]:
         """Warnings; DataError where the recipe's images are not such as the pipeline takes."""
         channels, size, _ = wanted.shape
         takes = int(vae.get("in_channels", vae.get("input_channels", 3)))
@@ -246,8 +265,10 @@ class PipelineFamily(Family):
         return ()
 
     def begins_at(self, source: str, base: str) -> bool:
-        """See `Family`."""
-        return True
+        """See `Family`: whether it has the network's weights."""
+        from guda_cli.checkpoints.pipeline_folder import locate
+
+        return any((locate(base) / self.network).glob("*.safetensors"))
 
     def write(self, folder: Path, weights: Weights, config: Mapping[str, Any], parts: PartsRead) -> None:
         """See `Family`: what `from_pretrained` of the first of `pipelines` opens."""

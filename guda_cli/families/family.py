@@ -72,6 +72,8 @@ class Wanted:
     """RecipeError unless every image is in one group, so that it can be the image's class."""
     some: Callable[[], Tensor]
     """A few of the images, uint8 [n, C, H, W]."""
+    trained: bool = False
+    """Whether the model was trained on these images already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +210,11 @@ class Family(ABC):
     @abstractmethod
     def denoiser(self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None) -> Network:
         """The adapter of a network; `bank` holds the prompts that its conditions are indices of."""
+
+    def null_class(self, config: Mapping[str, Any], count: int) -> int | None:
+        """Index of the null class of a network of `count` classes, configuration `config`; None without."""
+        has_null = config.get("null_class", True) and config["num_class_embeds"] > count
+        return count if has_null else None
 
     def moves_for_query(self, name: str) -> bool:
         """Whether unlearn-query moves the parameter of that name."""

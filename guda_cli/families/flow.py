@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from guda_cli.errors import DataError
 from guda_cli.families.diffusers_pipeline import PipelineFamily
+from guda_cli.families.family import Wanted
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +42,27 @@ class FlowFamily(PipelineFamily):
         name = config.get("_class_name")
         if name != SCHEDULER:
             raise DataError(
-                f"{where}: the noise schedule is a {name}", why=f"this pipeline has a {SCHEDULER}"
+                f"{where}: the noise schedule is a {name}",
+                why="that of a model distilled to a few steps, whose likelihood bound means nothing"
+                if any(mark in str(name) for mark in ("LCM", "TCD"))
+                else f"this pipeline has a {SCHEDULER}",
             )
         steps = config.get("num_train_timesteps", 1000)
         if not isinstance(steps, int) or isinstance(steps, bool) or not 3 <= steps <= 100_000:
             raise DataError(f"{where}: the noise schedule has num_train_timesteps = {steps!r:.40}")
         return dict(config), ()
+
+    def _check_fits(
+        self, config: Mapping[str, Any], vae: Mapping[str, Any], wanted: Wanted
+    ) -> tuple[str, ...]:
+        if vae.get("shift_factor") is None and self.vae.classes == ("AutoencoderKL",):
+            raise DataError(
+                "the pipeline's VAE has no shift_factor",
+                why=f"networks of {self.name} are trained on latents (z - shift_factor) x scaling_factor: "
+                "this VAE is another model's, or its config.json is not complete",
+                fix="take the vae folder of the model that the network was made from",
+            )
+        return super()._check_fits(config, vae, wanted)
 
 
 class FlowDenoiser:

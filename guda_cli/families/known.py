@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from guda_cli.errors import GudaError, RecipeError, unknown
+from guda_cli.families.dit import DiT
 from guda_cli.families.family import Family
 from guda_cli.families.flux import Flux
 from guda_cli.families.pixels import Pixels
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         Flux(),
         ZImage(),
         QwenImage(),
+        DiT(),
     )
 }
 UNNAMED = (Pixels.name, StableDiffusion.name)

@@ -122,4 +122,11 @@ class StableDiffusionXL(PipelineFamily):
                 f"{where}: the unet has addition_embed_type = {config.get('addition_embed_type')!r}",
                 why="a network of Stable Diffusion XL reads a pooled text and sizes (text_time)",
             )
+        if config.get("time_cond_proj_dim"):
+            raise DataError(
+                f"{where}: the unet has time_cond_proj_dim = {config['time_cond_proj_dim']!r:.60}",
+                why="it also reads the guidance scale, as latent consistency models (LCM) and others "
+                "distilled do",
+                fix="take the text-to-image model that it was made from",
+            )
         return ()

@@ -106,7 +106,7 @@ def validate(r: Recipe) -> None:
 def _validate_latents(r: Recipe, family: Family) -> None:
     if family.latent and r.train.flip:
         raise RecipeError(
-            "train.flip does not go with model.text_conditional",
+            f"train.flip does not go with {'model.text_conditional' if family.prompts else 'latents'}",
             why="latents are computed once, and a flipped latent is not the latent of the flipped image",
             fix="--set train.flip=false",
         )

@@ -70,6 +70,12 @@ def recipe() -> Recipe:
     )
 
 
+def stored(taken: Taken) -> dict[str, Any]:
+    """The parts of what was taken over, as the store would have them."""
+    parts = taken.parts.items()
+    return {name: one if isinstance(one, bytes) else one.tensors() for name, one in parts}
+
+
 class Opened(NamedTuple):
     """A pipeline as its own class opens it, and as it is taken over."""
 
@@ -81,8 +87,7 @@ class Opened(NamedTuple):
     @property
     def parts(self) -> dict[str, Any]:
         """What was taken over, as the store would have it."""
-        found = self.taken.parts.items()
-        return {name: one if isinstance(one, bytes) else one.tensors() for name, one in found}
+        return stored(self.taken)
 
 
 def opened(name: str, folder: Path, **without: None) -> Opened:

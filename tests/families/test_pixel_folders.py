@@ -151,6 +151,12 @@ class TestWeights:
         save_file(codes, folder / "unet" / f"{STEM}.safetensors")
         assert "int8, not float32" in refused(folder)
 
+    @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+    def test_numbers_of_8_bits(self, dtype: torch.dtype, folder: Path) -> None:
+        small = {name: value.to(dtype) for name, value in tensors(folder / "unet").items()}
+        save_file(small, folder / "unet" / f"{STEM}.safetensors")
+        assert "the weights are quantised" in refused(folder)
+
     @pytest.mark.parametrize("kind", ["F4", "F8_E8M0"])
     def test_codes_of_numbers(self, kind: str, folder: Path) -> None:
         entry = {

@@ -208,8 +208,21 @@ def qwen_image(folder: Path) -> Any:
     )  # fmt: skip
 
 
+def dit(folder: Path, classes: int = 3, **more: Any) -> Any:
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    settings = {"out_channels": 8, **more}
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=2, sample_size=8,
+        num_embeds_ada_norm=classes, **settings,
+    )  # fmt: skip
+    scheduler = DDIMScheduler(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, clip_sample=False)
+    return DiTPipeline(transformer=transformer, vae=vae(scaling_factor=0.18215), scheduler=scheduler)
+
+
 MADE: dict[str, Callable[..., Any]] = {
     "sdxl": sdxl, "sd3": sd3, "flux": flux, "z-image": z_image, "qwen-image": qwen_image,
+    "dit": dit,
 }  # fmt: skip
 """How each family's pipeline is made, by the family's name; the folder is for its tokenizer's files."""
 

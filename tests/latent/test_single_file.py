@@ -63,6 +63,18 @@ def test_half_precision_is_stored_as_float32(pipeline: Pipeline, base: Path, tmp
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
 
 
+def test_numbers_of_8_bits_are_no_weights(pipeline: Pipeline, base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    small = {
+        name: value.to(torch.float8_e4m3fn) if name.startswith("model.diffusion_model.") else value
+        for name, value in checkpoint(pipeline).items()
+    }
+    save_file(small, path)
+    said = refused(path, base)
+    assert "the weights are quantised" in said
+    assert "float8_e4m3fn" in said
+
+
 def test_openclip_by_diffusers_own_conversion(pipeline: Pipeline) -> None:
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
     from transformers import CLIPTextConfig, CLIPTextModel

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guda_cli.checkpoints.distilled import distilled
 from guda_cli.checkpoints.files import is_hub_id
 from guda_cli.data.styles import check_captions
 from guda_cli.errors import DataError, UsageError
-from guda_cli.families.family import Family, Taken, Wanted
-from guda_cli.families.known import family_at, family_of, named
+from guda_cli.families.family import CLASS, Family, Taken, Wanted
+from guda_cli.families.known import UNNAMED, family_at, family_of, named
 from guda_cli.jsonable import canonical
 from guda_cli.sections import Recipe
 from guda_cli.store import ActionRecord
@@ -37,13 +38,32 @@ class Source:
     """Whether it was trained on these images, and so is the full model."""
 
     def recipe_for(self, recipe: Recipe) -> Recipe:
-        """`recipe` with the family of the pipeline, where it reads prompts and names none."""
-        if recipe.model.family or not recipe.model.text_conditional:
+        """`recipe` with the family of the pipeline, where it names none and both read prompts, or neither.
+
+        One that is told classes makes the recipe class-conditional. DataError where it reads prompts and the
+        recipe's models do not, or the other way round.
+        """
+        if recipe.model.family:
             return recipe
         found = family_at([place for place in (self.model, self.base) if place])
-        if found is None or not found.prompts or found is family_of(recipe):
+        if found is None or found is family_of(recipe) or found.name in UNNAMED:
             return recipe
-        return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, family=found.name))
+        if found.prompts != recipe.model.text_conditional:
+            raise self._other(found)
+        model = dataclasses.replace(recipe.model, family=found.name)
+        if found.told(recipe) == CLASS:
+            model = dataclasses.replace(model, class_conditional=True)
+        return dataclasses.replace(recipe, model=model)
+
+    def _other(self, found: Family) -> DataError:
+        reads, says = ("prompts", "false") if found.prompts else ("no prompts", "true")
+        return DataError(
+            f"{self.model} is a model of the family {found.name}, which reads {reads}",
+            why=f"the recipe has model.text_conditional: {says}",
+            fix="take a recipe with model.text_conditional: true, such as paintings"
+            if found.prompts
+            else "take a recipe without model.text_conditional",
+        )
 
     def registers(self, family: Family) -> bool:
         """Whether it becomes the full model, and not the start of a training."""
@@ -63,13 +83,13 @@ class Source:
                 )
         if family.starts and self.scheduler:
             raise UsageError(
-                "--scheduler goes with recipes whose models read no prompts",
-                why="a text-to-image model has its noise schedule from its pipeline",
+                "--scheduler goes with models on pixels",
+                why="a model on latents has its noise schedule from its pipeline",
                 fix="--base PIPELINE",
             )
         if not family.starts and self.base:
             raise UsageError(
-                "--base goes with text-to-image recipes",
+                "--base goes with models on latents",
                 why="here the model that --from names is the full model, with all that it needs",
                 fix="leave it out; --scheduler DIR names the noise schedule of a bare UNet",
             )
@@ -89,7 +109,7 @@ def register(project: Project, source: Source) -> tuple[ActionRecord, Recipe]:
     DataError, before anything is trained, where the base is another architecture or has another noise.
     """
     family, beside = project.family, source.beside(project.family)
-    taken = _read(project, source.model, beside)
+    taken = _read(project, source.model, beside, trained=True)
     record = _keep(
         project, taken, REGISTER, {"source": source.model, **_place(family, beside), **taken.facts}
     )
@@ -113,11 +133,11 @@ def _place(family: Family, beside: str | None) -> dict[str, str | None]:
 
 
 def _take_over(project: Project, source: str, beside: str | None, operation: str) -> ActionRecord:
-    taken = _read(project, source, beside)
+    taken = _read(project, source, beside, trained=False)
     return _keep(project, taken, operation, {"source": source, **_place(project.family, beside)})
 
 
-def _read(project: Project, source: str, beside: str | None) -> Taken:
+def _read(project: Project, source: str, beside: str | None, *, trained: bool) -> Taken:
     """The model at `source`, checked against recipe and data; says what there is to say."""
     family, data = project.family, project.data
     if family.prompts:
@@ -128,12 +148,17 @@ def _read(project: Project, source: str, beside: str | None) -> Taken:
 
         return torch.from_numpy(project.dataset().images[:SCALED])
 
-    wanted = Wanted(project.recipe, data.shape, data.counts, lambda: check_one_group(data), some)
+    wanted = Wanted(project.recipe, data.shape, data.counts, lambda: check_one_group(data), some, trained)
     taken = family.take(source, beside, wanted)
     for note in taken.notes:
         project.console.say(note)
     for warning in taken.warnings:
         project.console.warn(warning)
+    network, scheduler = (taken.config[part] for part in (family.network, "scheduler"))
+    places = [place for place in (source, beside) if place and family.starts]
+    looks = distilled(family.name, places or [source], network, scheduler)
+    if looks:
+        project.console.warn(looks)
     return taken
 
 

@@ -148,5 +148,4 @@ class StoredModel:
                 why=f"it was registered with {', '.join(names[:8])}; the data have {', '.join(known[:8])}",
                 fix="guda train --from DIR",
             )
-        has_null = self.network.get("null_class", True) and self.network["num_class_embeds"] > len(names)
-        return Classes(names, len(names) if has_null else None)
+        return Classes(names, self.family.null_class(self.network, len(names)))
