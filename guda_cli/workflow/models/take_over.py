@@ -40,10 +40,14 @@ class Source:
         """`recipe` with the family of the pipeline, where it reads prompts and names none."""
         if recipe.model.family or not recipe.model.text_conditional:
             return recipe
-        found = family_at([place for place in (self.model, self.base) if place])
+        found = self._family()
         if found is None or not found.prompts or found is family_of(recipe):
             return recipe
         return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, family=found.name))
+
+    def _family(self) -> Family | None:
+        """That of the pipeline, where it says one."""
+        return family_at([place for place in (self.model, self.base) if place])
 
     def registers(self, family: Family) -> bool:
         """Whether it becomes the full model, and not the start of a training."""
@@ -61,6 +65,13 @@ class Source:
                     f"no such file or folder: {place}",
                     fix="give a folder, a .safetensors file or OWNER/MODEL (a hub id)",
                 )
+        found = self._family() if family.prompts else None
+        if found is not None and found.prompts and found is not family:
+            raise DataError(
+                f"{self.model} is of the family {found.name}",
+                why=f"the recipe is about {family.name}",
+                fix=f"--set model.family={found.name}",
+            )
         if family.starts and self.scheduler:
             raise UsageError(
                 "--scheduler goes with recipes whose models read no prompts",
@@ -130,6 +141,8 @@ def _read(project: Project, source: str, beside: str | None) -> Taken:
 
     wanted = Wanted(project.recipe, data.shape, data.counts, lambda: check_one_group(data), some)
     taken = family.take(source, beside, wanted)
+    if family.prompts:
+        project.console.say(f"{source} is of the family {family.name}")
     for note in taken.notes:
         project.console.say(note)
     for warning in taken.warnings:
