@@ -304,13 +304,17 @@ Numbers = Mapping[str, float]
 def on_the_device(n: Numbers) -> tuple[float, float, float]:
     """Bytes for unlearning low-rank factors, for scoring in bfloat16 and in float32.
 
-    Network and text encoders are there in float32, in bfloat16 a copy of the network beside them; the weights
-    that a group's factors change are worked out once more, in float32, while its model is asked.
+    Network and text encoders are there in float32. In bfloat16 a copy of the network is beside them, which a
+    group's factors are added to; in float32 the weights that they change are there twice.
     """
     around, swapped = 4 * (n["network"] + n["texts"]), 4 * n["changed"]
-    score = around + 4 * n["vae"] + max(swapped + n["forward"], n["encoding"])
     unlearn = around + max(n["backward"], swapped + n["forward"])
-    return unlearn, score + 2 * n["network"], score
+    score = around + 4 * n["vae"]
+    return (
+        unlearn,
+        score + 2 * n["network"] + max(n["forward"], n["encoding"]),
+        score + max(swapped + n["forward"], n["encoding"]),
+    )
 
 
 def pair(*sizes: float) -> str:
@@ -325,7 +329,9 @@ COLUMNS: dict[str, Callable[[Numbers], str]] = {
     "x0": lambda n: f"{n['channels']:.0f} x {n['side']:.0f} x {n['side']:.0f}",
     "activations: score / unlearn / VAE": lambda n: pair(n["forward"], n["backward"], n["encoding"]),
     "device: unlearn / score / in float32": lambda n: pair(*on_the_device(n)),
-    "pipeline in the store": lambda n: gigabytes(4 * (n["network"] + n["texts"] + n["vae"])),
+    "store: pipeline / full model": lambda n: pair(
+        4 * (n["network"] + n["texts"] + n["vae"]), 4 * n["network"]
+    ),
     "lora:4 / lora:16": lambda n: f"{4 * n['lora4'] / 1e6:.0f} / {4 * n['lora16'] / 1e6:.0f} MB",
 }
 """Cells of the table, of what `numbers` found; GB where nothing else is said."""

@@ -10,7 +10,7 @@ import torch
 
 from guda_cli.diffusion import networks
 from guda_cli.families.known import FAMILIES
-from tests.scripts import load
+from tests.scripts import ROOT, load
 
 sizes = load("family_sizes")
 META = torch.device("meta")
@@ -52,6 +52,17 @@ def test_factors_are_those_of_attention(name: str) -> None:
     layers = {"flux": 19 * 8 + 38 * 3, "qwen-image": 60 * 8}[name]
     assert small.numbers == layers * 4 * (3072 + 3072)
     assert small.changed == layers * 3072 * 3072
+
+
+def test_the_docs_table_says_what_is_counted() -> None:
+    text = (ROOT / "docs" / "text-to-image.md").read_text("utf-8")
+    for name in ("sdxl", "flux", "qwen-image"):
+        model = sizes.MODELS[name]
+        [line] = [line for line in text.splitlines() if line.startswith(f"| {model.title} | ")]
+        count = sizes.parameters(sizes.on_meta(model))
+        small, large = (4 * sizes.adapter(model, rank).numbers / 1e6 for rank in (4, 16))
+        assert f"| {count / 1e9:.2f} B | {sizes.pair(4 * count, 2 * count)} |" in line
+        assert line.endswith(f"| {small:.0f} / {large:.0f} MB |")
 
 
 def test_live_bytes_are_the_most_that_were_there_at_once() -> None:

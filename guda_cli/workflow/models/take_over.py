@@ -40,14 +40,10 @@ class Source:
         """`recipe` with the family of the pipeline, where it reads prompts and names none."""
         if recipe.model.family or not recipe.model.text_conditional:
             return recipe
-        found = self._family()
+        found = family_at([place for place in (self.model, self.base) if place])
         if found is None or not found.prompts or found is family_of(recipe):
             return recipe
         return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, family=found.name))
-
-    def _family(self) -> Family | None:
-        """That of the pipeline, where it says one."""
-        return family_at([place for place in (self.model, self.base) if place])
 
     def registers(self, family: Family) -> bool:
         """Whether it becomes the full model, and not the start of a training."""
@@ -65,8 +61,8 @@ class Source:
                     f"no such file or folder: {place}",
                     fix="give a folder, a .safetensors file or OWNER/MODEL (a hub id)",
                 )
-        found = self._family() if family.prompts else None
-        if found is not None and found.prompts and found is not family:
+        found = family_at([place for place in (self.model, self.base) if place]) if family.latent else None
+        if found is not None and found.latent and found is not family:
             raise DataError(
                 f"{self.model} is of the family {found.name}",
                 why=f"the recipe is about {family.name}",
