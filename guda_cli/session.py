@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "digits"
 CURRENT = "current"  # the store document naming the current recipe
 STORE = ".guda"
-OF_THE_STORE = ("model.registered",)  # what is set when a model is taken over, and by nobody
+OF_THE_STORE = ("model.registered", "model.base")  # what is set when a model is taken over, and by nobody
 
 
 class Device(enum.StrEnum):

@@ -153,7 +153,15 @@ class TestShipped:
             "cifar10",
             "folder",
         ]
-        assert {*plain, "emoji-styles", "paintings", "unlearncanvas-sd15"} == set(SHIPPED)
+        text = [
+            "emoji-styles",
+            "paintings",
+            "unlearncanvas-sd15",
+            "sdxl-lora",
+            "flux-lora",
+            "qwen-image-lora",
+        ]
+        assert {*plain, *text} == set(SHIPPED)
         assert SHIPPED[0] == "digits"
 
     @pytest.mark.parametrize("name", SHIPPED)

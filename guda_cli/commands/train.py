@@ -76,9 +76,9 @@ def train(
         typer.Option(
             "--from",
             metavar="DIR|HUB_ID",
-            help="A model of yours. Text-to-image recipes: training starts from it (StableDiffusionPipeline "
-            "folder or .safetensors checkpoint). Others: it is the full model (DDPMPipeline folder, or "
-            "UNet2DModel folder with its scheduler given).",
+            help="A model of yours. Text-to-image recipes: training starts from it (a pipeline of Stable "
+            "Diffusion, SDXL, SD 3, FLUX.1, Z-Image or Qwen-Image, or a .safetensors checkpoint). Others: it "
+            "is the full model (DDPMPipeline folder, or UNet2DModel folder with its scheduler given).",
         ),
     ] = None,
     as_is: Annotated[
@@ -86,7 +86,7 @@ def train(
         typer.Option(
             "--as-is",
             help="With --from and a model on latents: the model was trained on these images, take it as "
-            "the full model (also a UNet folder or a LoRA over --base).",
+            "the full model (also a network's folder or a LoRA over --base).",
         ),
     ] = False,
     base: Annotated[
@@ -94,7 +94,7 @@ def train(
         typer.Option(
             "--base",
             metavar="DIR|HUB_ID",
-            help="With --from: the pipeline that a UNet, a LoRA or a single file belongs to; with --as-is "
+            help="With --from: the pipeline that a network, a LoRA or a single file belongs to; with --as-is "
             "also where leave-one-group-out models start.",
         ),
     ] = None,

@@ -163,8 +163,9 @@ def check_scaling(x0: Tensor) -> str | None:
     if STD_RANGE[0] <= std <= STD_RANGE[1]:
         return None
     return (
-        f"the latents have a standard deviation of {std:.2g} where about 1 is meant: the scaling_factor in "
-        "the VAE's config.json is not this VAE's, or the images are unlike those it was trained on"
+        f"the latents have a standard deviation of {std:.2g} where about 1 is meant: the scaling_factor (or "
+        "latents_std) in the VAE's config.json is not this VAE's, or the images are unlike those it was "
+        "trained on"
     )
 
 

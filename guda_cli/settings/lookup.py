@@ -25,6 +25,9 @@ ORDER = (
     "folder",
     "paintings",
     "unlearncanvas-sd15",
+    "sdxl-lora",
+    "flux-lora",
+    "qwen-image-lora",
 )
 
 

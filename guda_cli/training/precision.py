@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -46,7 +47,11 @@ class MixedDenoiser:
 def mixed(denoiser: Denoiser, precision: str) -> Denoiser:
     """`denoiser` with forwards in that precision (no | bf16 | fp16); see `check` for errors."""
     check(precision, denoiser.device)
-    return denoiser if precision == "no" else MixedDenoiser(denoiser, DTYPES[precision])
+    if precision == "no":
+        return denoiser
+    # of norms whose weight stays in float32, as autocast means it (FLUX.1's of queries and keys)
+    warnings.filterwarnings("ignore", "Mismatch dtype between input and weight", UserWarning)
+    return MixedDenoiser(denoiser, DTYPES[precision])
 
 
 class Scaler:

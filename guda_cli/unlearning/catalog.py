@@ -404,7 +404,9 @@ def check_params(params: str, model: Traits, where: str = "unlearn.params") -> N
     if kind == "cross-attn-kv" and not model.cross_attention:
         raise RecipeError(
             f"{where}: cross-attn-kv needs a model with cross-attention",
-            why="this one has none: cross-attention reads a text, and a UNet2DModel takes no text",
+            why="this one reads its text among the image's own tokens, in attention over both"
+            if model.told == PROMPT
+            else "this one has none: cross-attention reads a text, and a UNet2DModel takes no text",
             fix=f"--set {where}={'attn' if model.attention else 'full'}",
         )
 

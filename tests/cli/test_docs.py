@@ -40,6 +40,14 @@ def test_the_map_of_the_code_names_every_module() -> None:
         assert any(place.exists() for place in places), f"docs/code.md speaks of {name}"
 
 
+def test_what_families_can_do_is_said_by_tests_that_there_are() -> None:
+    said = set(re.findall(r"`(test_[a-z0-9_]+)`", (DOCS / "text-to-image.md").read_text("utf-8")))
+    assert said
+    files = (path.read_text("utf-8") for path in (DOCS.parent / "tests").rglob("test_*.py"))
+    known = {name for text in files for name in re.findall(r"def (test_\w+)", text)}
+    assert not said - known
+
+
 def test_every_schema_names_a_document_of_its_own() -> None:
     schemas = [json.loads(path.read_text()) for path in SCHEMAS]
     names = [schema["properties"]["schema"]["const"] for schema in schemas]

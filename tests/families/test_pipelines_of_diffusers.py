@@ -325,6 +325,31 @@ def test_every_command_works_with_it(
     cli("score", "q/00000.png", "--map", "map.png")
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_operators_rivals_and_the_oracle_work_with_it(
+    name: str, pipelines: Callable[[str], Opened], cli: Cli, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, one_thread: None,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "paintings")
+    (tmp_path / "my.yaml").write_text(RECIPE)
+    cli("train", "my.yaml", "--from", str(pipelines(name).folder))
+    for operator in ("retrack", "neggrad", "erasediff", "siss", "esd", "anchor:matched"):
+        done = cli("unlearn", "--group", "ink", "--operator", operator, "--json")
+        assert done.document["ran"] == 1, operator
+    if name != "sdxl":
+        done = cli("unlearn", "--group", "ink", "--params", "cross-attn-kv", code=3)
+        assert "among the image's own tokens" in done.stderr
+    else:
+        cli("unlearn", "--group", "ink", "--params", "cross-attn-kv")
+    cli("train", "--each-group")
+    cli("sample", "-n", "1", "--out", "q")
+    documents = cli("score", "q", "--method", "logo,mucs,d-trak,similarity", "--json").documents
+    assert [document["method"] for document in documents] == ["logo", "mucs", "d-trak", "similarity"]
+    cli("report", "--html", "report.html", "--gallery", "--method", "logo")
+    assert "data:image/" in Path("report.html").read_text()
+
+
 def adapter(found: Opened, file: Path, style: str) -> Path:
     """A random LoRA of two layers of the family's network, under the names that `style` has."""
     part, generator = found.family.network, torch.Generator().manual_seed(5)

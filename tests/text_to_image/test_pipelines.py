@@ -225,7 +225,10 @@ class TestBadInput:
         config = json.loads(path.read_text())
         path.write_text(json.dumps({**config, "scaling_factor": 1e-4}))
         done = cli("train", "paintings", "--from", "pipe", *SMALL)
-        assert "scaling_factor" in done.stderr
+        assert done.stderr.count("scaling_factor") == 1
+        assert "pipe is of the family stable-diffusion" in done.stderr
+        done = cli("unlearn", "--group", GROUPS[0])
+        assert "scaling_factor" not in done.stderr, "it is said where it is measured"
 
     def test_a_forgotten_scale_is_refused(self, work: Path, cli: Cli) -> None:
         path = work / "pipe/vae/config.json"

@@ -132,20 +132,19 @@ class Parts:
     @cached_property
     def latents(self) -> Tensor:
         """x0 of the training images, float32 [N, c, h, w]; computed once and kept in the store."""
-        from guda_cli.latent.vae import check_scaling
-
         self.ensure()
         action = part_keys.latents(self.project.recipe, self.project.data, self.family)
         record = self.project.ensure(Job(action, self._make_latents))
-        x0 = self.project.weights(record, "latents")["latents"]
-        warning = check_scaling(x0)
-        if warning:
-            self.project.console.warn(warning)
-        return x0
+        return self.project.weights(record, "latents")["latents"]
 
     def _make_latents(self) -> Made:
+        from guda_cli.latent.vae import check_scaling
+
         images = tensor_of(self.project.dataset().images)
         x0 = self.codec.encode(images, posterior=self.project.recipe.latent.posterior)
+        warning = check_scaling(x0)
+        if warning:  # where it is measured: it is not repeated for stored latents
+            self.project.console.warn(warning)
         return Made({}, weights={"latents": PackedWeights({"latents": x0}, "the latents")})
 
     def _rows(self) -> Rows:

@@ -81,6 +81,13 @@ class Source:
                     f"no such file or folder: {place}",
                     fix="give a folder, a .safetensors file or OWNER/MODEL (a hub id)",
                 )
+        found = family_at([place for place in (self.model, self.base) if place]) if family.latent else None
+        if found is not None and found.latent and found is not family:
+            raise DataError(
+                f"{self.model} is of the family {found.name}",
+                why=f"the recipe is about {family.name}",
+                fix=f"--set model.family={found.name}",
+            )
         if family.starts and self.scheduler:
             raise UsageError(
                 "--scheduler goes with models on pixels",
@@ -150,6 +157,8 @@ def _read(project: Project, source: str, beside: str | None, *, trained: bool) -
 
     wanted = Wanted(project.recipe, data.shape, data.counts, lambda: check_one_group(data), some, trained)
     taken = family.take(source, beside, wanted)
+    if family.prompts:
+        project.console.say(f"{source} is of the family {family.name}")
     for note in taken.notes:
         project.console.say(note)
     for warning in taken.warnings:
