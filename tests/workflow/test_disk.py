@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
     yield make
     if os.path.ismount(place):
+        gc.collect()  # weights that are mapped from files there
         subprocess.run(["umount", str(place)], check=True)
 
 

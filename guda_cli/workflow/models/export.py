@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from guda_cli.errors import UsageError
@@ -21,6 +22,8 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
             f"{record.provenance.get('what', record.operation)} ({record.key[:10]}) is no model",
             fix="guda store ls unlearn",
         )
+    from safetensors import SafetensorError
+
     from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.weight_file import mapped
     from guda_cli.unlearning import subsets
@@ -36,4 +39,7 @@ def export_model(store: Store, record: ActionRecord, folder: Path) -> None:
             name: store.opened(blob, mapped) if name in weighty else store.read_bytes(blob)
             for name, blob in model.parts.items()
         }
-        model.family.write(part, weights, model.config, parts)
+        try:
+            model.family.write(part, weights, model.config, parts)
+        except SafetensorError as err:  # how its writer says that the disk is full
+            raise OSError(errno.ENOSPC, str(err)) from None
