@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from guda_cli.diffusion import networks
 from guda_cli.families.known import FAMILIES
 from tests.scripts import ROOT, load
 
@@ -39,7 +38,8 @@ def test_a_network_of_given_weights_takes_no_memory_of_its_own(name: str) -> Non
     weights = {key: torch.empty(shape, device=META) for key, shape in family.shapes(config).items()}
     shared = family.sharing(config, weights)
     assert all(value.is_meta for value in shared.state_dict().values())
-    assert not networks._unstored_on_meta(shared)
+    others = (value for module in shared.modules() for value in vars(module).values())
+    assert not any(isinstance(one, torch.Tensor) and one.is_meta for one in (*shared.buffers(), *others))
     assert shared.beside == dict(model.beside)
 
 

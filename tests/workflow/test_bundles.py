@@ -20,6 +20,12 @@ from tests.workflow.fixtures import GROUPS, Cli, here, record
 ALL = ["unlearn", "--all", "--null", "--set", "unlearn.seed=7"]
 
 
+@pytest.fixture(autouse=True)
+def nothing_said_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups go together where nothing else is asked for."""
+    monkeypatch.delenv("GUDA_JOBS", raising=False)
+
+
 @pytest.fixture
 def stacking(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is a GPU."""
