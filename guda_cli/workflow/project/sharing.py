@@ -22,7 +22,7 @@ PER_THREAD = 1 << 17
 what they spend on waiting for each other is more than they save (docs/methods.md)."""
 SMALL = 1 << 21
 """Numbers in the same map up to which a GPU takes as long to be told what to do as to do it."""
-WORTH = 15.0  # seconds of work that each process must have: to start it takes five
+WORTH = 8.0  # seconds of work that a process is started for: its start takes half of that
 PROCESS = 600 << 20  # bytes of a process that has loaded its packages
 COPIES = 8  # of a network's weights: two networks, gradients, moments, what is read and what is stored
 _GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
