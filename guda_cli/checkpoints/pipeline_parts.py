@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints import supported
 from guda_cli.checkpoints.components import json_part, tensors
-from guda_cli.checkpoints.files import read_config, read_text
+from guda_cli.checkpoints.files import INDEX, read_config, read_text
 from guda_cli.errors import DataError
 from guda_cli.jsonable import canonical
 
@@ -63,9 +63,7 @@ def blobs_of(parts: Sequence[Part]) -> tuple[str, ...]:
 
 def read_index(folder: Path) -> dict[str, Any]:
     """What `model_index.json` of a pipeline's folder says; DataError where it is missing or asks for code."""
-    return read_config(
-        folder / "model_index.json", "pipeline index (model_index.json)", "give the folder of a pipeline"
-    )
+    return read_config(folder / INDEX, "pipeline index (model_index.json)", "give the folder of a pipeline")
 
 
 def has_part(index: Mapping[str, Any], part: Part) -> bool:

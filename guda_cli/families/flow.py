@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from guda_cli.errors import DataError
 from guda_cli.families.diffusers_pipeline import PipelineFamily
@@ -26,6 +27,13 @@ class FlowFamily(PipelineFamily):
     """
 
     network = "transformer"
+    adapter: ClassVar[type[FlowDenoiser]]
+    """How the network is asked."""
+
+    def denoiser(self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None) -> FlowDenoiser:
+        """See `Family`."""
+        assert bank is not None
+        return self.adapter(network, schedule, bank)
 
     def prediction(self, config: Mapping[str, Any]) -> str:
         """See `Family`."""
@@ -65,7 +73,7 @@ class FlowFamily(PipelineFamily):
         return super()._check_fits(config, vae, wanted)
 
 
-class FlowDenoiser:
+class FlowDenoiser(ABC):
     """A network of flow matching; see `Denoiser`. `predict` takes prompt indices int64 [N].
 
     Subclasses ask the network: `ask(x_t, s, rows)`, with s [N] in (0, 1], all in the network's dtype.
@@ -89,9 +97,9 @@ class FlowDenoiser:
         levels = (t.float() / self.schedule.T).to(self.dtype)
         return self.ask(x_t.to(self.dtype), levels, rows).float()
 
+    @abstractmethod
     def ask(self, x_t: Tensor, s: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The network's flow [N, C, H, W], noise minus image."""
-        raise NotImplementedError
 
 
 def packed(x: Tensor) -> Tensor:

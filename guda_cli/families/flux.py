@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from guda_cli.diffusion.prompt_bank import PromptBank, Rows
-    from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.prompt_bank import Rows
 
 LENGTH = 512  # tokens of T5, as the pipeline has it
 GUIDANCE = 3.5  # what a network that was distilled to read one is told, as in sampling and fine-tuning
@@ -52,6 +51,7 @@ class Flux(FlowFamily):
     """FLUX.1 dev and others of its architecture (Black Forest Labs 2024)."""
 
     name = "flux"
+    adapter = PackedDenoiser
     pipelines = ("FluxPipeline", "FluxImg2ImgPipeline")
     pipeline_class = "diffusers.pipelines.flux.pipeline_flux:FluxPipeline"
     network_class = "diffusers.models.transformers.transformer_flux:FluxTransformer2DModel"
@@ -70,13 +70,6 @@ class Flux(FlowFamily):
         """See `PipelineFamily`."""
         text, pooled, _ = pipeline.encode_prompt(list(texts), None, device=device, max_sequence_length=LENGTH)
         return {"text": text, "pooled": pooled}
-
-    def denoiser(
-        self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None
-    ) -> PackedDenoiser:
-        """See `Family`."""
-        assert bank is not None
-        return PackedDenoiser(network, schedule, bank)
 
     def beside(
         self, index: Mapping[str, Any], config: Mapping[str, Any], vae: Mapping[str, Any]

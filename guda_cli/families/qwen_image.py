@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from guda_cli.diffusion.prompt_bank import PromptBank, Rows
-    from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.prompt_bank import Rows
     from guda_cli.latent.frame_codec import FrameCodec
 
 
@@ -43,6 +42,7 @@ class QwenImage(FlowFamily):
     """Qwen-Image (Wu et al. 2025)."""
 
     name = "qwen-image"
+    adapter = MaskedDenoiser
     pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
     pipeline_class = "diffusers.pipelines.qwenimage.pipeline_qwenimage:QwenImagePipeline"
     network_class = "diffusers.models.transformers.transformer_qwenimage:QwenImageTransformer2DModel"
@@ -75,10 +75,3 @@ class QwenImage(FlowFamily):
 
         config = json_part(parts, "vae_config")
         return FrameCodec(load_part(self.vae, parts), self.scale(config), device)
-
-    def denoiser(
-        self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None
-    ) -> MaskedDenoiser:
-        """See `Family`."""
-        assert bank is not None
-        return MaskedDenoiser(network, schedule, bank)

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from guda_cli.checkpoints.pipeline_parts import TRANSFORMERS, Part
+from guda_cli.checkpoints.supported import CLASSES
 from guda_cli.families.flow import FlowDenoiser, FlowFamily
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from guda_cli.diffusion.prompt_bank import PromptBank, Rows
-    from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.prompt_bank import Rows
 
-CLIP = ("CLIPTokenizer", "CLIPTokenizerFast")
+CLIP = CLASSES["tokenizer"]
 T5 = ("T5TokenizerFast", "T5Tokenizer")
 LENGTH = 256  # tokens of T5, as the pipeline has it
 
@@ -40,6 +40,7 @@ class StableDiffusion3(FlowFamily):
     """Rectified flow with a joint transformer (Esser et al. 2024); T5 may be missing, as pipelines allow."""
 
     name = "sd3"
+    adapter = JointDenoiser
     pipelines = ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline")
     pipeline_class = (
         "diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3:StableDiffusion3Pipeline"
@@ -76,10 +77,3 @@ class StableDiffusion3(FlowFamily):
         states = torch.cat([states for states, _ in clips], dim=-1)
         states = torch.nn.functional.pad(states, (0, said["width"] - states.shape[-1], 0, LENGTH))
         return {"text": states, "pooled": torch.cat([pooled for _, pooled in clips], dim=-1)}
-
-    def denoiser(
-        self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None
-    ) -> JointDenoiser:
-        """See `Family`."""
-        assert bank is not None
-        return JointDenoiser(network, schedule, bank)

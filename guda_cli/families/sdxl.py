@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from guda_cli.checkpoints.components import scale_factor
 from guda_cli.checkpoints.pipeline_parts import TRANSFORMERS, Part
+from guda_cli.checkpoints.supported import CLASSES
 from guda_cli.errors import DataError
 from guda_cli.families.diffusers_pipeline import PipelineFamily
 from guda_cli.families.family import PROMPT, Traits
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from guda_cli.diffusion.prompt_bank import PromptBank, Rows
     from guda_cli.diffusion.schedule import Schedule
 
-_CLIP = ("CLIPTokenizer", "CLIPTokenizerFast")
+_CLIP = CLASSES["tokenizer"]
 
 
 class SizedDenoiser:

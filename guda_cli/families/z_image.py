@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from guda_cli.diffusion.prompt_bank import PromptBank, Rows
-    from guda_cli.diffusion.schedule import Schedule
+    from guda_cli.diffusion.prompt_bank import Rows
 
 QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 
@@ -34,6 +33,7 @@ class ZImage(FlowFamily):
     """Z-Image (Alibaba 2025): a single-stream transformer."""
 
     name = "z-image"
+    adapter = ReversedDenoiser
     pipelines = ("ZImagePipeline", "ZImageImg2ImgPipeline")
     pipeline_class = "diffusers.pipelines.z_image.pipeline_z_image:ZImagePipeline"
     network_class = "diffusers.models.transformers.transformer_z_image:ZImageTransformer2DModel"
@@ -54,13 +54,6 @@ class ZImage(FlowFamily):
         """See `PipelineFamily`."""
         found, _ = pipeline.encode_prompt(list(texts), device=device, do_classifier_free_guidance=False)
         return padded(found)
-
-    def denoiser(
-        self, network: torch.nn.Module, schedule: Schedule, bank: PromptBank | None
-    ) -> ReversedDenoiser:
-        """See `Family`."""
-        assert bank is not None
-        return ReversedDenoiser(network, schedule, bank)
 
 
 def padded(texts: Sequence[Tensor]) -> dict[str, Tensor]:
