@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.weight_file import PackedWeights
 
+PartsRead = Mapping[str, "bytes | Weights"]
+"""What stands around a network, as the store has it: bytes, and weights as tensors."""
 BLOBS = ("vae", "vae_config", "text_encoder", "text_config", "tokenizer")
 """Names of the outputs that hold a pipeline's components in the store."""
 
@@ -49,7 +51,7 @@ class Components:
         }
 
     @staticmethod
-    def from_blobs(blobs: Mapping[str, bytes | Weights]) -> Components:
+    def from_blobs(blobs: PartsRead) -> Components:
         """From what the store has, weights as tensors; CorruptError for configurations that are none."""
         from guda_cli.diffusion.weight_file import PackedWeights
 
@@ -63,14 +65,14 @@ class Components:
         )
 
 
-def tensors(blobs: Mapping[str, bytes | Weights], name: str) -> Weights:
+def tensors(blobs: PartsRead, name: str) -> Weights:
     """The weights that the part `name` is."""
     value = blobs[name]
     assert not isinstance(value, bytes)
     return value
 
 
-def json_part(blobs: Mapping[str, bytes | Weights], name: str) -> dict[str, Any]:
+def json_part(blobs: PartsRead, name: str) -> dict[str, Any]:
     """The JSON object that the part `name` is; CorruptError for anything else."""
     text = blobs[name]
     assert isinstance(text, bytes)

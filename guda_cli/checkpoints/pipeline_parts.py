@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guda_cli.checkpoints import supported
-from guda_cli.checkpoints.components import json_part, tensors
+from guda_cli.checkpoints.components import PartsRead, json_part, tensors
 from guda_cli.checkpoints.files import INDEX, read_config, read_text
 from guda_cli.errors import DataError
 from guda_cli.jsonable import canonical
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from guda_cli.diffusion.networks import Weights
     from guda_cli.diffusion.weight_file import PackedWeights
-
-PartsRead = Mapping[str, "bytes | Weights"]
-"""Components as the store has them: bytes, and weights as tensors."""
 
 DIFFUSERS, TRANSFORMERS = "diffusers", "transformers"
 _STEMS = {DIFFUSERS: "diffusion_pytorch_model", TRANSFORMERS: "model"}

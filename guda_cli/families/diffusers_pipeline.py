@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from guda_cli.checkpoints import pipeline_parts
-from guda_cli.checkpoints.components import json_part, scale_factor, tensors
-from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, Part, PartsRead, blobs_of
+from guda_cli.checkpoints.components import PartsRead, json_part, scale_factor, tensors
+from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, Part, blobs_of
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import PROMPT, Codec, Family, Taken, Traits, Wanted
 from guda_cli.jsonable import canonical

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from guda_cli.checkpoints.components import PartsRead
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.sections import Recipe
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from guda_cli.training.loop import Hooks
     from guda_cli.training.run_state import RunState
 
-PartsRead = Mapping[str, "bytes | Weights"]
-"""What stands around a network, as the store has it: bytes, and the tensors of `Family.weighty_parts`."""
 CLASS, PROMPT = "class", "prompt"
 """What a network may be told of each image; "" is nothing."""
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guda_cli.checkpoints.components import PartsRead
 from guda_cli.checkpoints.supported import side
 from guda_cli.errors import DataError
-from guda_cli.families.family import CLASS, Family, PartsRead, Taken, Traits, Wanted
+from guda_cli.families.family import CLASS, Family, Taken, Traits, Wanted
 from guda_cli.families.unet_recipe import check_blocks
 from guda_cli.sections import Recipe, network_settings, to_dict
 

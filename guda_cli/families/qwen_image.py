@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from guda_cli.checkpoints.components import json_part
-from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, TRANSFORMERS, Part, PartsRead
+from guda_cli.checkpoints.components import PartsRead, json_part
+from guda_cli.checkpoints.pipeline_parts import DIFFUSERS, TRANSFORMERS, Part
 from guda_cli.families.flow import FlowDenoiser, FlowFamily, packed, unpacked
 from guda_cli.families.z_image import QWEN_TOKENIZERS
 

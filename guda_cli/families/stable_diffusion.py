@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guda_cli.checkpoints.components import BLOBS, Components, json_part, scale_factor, tensors
+from guda_cli.checkpoints.components import BLOBS, Components, PartsRead, json_part, scale_factor, tensors
 from guda_cli.checkpoints.supported import PIPELINES, side
 from guda_cli.errors import DataError, RecipeError
 from guda_cli.families.family import (
@@ -14,7 +14,6 @@ from guda_cli.families.family import (
     Family,
     Maker,
     Materials,
-    PartsRead,
     Taken,
     Traits,
     Wanted,

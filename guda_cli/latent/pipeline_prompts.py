@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guda_cli.checkpoints.pipeline_parts import Part, PartsRead, load_part, quiet_libraries
+from guda_cli.checkpoints.components import PartsRead
+from guda_cli.checkpoints.pipeline_parts import Part, load_part, quiet_libraries
 from guda_cli.diffusion.prompt_bank import Rows, lengthened
 from guda_cli.light_imports import light_import
 

@@ -17,10 +17,11 @@ from diffusers.models.attention_processor import Attention
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from guda_cli.checkpoints.components import PartsRead
 from guda_cli.diffusion.networks import Weights
 from guda_cli.diffusion.schedule import Schedule
 from guda_cli.errors import DataError
-from guda_cli.families.family import Family, PartsRead, Taken, Traits, Wanted
+from guda_cli.families.family import Family, Taken, Traits, Wanted
 from guda_cli.sections import Recipe
 
 PATCH = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from guda_cli.checkpoints.components import PartsRead
 from guda_cli.errors import UsageError
-from guda_cli.families.family import PartsRead
 from guda_cli.outfile import whole_folder
 from guda_cli.store import ActionRecord, Store
 from guda_cli.workflow.project.model_record import StoredModel

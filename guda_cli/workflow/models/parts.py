@@ -7,11 +7,12 @@ from functools import cached_property
 
 from torch import Tensor
 
+from guda_cli.checkpoints.components import PartsRead
 from guda_cli.data.styles import check_captions
 from guda_cli.diffusion.prompt_bank import PromptBank, Rows
 from guda_cli.diffusion.weight_file import PackedWeights
 from guda_cli.errors import MissingError
-from guda_cli.families.family import Codec, Family, Maker, Materials, PartsRead, PromptEncoder
+from guda_cli.families.family import Codec, Family, Maker, Materials, PromptEncoder
 from guda_cli.store import ActionRecord
 from guda_cli.workflow.keys import part_keys
 from guda_cli.workflow.keys.operations import Action
